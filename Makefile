@@ -1,0 +1,43 @@
+# Two commands matter: `make demo` runs the main job, `make test` passes the tests. Both bootstrap .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help demo test lint bench lock clean
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
+
+# The lock pins every package by hash; the project itself is installed in place, without resolving anything.
+$(INSTALLED): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"macrofleet needs Python 3.11 to 3.13, found {v[0]}.{v[1]}: run make PYTHON=/path/to/python3.12")'
+	$(PYTHON) -m venv --clear $(VENV)
+	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@touch $@
+
+demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 leaves the server running)
+	@$(BIN)/macrofleet demo $(if $(KEEP),--keep) $(DEMO_ARGS)
+
+test: $(INSTALLED) ## run the tests (PYTEST_ARGS=… is handed to pytest)
+	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+
+lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(INSTALLED) ## run the pytest-benchmark suites
+	$(BIN)/python -m pytest benchmarks --benchmark-only $(PYTEST_ARGS)
+
+# Locks name packages, versions and hashes, and no index address.
+LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
+lock: ## compile requirements.lock and requirements-serving.lock (needs uv on PATH)
+	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
+	$(LOCK) --extra serving --override infra/serving-overrides.txt pyproject.toml infra/serving-requirements.in --output-file requirements-serving.lock
+
+clean: ## remove the virtual environment and caches
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

@@ -1,0 +1,1 @@
+"""When, for whom, in what order: the only room that knows Prefect."""

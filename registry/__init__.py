@@ -1,0 +1,1 @@
+"""The ground floor: bundles, the object store, the fleet, MLflow. Imports no other room."""

@@ -1,0 +1,92 @@
+"""The domain's errors. An HTTP status is none of their business: `serving.errors` holds that table."""
+
+from __future__ import annotations
+
+
+class MacrofleetError(Exception):
+    """Something a user can act on: what went wrong, where, and what to do about it.
+
+    Args:
+        what: what happened and to which thing, as one clause without a full stop.
+        remedy: what the reader can do, as one sentence.
+    """
+
+    def __init__(self, what: str, *, remedy: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.what}. {self.remedy}" if self.remedy else self.what
+
+
+class InvalidInput(MacrofleetError):
+    """Something from outside (a file, a field, a name, a setting) cannot be used as it is."""
+
+
+class InvalidTenant(InvalidInput):
+    """A tenant's name is not a slug."""
+
+
+class UnknownMacro(InvalidInput):
+    """A label names a macro that the tenant's catalogue does not have."""
+
+
+class NotEnoughData(MacrofleetError):
+    """A tenant has too few examples or macros to train a model."""
+
+
+class TenantNotFound(MacrofleetError):
+    """No such tenant, or none that the caller may know of."""
+
+
+class ModelNotFound(MacrofleetError):
+    """The tenant has no model (version) to serve or show."""
+
+
+class CatalogueUnavailable(MacrofleetError):
+    """A tenant's live macro catalogue was never read, so nothing may be suggested."""
+
+
+class BundleCorrupt(MacrofleetError):
+    """A bundle is not what its manifest, its program or its name says it is."""
+
+
+class ProgramCorrupt(MacrofleetError):
+    """A program is not what its digest says it is, or does not describe itself."""
+
+
+class ProgramUntrusted(MacrofleetError):
+    """A program's digest is not among those this process may execute."""
+
+
+class PublishConflict(MacrofleetError):
+    """An immutable object exists with other content, or the fleet kept changing under a writer."""
+
+
+class StoreError(MacrofleetError):
+    """The object store refused or failed."""
+
+
+class ObjectNotFound(StoreError):
+    """No object under that key."""
+
+
+class PreconditionFailed(StoreError):
+    """A conditional write lost: the object is not in the state the writer expected."""
+
+
+class StoreUnavailable(StoreError):
+    """The object store cannot be reached, is overloaded, or refuses these credentials."""
+
+
+class Overloaded(MacrofleetError):
+    """More work is waiting than may wait."""
+
+
+class DeadlineExceeded(MacrofleetError):
+    """The answer would come after the caller stopped waiting."""
+
+
+class NotReady(MacrofleetError):
+    """The server is starting, draining, or has never read a fleet."""

@@ -1,0 +1,1 @@
+"""Object stores: one port, two adapters (a local folder, S3)."""

@@ -1,0 +1,104 @@
+"""What the rest of macrofleet asks of an object store. Every adapter passes `tests/contract/test_store.py`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Protocol
+
+from registry.errors import InvalidInput
+
+_SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+MAX_KEY_LENGTH = 512
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectInfo:
+    """An object's key (below the store's prefix), size in bytes and entity tag."""
+
+    key: str
+    size: int
+    etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoredObject:
+    """An object read whole, with the entity tag that names exactly this content."""
+
+    data: bytes
+    etag: str
+
+
+class ObjectStore(Protocol):
+    """A flat map from keys to bytes with conditional writes; S3's semantics, less what we do not need.
+
+    Calls block; callers on an event loop use a thread. Every method raises `StoreUnavailable` when the store
+    cannot be reached or refuses the credentials, and `InvalidInput` for a key that `check_key` refuses.
+    """
+
+    @property
+    def url(self) -> str:
+        """Where this store is, for messages and provenance; never holds a secret."""
+        ...
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """Read an object whole.
+
+        Raises:
+            ObjectNotFound: nothing under `key`.
+            InvalidInput: the object is larger than `max_bytes`.
+        """
+        ...
+
+    def get_if_changed(self, key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
+        """Read an object unless its entity tag is still `etag` (then None): a conditional GET."""
+        ...
+
+    def open(self, key: str) -> IO[bytes]:
+        """A stream over an object's bytes, read once from the start; the caller closes it.
+
+        Raises:
+            ObjectNotFound: nothing under `key`.
+        """
+        ...
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size and entity tag of an object. Raises ObjectNotFound."""
+        ...
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """Write an object and return its new entity tag. Readers see the old object or the new one, never a part.
+
+        Args:
+            if_match: write only over the object with this entity tag.
+            if_absent: write only where nothing is.
+
+        Raises:
+            PreconditionFailed: the condition does not hold (an absent object under `if_match` included).
+        """
+        ...
+
+    def put_file(self, key: str, path: Path, *, if_absent: bool = False) -> str:
+        """Like `put`, from a file, without holding it in memory."""
+        ...
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """All objects whose key starts with `prefix` (a plain string prefix), in key order."""
+        ...
+
+    def delete(self, key: str) -> None:
+        """Remove an object; removing nothing is not an error."""
+        ...
+
+
+def check_key(key: str) -> str:
+    """Return `key` if every adapter can hold it: `/`-separated segments of `[A-Za-z0-9._-]`, none starting with a dot.
+
+    Raises:
+        InvalidInput: anything else, `..`, empty segments and keys over 512 characters included.
+    """
+    if len(key) > MAX_KEY_LENGTH or not all(_SEGMENT.fullmatch(part) for part in key.split("/")):
+        raise InvalidInput(f"{key[:80]!r} is not an object key", remedy="Keys are made by registry.layout.")
+    return key

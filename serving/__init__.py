@@ -1,0 +1,1 @@
+"""The data plane: bundles in, suggestions out. Needs the object store and nothing else."""

@@ -1,0 +1,1 @@
+"""Tickets in, a trained and evaluated model out."""
