@@ -1,0 +1,74 @@
+"""A tenant's live macro catalogue: what may be suggested today, whatever the model was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from registry.bundle import MacroId, Title
+from registry.documents import Document
+from registry.errors import InvalidInput, ObjectNotFound
+from registry.layout import catalogue_key
+from registry.store import ObjectStore
+
+MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
+
+
+class Macro(Document):
+    """A predefined reply or action.
+
+    Attributes:
+        id: the help desk's id.
+        title: what agents see; `::` separates categories.
+        active: a macro switched off is not suggested.
+        restriction: who may use it, as the help desk says it; None for everybody.
+        actions: what applying it does, as the help desk says it.
+    """
+
+    id: MacroId
+    title: Title
+    active: bool = True
+    restriction: dict[str, Any] | None = None
+    actions: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
+
+
+class Catalogue(Document):
+    """All macros of one tenant."""
+
+    macros: tuple[Macro, ...]
+
+    def suggestible(self) -> dict[str, Macro]:
+        """The macros that anybody may be shown, by id: active and not restricted."""
+        return {macro.id: macro for macro in self.macros if macro.active and macro.restriction is None}
+
+
+def make_catalogue(macros: Iterable[Macro]) -> Catalogue:
+    """A catalogue in id order. Raises InvalidInput when an id stands twice."""
+    ordered = sorted(macros, key=lambda macro: macro.id)
+    for one, other in zip(ordered, ordered[1:], strict=False):
+        if one.id == other.id:
+            raise InvalidInput(f"macro id {one.id!r} stands twice in the catalogue", remedy="Give every macro its own id.")
+    return Catalogue(macros=tuple(ordered))
+
+
+def parse_catalogue(data: bytes, *, what: str) -> Catalogue:
+    """Read a catalogue. Raises InvalidInput."""
+    return make_catalogue(Catalogue.parse(data, what=what, error=InvalidInput).macros)
+
+
+def read_catalogue(store: ObjectStore, tenant: str) -> tuple[Catalogue, str] | None:
+    """A tenant's catalogue with its entity tag, or None where there is none yet."""
+    key = catalogue_key(tenant)
+    try:
+        found = store.get(key, max_bytes=MAX_CATALOGUE_BYTES)
+    except ObjectNotFound:
+        return None
+    return parse_catalogue(found.data, what=f"{store.url}/{key}"), found.etag
+
+
+def write_catalogue(store: ObjectStore, tenant: str, catalogue: Catalogue, *, etag: str | None) -> str:
+    """Write a catalogue over the one with `etag` (None: where none is). Raises PreconditionFailed when it changed."""
+    key = catalogue_key(tenant)
+    return store.put(key, catalogue.to_bytes(), if_match=etag, if_absent=etag is None)

@@ -1,0 +1,240 @@
+"""The local disk tier: programs and bundles copied from the store, verified while downloading, mapped without hashing.
+
+A folder appears under its final name by one rename, complete and synced; nothing in it changes afterwards. Several
+processes may share a tier: the one whose rename comes second throws its copy away. An install record says what was
+verified, so that opening costs a few `stat` calls; without a record that holds, everything is hashed again.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from numpy.typing import NDArray
+from pydantic import Field
+
+from registry.bundle import MAX_LABEL_BYTES, MAX_MANIFEST_BYTES, Labels, Manifest, parse_labels, parse_manifest
+from registry.documents import Document
+from registry.errors import (
+    BundleCorrupt,
+    InvalidInput,
+    ModelNotFound,
+    ObjectNotFound,
+    ProgramCorrupt,
+    StoreError,
+)
+from registry.files import MAX_FILE_BYTES, Digest, FileDigest, download, file_digest, sync_folder, write_durably
+from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key, program_key
+from registry.names import check_tenant
+from registry.program import check_trusted, parse_program_files
+from registry.store import ObjectStore
+from registry.tensors import map_tensors
+
+_RECORD = "installed.json"
+_MAX_FILE_LIST_BYTES = 1024 * 1024
+
+
+class _InstalledFile(Document):
+    size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+    inode: int
+    mtime_ns: int
+
+
+class _Record(Document):
+    """What was on disk when it was verified."""
+
+    manifest: Digest
+    files: dict[str, _InstalledFile]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedModel:
+    """A verified bundle, its tensors mapped.
+
+    Attributes:
+        nbytes: length of the mapping in bytes, which is what a memory budget counts.
+    """
+
+    manifest: Manifest
+    labels: Labels
+    tensors: Mapping[str, NDArray[Any]]
+    nbytes: int
+
+
+class DiskTier:
+    """A folder that holds models and programs of one store.
+
+    Args:
+        folder: made if missing; may be shared by several processes on one machine.
+        store: where bundles and programs come from.
+        trusted: digests of the programs that this process may execute.
+    """
+
+    def __init__(self, folder: Path, store: ObjectStore, *, trusted: frozenset[str]) -> None:
+        self._folder = folder
+        self._store = store
+        self._trusted = trusted
+
+    def model_folder(self, tenant: str, version: str) -> Path:
+        """Where a model version lies once installed."""
+        return self._folder / "models" / check_tenant(tenant) / version
+
+    def install_model(self, tenant: str, version: str, manifest_digest: str) -> Manifest:
+        """Have a model version on disk, verified; downloads what is missing or no longer what was verified.
+
+        Raises:
+            ModelNotFound: the store does not have it.
+            BundleCorrupt: what the store has is not what the fleet names.
+        """
+        folder = self.model_folder(tenant, version)
+        try:
+            return self._verified(folder, tenant, manifest_digest)
+        except BundleCorrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._install(folder, lambda beside: self._download_model(beside, tenant, version, manifest_digest))
+        return self._verified(folder, tenant, manifest_digest)
+
+    def map_model(self, tenant: str, version: str, manifest_digest: str) -> MappedModel:
+        """Map an installed model. Raises BundleCorrupt when it is not there, or not as it was verified."""
+        folder = self.model_folder(tenant, version)
+        manifest = self._verified(folder, tenant, manifest_digest)
+        size = manifest.files[WEIGHTS].size
+        tensors = map_tensors(folder / WEIGHTS, expected_size=size)
+        labels = parse_labels(_read(folder / LABELS, MAX_LABEL_BYTES), what=str(folder / LABELS))
+        return MappedModel(manifest=manifest, labels=labels, tensors=tensors, nbytes=size)
+
+    def install_program(self, digest: str) -> Path:
+        """Have a program on disk, verified, and return its folder.
+
+        Raises:
+            ProgramUntrusted: its digest is not trusted; nothing is downloaded.
+            ProgramCorrupt: the store has no such program, or another one under its name.
+        """
+        check_trusted(digest, self._trusted)
+        folder = self._folder / "programs" / digest
+        try:
+            _check_program(folder, digest)
+            return folder
+        except ProgramCorrupt:
+            shutil.rmtree(folder, ignore_errors=True)
+        self._install(folder, lambda beside: self._download_program(beside, digest))
+        _check_program(folder, digest)
+        return folder
+
+    def _install(self, folder: Path, fill: Callable[[Path], None]) -> None:
+        """Fill a folder beside the final place and move it there; a full disk or a failure leaves nothing."""
+        waiting = self._folder / "incoming"
+        waiting.mkdir(parents=True, exist_ok=True)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        beside = Path(tempfile.mkdtemp(dir=waiting))
+        try:
+            fill(beside)
+            sync_folder(beside)
+            try:
+                beside.rename(folder)
+            except OSError:
+                # Another process installed the same version in the meantime; its copy was verified as ours was.
+                if not folder.is_dir():
+                    raise
+            sync_folder(folder.parent)
+        except OSError as problem:
+            raise StoreError(
+                f"cannot write below {self._folder}: {problem.strerror}",
+                remedy="Check free space and permissions of the disk tier.",
+            ) from problem
+        finally:
+            shutil.rmtree(beside, ignore_errors=True)
+
+    def _download_model(self, beside: Path, tenant: str, version: str, manifest_digest: str) -> None:
+        key = model_key(tenant, version, MANIFEST)
+        try:
+            data = self._store.get(key, max_bytes=MAX_MANIFEST_BYTES).data
+            manifest = parse_manifest(data, tenant=tenant, digest=manifest_digest, what=f"{self._store.url}/{key}")
+            for name, expected in manifest.files.items():
+                download(self._store, model_key(tenant, version, name), beside / name, expected, error=BundleCorrupt)
+        except ObjectNotFound as problem:
+            raise ModelNotFound(f"version {version} of tenant {tenant} is not in {self._store.url}: {problem}") from None
+        except InvalidInput as problem:
+            raise BundleCorrupt(str(problem)) from None
+        write_durably(beside / MANIFEST, data)
+        write_durably(beside / _RECORD, _record(beside, manifest_digest, manifest).to_bytes())
+
+    def _download_program(self, beside: Path, digest: str) -> None:
+        key = program_key(digest, PROGRAM_FILES)
+        try:
+            data = self._store.get(key, max_bytes=_MAX_FILE_LIST_BYTES).data
+            listing = parse_program_files(data, digest=digest, what=f"{self._store.url}/{key}")
+            for name, expected in listing.files.items():
+                (beside / name).parent.mkdir(parents=True, exist_ok=True)
+                download(self._store, program_key(digest, name), beside / name, expected, error=ProgramCorrupt)
+        except ObjectNotFound as problem:
+            raise ProgramCorrupt(
+                f"program {digest[:16]}… is not in {self._store.url}: {problem}",
+                remedy="Publish it with `macrofleet programs build`.",
+            ) from None
+        write_durably(beside / PROGRAM_FILES, data)
+
+    def _verified(self, folder: Path, tenant: str, manifest_digest: str) -> Manifest:
+        """The manifest of a folder that is as it was verified, by its record or by hashing it again."""
+        data = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
+        manifest = parse_manifest(data, tenant=tenant, digest=manifest_digest, what=str(folder / MANIFEST))
+        try:
+            seen = _Record.parse(_read(folder / _RECORD, MAX_MANIFEST_BYTES), what=_RECORD, error=BundleCorrupt)
+            if seen == _record(folder, manifest_digest, manifest):
+                return manifest
+        except (BundleCorrupt, OSError):
+            pass
+        for name, expected in manifest.files.items():
+            try:
+                found: FileDigest | None = file_digest(folder / name)
+            except (OSError, ValueError):
+                found = None
+            if found != expected:
+                raise BundleCorrupt(
+                    f"{folder / name} is not what its manifest says", remedy="It is fetched again when it is next installed."
+                )
+        (folder / _RECORD).unlink(missing_ok=True)
+        write_durably(folder / _RECORD, _record(folder, manifest_digest, manifest).to_bytes())
+        return manifest
+
+
+def _record(folder: Path, manifest_digest: str, manifest: Manifest) -> _Record:
+    files = {}
+    for name in manifest.files:
+        status = os.stat(folder / name)
+        files[name] = _InstalledFile(size=status.st_size, inode=status.st_ino, mtime_ns=status.st_mtime_ns)
+    return _Record(manifest=manifest_digest, files=files)
+
+
+def _check_program(folder: Path, digest: str) -> None:
+    try:
+        data = _read(folder / PROGRAM_FILES, _MAX_FILE_LIST_BYTES)
+    except BundleCorrupt as problem:
+        raise ProgramCorrupt(problem.what) from None
+    listing = parse_program_files(data, digest=digest, what=str(folder / PROGRAM_FILES))
+    # Programs are few and executed, so they are hashed at every start.
+    for name, expected in listing.files.items():
+        try:
+            intact = file_digest(folder / name) == expected
+        except OSError:
+            intact = False
+        if not intact:
+            raise ProgramCorrupt(f"{folder / name} is not what its program's file list says")
+
+
+def _read(path: Path, limit: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            data = file.read(limit + 1)
+    except OSError as problem:
+        raise BundleCorrupt(f"{path} cannot be read ({problem.strerror})") from None
+    if len(data) > limit:
+        raise BundleCorrupt(f"{path} is larger than {limit} bytes")
+    return data
+
+

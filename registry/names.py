@@ -1,0 +1,30 @@
+"""Names that come from outside and end up in paths, keys and addresses."""
+
+from __future__ import annotations
+
+import re
+
+from registry.errors import InvalidTenant
+
+_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_NOT_SLUG = re.compile(r"[^a-z0-9_-]+")
+
+
+def check_tenant(name: str) -> str:
+    """Return `name` if it is a tenant slug: 1 to 63 of `a-z 0-9 _ -`, the first one a letter or digit.
+
+    Raises:
+        InvalidTenant: anything else; nothing is folded or cut, since two names must never become one tenant.
+    """
+    if not _TENANT.fullmatch(name):
+        raise InvalidTenant(
+            f"{name[:80]!r} is not a tenant name",
+            remedy="Use 1 to 63 lower-case letters, digits, '_' or '-', starting with a letter or digit.",
+        )
+    return name
+
+
+def slug(text: str) -> str:
+    """A tenant slug made from free text, for names that we choose ourselves (a data set's domain, say)."""
+    made = _NOT_SLUG.sub("-", text.strip().lower()).strip("-_")[:63].rstrip("-_")
+    return check_tenant(made)

@@ -1,0 +1,27 @@
+"""Settings that more than one room reads, each from the environment; made once, where a process is composed."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class StoreSettings(BaseSettings):
+    """Where the object store is: `MACROFLEET_STORE_URL` and so on. `registry.store.open_store` opens it.
+
+    Attributes:
+        url: `s3://bucket/prefix`, `file:///folder` or the path of a folder.
+        endpoint_url: an S3 server other than Amazon's.
+        region: None leaves it to boto3.
+        access_key: None, together with `secret_key`, leaves the credentials to boto3's chain.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MACROFLEET_STORE_", frozen=True, extra="ignore", hide_input_in_errors=True
+    )
+
+    url: str
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
