@@ -80,6 +80,10 @@ class StoreUnavailable(StoreError):
     """The object store cannot be reached, is overloaded, or refuses these credentials."""
 
 
+class TrackingUnavailable(MacrofleetError):
+    """MLflow cannot be reached or fails. Traffic does not need it; a rerun finishes what it was to record."""
+
+
 class Overloaded(MacrofleetError):
     """More work is waiting than may wait."""
 

@@ -49,6 +49,16 @@ class Features:
         parts = {name: tensor[start:end] for name, tensor in self.tensors.items() if name != _SPLITS}
         return Features({**parts, _SPLITS: np.array([0, end - start], splits.dtype)}, 1)
 
+    @classmethod
+    def concatenate(cls, batches: Sequence[Features]) -> Features:
+        """Several batches of one program as one."""
+        first = batches[0].tensors
+        tensors = {name: np.concatenate([batch.tensors[name] for batch in batches]) for name in first if name != _SPLITS}
+        if _SPLITS in first:
+            lengths = np.concatenate([np.diff(batch.tensors[_SPLITS]) for batch in batches])
+            tensors[_SPLITS] = np.concatenate([[0], np.cumsum(lengths)]).astype(first[_SPLITS].dtype)
+        return cls(tensors, sum(batch.tickets for batch in batches))
+
 
 def limit_threads(threads: int = 1) -> None:
     """Have TensorFlow use so many threads in all; works before its first import only.

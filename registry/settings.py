@@ -10,7 +10,7 @@ class StoreSettings(BaseSettings):
     """Where the object store is: `MACROFLEET_STORE_URL` and so on. `registry.store.open_store` opens it.
 
     Attributes:
-        url: `s3://bucket/prefix`, `file:///folder` or the path of a folder.
+        url: `s3://bucket/prefix`, `file:///folder` or the path of a folder (the default, below the working folder).
         endpoint_url: an S3 server other than Amazon's.
         region: None leaves it to boto3.
         access_key: None, together with `secret_key`, leaves the credentials to boto3's chain.
@@ -20,7 +20,7 @@ class StoreSettings(BaseSettings):
         env_prefix="MACROFLEET_STORE_", frozen=True, extra="ignore", hide_input_in_errors=True
     )
 
-    url: str
+    url: str = "macrofleet-data/store"
     endpoint_url: str | None = None
     region: str | None = None
     access_key: str | None = None

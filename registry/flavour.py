@@ -1,0 +1,105 @@
+"""How MLflow loads a model: this file is copied into every version (models from code) and executed there.
+
+`mlflow.pyfunc.load_model("models:/macrofleet.acme@champion").predict(pd.DataFrame({"text": ["Where is my order?"]}))`
+fetches the bundle and its program from the object store, verified, and scores through `registry.runtime`. The process
+needs macrofleet and the store's keys in its environment:
+
+- `MACROFLEET_STORE_…`, as everywhere. Without a `MACROFLEET_STORE_URL`, the store that the model was published to.
+- `MACROFLEET_TRUSTED_PROGRAMS`: digests of the programs it may execute, separated by commas. Default: the released.
+- `MACROFLEET_DISK_FOLDER`: where to keep what was fetched. Default: a temporary folder, removed after loading.
+
+The answer has one row for each row asked:
+
+- `macros`: the three best, best first, each `{"id", "title" (at training time), "score"}`. The live catalogue is not
+  consulted, so a macro that was switched off since is still among them.
+- `abstained`: whether the best score is below the model's threshold, so that the product would show none of them.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
+
+from registry.disk_tier import DiskTier
+from registry.errors import InvalidInput
+from registry.program import RELEASED_PROGRAMS
+from registry.runtime import BoundModel, Program
+from registry.settings import StoreSettings
+from registry.store import open_store
+
+_BATCH = 32
+_SHOWN = 3
+
+
+class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has no types
+    """A tenant's model as MLflow sees it."""
+
+    def __init__(self) -> None:
+        self._model: BoundModel | None = None
+
+    def load_context(self, context: Any) -> None:
+        """Fetch, verify and bind the model that the artifact names."""
+        config = context.model_config
+        tenant, version, manifest = config["tenant"], config["version"], config["manifest"]
+        trusted = _trusted_programs()
+        store = open_store(_store_settings(config))
+        with _disk_folder() as folder:
+            tier = DiskTier(folder, store, trusted=trusted)
+            program_digest = tier.install_model(tenant, version, manifest).program
+            program = Program(tier.install_program(program_digest), trusted=trusted)
+            self._model = program.bind(tier.map_model(tenant, version, manifest))
+
+    def predict(self, model_input: pd.DataFrame) -> pd.DataFrame:
+        """The best macros for each text; see the module's docstring for the columns."""
+        if self._model is None:
+            raise InvalidInput("the model is not loaded", remedy="Load it with mlflow.pyfunc.load_model.")
+        texts = model_input["text"].tolist()
+        rows: list[dict[str, Any]] = []
+        for start in range(0, len(texts), _BATCH):
+            scores = self._model.score(self._model.program.featurise(texts[start : start + _BATCH]))
+            rows.extend(self._answer(self._model, row) for row in scores)
+        return pd.DataFrame(rows, index=model_input.index, columns=["macros", "abstained"])
+
+    @staticmethod
+    def _answer(model: BoundModel, scores: Any) -> dict[str, Any]:
+        best = np.argsort(-scores, kind="stable")[:_SHOWN]
+        macros = [
+            {"id": model.labels[index].id, "title": model.labels[index].title, "score": float(scores[index])}
+            for index in best
+        ]
+        return {"macros": macros, "abstained": bool(scores[best[0]] < model.manifest.threshold)}
+
+
+def _store_settings(config: dict[str, Any]) -> StoreSettings:
+    """The operator's word in the environment wins over the artifact's: keys go where the operator said."""
+    if os.environ.get("MACROFLEET_STORE_URL"):
+        return StoreSettings()
+    return StoreSettings(url=config["store_url"], endpoint_url=config["store_endpoint_url"])
+
+
+def _trusted_programs() -> frozenset[str]:
+    named = os.environ.get("MACROFLEET_TRUSTED_PROGRAMS", "")
+    return frozenset(filter(None, (digest.strip() for digest in named.split(",")))) or frozenset(
+        RELEASED_PROGRAMS.values()
+    )
+
+
+@contextmanager
+def _disk_folder() -> Iterator[Path]:
+    """Where bundles are installed. What is mapped stays mapped after a temporary folder is gone."""
+    if folder := os.environ.get("MACROFLEET_DISK_FOLDER"):
+        yield Path(folder)
+        return
+    with tempfile.TemporaryDirectory(prefix="macrofleet-") as temporary:
+        yield Path(temporary)
+
+
+mlflow.models.set_model(Suggester())

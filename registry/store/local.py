@@ -1,0 +1,278 @@
+"""The object store as a folder: for one machine, tests and the demo. Same layout, same conditions as S3."""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import stat
+import threading
+import time
+import uuid
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO
+
+from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from registry.store.port import ObjectInfo, StoredObject, check_key
+
+_TEMPORARY = ".tmp"
+_LOCKS = ".locks"
+_STRIPES = 64
+_ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+_CHUNK = 1 << 20
+_ETAG_LENGTH = 32
+
+
+class LocalStore:
+    """A folder that keeps the `ObjectStore` contract among threads and processes of one machine.
+
+    An object is a file that is never changed: a write goes to a file beside, is synced and takes the name over.
+    What a folder cannot hold and S3 can: an object `a` next to an object `a/b`; the second one is refused.
+
+    Args:
+        root: the folder; made on the first write. A symbolic link to it is followed, links inside it are refused.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root = Path(os.path.realpath(root))
+        self._etags = _Etags()
+
+    @property
+    def url(self) -> str:
+        """`file:///…`, as `open_store` takes it."""
+        return self._root.as_uri()
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """See `ObjectStore.get`."""
+        with self.open(key) as file:
+            size = os.fstat(file.fileno()).st_size
+            if max_bytes is not None and size > max_bytes:
+                raise InvalidInput(f"{key} in {self.url} has {size} bytes, more than the {max_bytes} it may have")
+            with self._reading(key):
+                data = file.read()
+        return StoredObject(data=data, etag=_etag(data))
+
+    def get_if_changed(self, key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
+        """See `ObjectStore.get_if_changed`."""
+        if etag is not None and self.head(key).etag == etag:
+            return None
+        stored = self.get(key, max_bytes=max_bytes)
+        return None if stored.etag == etag else stored
+
+    def open(self, key: str) -> IO[bytes]:
+        """See `ObjectStore.open`."""
+        path = self._path(key)
+        with self._reading(key):
+            return path.open("rb")
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.head`."""
+        return self._info(key, self._path(key))
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """See `ObjectStore.put`."""
+
+        def write(file: IO[bytes]) -> str:
+            file.write(data)
+            return _etag(data)
+
+        return self._write(key, write, if_match=if_match, if_absent=if_absent)
+
+    def put_file(self, key: str, path: Path, *, if_absent: bool = False) -> str:
+        """See `ObjectStore.put_file`. Raises OSError if `path` cannot be read."""
+
+        def write(file: IO[bytes]) -> str:
+            digest = hashlib.sha256()
+            while chunk := source.read(_CHUNK):
+                digest.update(chunk)
+                file.write(chunk)
+            return digest.hexdigest()[:_ETAG_LENGTH]
+
+        with path.open("rb") as source:
+            return self._write(key, write, if_match=None, if_absent=if_absent)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `ObjectStore.list`."""
+        if prefix:
+            check_key(f"{prefix}0")
+        folder, _, start = prefix.rpartition("/")
+        return self._walk(self._path(folder) if folder else self._root, f"{folder}/" if folder else "", start)
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`. Folders that this empties go too."""
+        path = self._path(key)
+        with self._storing(key), self._locked(key), suppress(*_ABSENT):
+            path.unlink()
+        for folder in path.parents:
+            if folder == self._root:
+                return
+            try:
+                folder.rmdir()
+            except OSError:
+                return  # in use again, or already gone
+
+    def _path(self, key: str) -> Path:
+        path = self._root / check_key(key)
+        if os.path.realpath(path) != str(path):
+            raise InvalidInput(
+                f"{key} in {self.url} passes a symbolic link", remedy="Put what it points to in its place."
+            )
+        return path
+
+    def _info(self, key: str, path: Path) -> ObjectInfo:
+        with self._reading(key), path.open("rb") as file:
+            return ObjectInfo(key=key, size=os.fstat(file.fileno()).st_size, etag=self._etags.of(path, file))
+
+    def _write(self, key: str, write: Callable[[IO[bytes]], str], *, if_match: str | None, if_absent: bool) -> str:
+        if if_match is not None and if_absent:
+            raise InvalidInput("if_match and if_absent exclude each other")
+        path = self._path(key)
+        with self._storing(key):
+            (self._root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+            temporary = self._root / _TEMPORARY / uuid.uuid4().hex
+            try:
+                with temporary.open("xb") as file:
+                    etag = write(file)
+                    file.flush()
+                    os.fsync(file.fileno())
+                with self._locked(key):
+                    self._check(key, path, if_match=if_match, if_absent=if_absent)
+                    self._take_over(temporary, path)
+            finally:
+                temporary.unlink(missing_ok=True)
+        return etag
+
+    def _check(self, key: str, path: Path, *, if_match: str | None, if_absent: bool) -> None:
+        if if_absent and path.is_file():
+            raise PreconditionFailed(f"{key} in {self.url} exists")
+        if if_match is not None:
+            try:
+                current = self._info(key, path).etag
+            except ObjectNotFound as error:
+                raise PreconditionFailed(f"{key} in {self.url} does not exist") from error
+            if current != if_match:
+                raise PreconditionFailed(f"{key} in {self.url} was changed by another writer")
+
+    def _take_over(self, temporary: Path, path: Path) -> None:
+        while True:
+            try:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                temporary.replace(path)
+                break
+            except (*_ABSENT, FileExistsError) as error:
+                if not temporary.exists():
+                    raise StoreUnavailable(f"{temporary} was removed while it was written") from error
+                if path.is_dir() or any(map(_is_no_folder, path.parents)):
+                    raise InvalidInput(
+                        f"{path.relative_to(self._root)} in {self.url} cannot be both an object and a folder",
+                        remedy="A local store cannot hold an object below another one: choose another key.",
+                    ) from error
+                # a delete pruned the folder while it was made or filled: make it again
+        with suppress(FileNotFoundError):
+            _sync_folder(path.parent)
+
+    def _walk(self, folder: Path, base: str, start: str = "") -> Iterator[ObjectInfo]:
+        try:
+            with self._reading(base), os.scandir(folder) as scan:
+                entries = [entry for entry in scan if entry.name.startswith(start) and entry.name[0] != "."]
+        except ObjectNotFound:
+            return
+        # "/" counts: `a-b` sorts before `a/b`, as in S3.
+        names = sorted(
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in entries
+            if not entry.is_symlink()
+        )
+        for name in names:
+            if name.endswith("/"):
+                yield from self._walk(folder / name, base + name)
+            else:
+                try:
+                    info = self._info(base + name, folder / name)
+                except ObjectNotFound:
+                    continue  # deleted meanwhile
+                yield info
+
+    @contextmanager
+    def _locked(self, key: str) -> Iterator[None]:
+        """Alone among the writers of `key` (and of the keys that share its stripe) on this machine."""
+        stripe = hashlib.sha256(key.encode()).digest()[0] % _STRIPES
+        (self._root / _LOCKS).mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(self._root / _LOCKS / f"{stripe:02x}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(descriptor)
+
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        with self._storing(key):
+            try:
+                yield
+            except _ABSENT as error:
+                raise ObjectNotFound(f"no object {key} in {self.url}") from error
+
+    @contextmanager
+    def _storing(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise StoreUnavailable(
+                f"{self.url} failed at {key}: {error.strerror}",
+                remedy="Check the folder's permissions and the free space of its disk.",
+            ) from error
+
+
+class _Etags:
+    """Entity tags of files that are only ever replaced whole; remembers those it had to read a file for."""
+
+    _CAPACITY = 65_536
+    # A file system's clock ticks in milliseconds and inodes are used again: a file that took over within the tick
+    # could look like the one before it. Whatever is older than this cannot.
+    _SETTLED_NS = 2_000_000_000
+
+    def __init__(self) -> None:
+        self._known: OrderedDict[tuple[str, int, int, int], str] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def of(self, path: Path, file: IO[bytes]) -> str:
+        found = os.fstat(file.fileno())
+        identity = (str(path), found.st_ino, found.st_mtime_ns, found.st_size)
+        with self._lock:
+            if identity in self._known:
+                self._known.move_to_end(identity)
+                return self._known[identity]
+        digest = hashlib.sha256()
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+        etag = digest.hexdigest()[:_ETAG_LENGTH]
+        if time.time_ns() - found.st_mtime_ns > self._SETTLED_NS:
+            with self._lock:
+                self._known[identity] = etag
+                if len(self._known) > self._CAPACITY:
+                    self._known.popitem(last=False)
+        return etag
+
+
+def _etag(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:_ETAG_LENGTH]
+
+
+def _is_no_folder(path: Path) -> bool:
+    """Whether something else is there, asked once: a folder may be pruned at any moment."""
+    try:
+        return not stat.S_ISDIR(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,253 @@
+"""The object store in a bucket of S3, or of a server that keeps S3's conditional writes."""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
+from registry.store.port import ObjectInfo, StoredObject, check_key
+
+if TYPE_CHECKING:
+    from botocore.response import StreamingBody
+    from mypy_boto3_s3.client import S3Client
+    from pydantic import SecretStr
+    from typing_extensions import Buffer  # collections.abc has it from 3.12 on
+
+_STREAM_BUFFER = 1 << 18
+_LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+
+
+class S3Store:
+    """A prefix of a bucket that keeps the `ObjectStore` contract.
+
+    Requests are retried (four attempts in all, with jittered backoff), so a conditional write may fail on the caller's
+    own earlier attempt: see `put`. One instance serves all threads of a process; nothing is sent before the first call.
+
+    Args:
+        bucket: the bucket; it must exist.
+        prefix: what every key starts with there, without slashes at its ends; empty for the whole bucket.
+        endpoint_url: another server than Amazon's.
+        region: None leaves it to boto3.
+        access_key: None, together with `secret_key`, leaves the credentials to boto3's chain.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        endpoint_url: str | None = None,
+        region: str | None = None,
+        access_key: str | None = None,
+        secret_key: SecretStr | None = None,
+    ) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix}/" if prefix else ""
+        self._endpoint_url = endpoint_url
+        self._region = region
+        self._access_key = access_key
+        self._secret_key = secret_key
+        self._lock = threading.Lock()
+        self._client: S3Client | None = None
+
+    @property
+    def url(self) -> str:
+        """`s3://bucket/prefix`, as `open_store` takes it."""
+        return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        """See `ObjectStore.get`."""
+        return self._get(key, max_bytes)
+
+    def get_if_changed(self, key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
+        """See `ObjectStore.get_if_changed`."""
+        if etag is None:
+            return self._get(key, max_bytes)
+        try:
+            return self._get(key, max_bytes, IfNoneMatch=_quoted(etag))
+        except _NotModified:
+            return None
+
+    def open(self, key: str) -> IO[bytes]:
+        """See `ObjectStore.open`. A connection that breaks while the stream is read raises StoreUnavailable there."""
+        with self._translated(key):
+            answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key))
+        return io.BufferedReader(_Body(self, key, answer["Body"]), _STREAM_BUFFER)
+
+    def head(self, key: str) -> ObjectInfo:
+        """See `ObjectStore.head`. S3 does not say here whether it is the object or the bucket that is missing."""
+        with self._translated(key):
+            answer = self._s3().head_object(Bucket=self._bucket, Key=self._full(key))
+        return ObjectInfo(key=key, size=answer["ContentLength"], etag=_bare(answer["ETag"]))
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        """See `ObjectStore.put`.
+
+        A PreconditionFailed may be the caller's own success: the first attempt was written, its answer was lost, and
+        the retry found the object there. Whoever writes on a condition reads back and compares before it gives up.
+        """
+        return self._put(key, data, if_match=if_match, if_absent=if_absent)
+
+    def put_file(self, key: str, path: Path, *, if_absent: bool = False) -> str:
+        """See `ObjectStore.put_file`, and `put` on PreconditionFailed. One request: S3 takes up to 5 GiB.
+
+        Raises OSError if `path` cannot be read.
+        """
+        with path.open("rb") as source:
+            return self._put(key, source, if_match=None, if_absent=if_absent)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        """See `ObjectStore.list`. All of the listing is fetched before the first object comes out."""
+        if prefix:
+            check_key(f"{prefix}0")
+        return self._list(prefix)
+
+    def delete(self, key: str) -> None:
+        """See `ObjectStore.delete`."""
+        with self._translated(key):
+            self._s3().delete_object(Bucket=self._bucket, Key=self._full(key))
+
+    def _full(self, key: str) -> str:
+        return self._prefix + check_key(key)
+
+    def _get(self, key: str, max_bytes: int | None, **condition: Any) -> StoredObject:
+        with self._translated(key):
+            answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key), **condition)
+            with closing(answer["Body"]) as body:
+                size = answer["ContentLength"]
+                if max_bytes is not None and size > max_bytes:
+                    raise InvalidInput(f"{key} in {self.url} has {size} bytes, more than the {max_bytes} it may have")
+                return StoredObject(data=body.read(), etag=_bare(answer["ETag"]))
+
+    def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
+        if if_match is not None and if_absent:
+            raise InvalidInput("if_match and if_absent exclude each other")
+        condition: dict[str, Any] = {}
+        if if_match is not None:
+            condition["IfMatch"] = _quoted(if_match)
+        if if_absent:
+            condition["IfNoneMatch"] = "*"
+        try:
+            with self._translated(key):
+                answer = self._s3().put_object(Bucket=self._bucket, Key=self._full(key), Body=body, **condition)
+        except ObjectNotFound as error:  # Amazon's answer to If-Match on a missing key; SeaweedFS says 412
+            raise PreconditionFailed(f"{key} in {self.url} does not exist") from error
+        return _bare(answer["ETag"])
+
+    def _list(self, prefix: str) -> Iterator[ObjectInfo]:
+        found: list[ObjectInfo] = []
+        with self._translated(prefix):
+            pages = self._s3().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                found.extend(
+                    ObjectInfo(key=item["Key"][len(self._prefix) :], size=item["Size"], etag=_bare(item["ETag"]))
+                    for item in page.get("Contents", ())
+                    if not item["Key"].endswith("/")  # a folder made in some web console
+                )
+        # Amazon sorts by key; SeaweedFS sorts folder by folder (`a/b` before `a-b`).
+        yield from sorted(found, key=lambda info: info.key)
+
+    def _s3(self) -> S3Client:
+        with self._lock:
+            if self._client is None:
+                with self._translated(""):
+                    self._client = self._connect()
+            return self._client
+
+    def _connect(self) -> S3Client:
+        local = self._endpoint_url is not None and urlsplit(self._endpoint_url).hostname in _LOOPBACK
+        # A session of its own: boto3's default one is not safe to share among threads.
+        return boto3.session.Session().client(
+            "s3",
+            endpoint_url=self._endpoint_url,
+            region_name=self._region,
+            aws_access_key_id=self._access_key,
+            aws_secret_access_key=self._secret_key.get_secret_value() if self._secret_key else None,
+            config=Config(
+                connect_timeout=3,
+                read_timeout=20,
+                retries={"mode": "standard", "total_max_attempts": 4},
+                max_pool_connections=32,
+                tcp_keepalive=True,
+                # Other servers seldom have a host name for each bucket.
+                s3={"addressing_style": "path" if self._endpoint_url else "auto"},
+                # A proxy named in the environment cannot reach this machine's loopback.
+                proxies={} if local else None,
+            ),
+        )
+
+    @contextmanager
+    def _translated(self, key: str) -> Iterator[None]:
+        try:
+            yield
+        except (ClientError, BotoCoreError) as error:
+            raise self._domain_error(error, key) from error
+
+    def _domain_error(self, error: Exception, key: str) -> StoreError:
+        """What boto3's error means here. Its own text stays out of the message: it may quote what was signed."""
+        where = f"{self.url} at {self._endpoint_url or 'Amazon S3'}"
+        if not isinstance(error, ClientError):
+            return StoreUnavailable(
+                f"{where} cannot be used ({type(error).__name__})",
+                remedy="Check MACROFLEET_STORE_ENDPOINT_URL, the network and the credentials.",
+            )
+        code = error.response.get("Error", {}).get("Code", "")
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        if code == "NoSuchBucket":
+            return StoreUnavailable(
+                f"{where}: there is no such bucket", remedy="Create it, or correct MACROFLEET_STORE_URL."
+            )
+        if status == 304:
+            return _NotModified(f"{key} in {where} has not changed")
+        if status == 404:
+            return ObjectNotFound(f"no object {key} in {where}")
+        if status == 412 or code == "ConditionalRequestConflict":
+            return PreconditionFailed(f"{key} in {where} is not as its writer expected")
+        failed = "failed at"
+        remedy = "Check the server's health and log, then try again."
+        if status in (401, 403):
+            failed = "refuses these credentials for"
+            remedy = "Check MACROFLEET_STORE_ACCESS_KEY, MACROFLEET_STORE_SECRET_KEY and what they permit."
+        return StoreUnavailable(f"{where} {failed} {error.operation_name} ({status} {code})", remedy=remedy)
+
+
+class _NotModified(StoreError):  # noqa: N818 - named like the domain's errors
+    """A conditional GET's 304; never leaves this module."""
+
+
+class _Body(io.RawIOBase):
+    """boto3's stream of a body, with the domain's errors."""
+
+    def __init__(self, store: S3Store, key: str, body: StreamingBody) -> None:
+        self._store = store
+        self._key = key
+        self._body = body
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Buffer) -> int:
+        with self._store._translated(self._key):
+            return self._body.readinto(buffer)  # type: ignore[arg-type]  # the stubs ask for a file
+
+    def close(self) -> None:
+        self._body.close()
+        super().close()
+
+
+def _bare(etag: str) -> str:
+    return etag.strip('"')
+
+
+def _quoted(etag: str) -> str:
+    return f'"{etag}"'
