@@ -1,2 +1,393 @@
+"""The command line: a thin front door that hands over to the rooms, each imported only when its command runs."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.store import ObjectStore
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
+models = typer.Typer(no_args_is_help=True, help="See what was trained and what serves.")
+programs = typer.Typer(no_args_is_help=True, help="Build and publish the programs that models run in.")
+bench = typer.Typer(no_args_is_help=True, help="Measure a server on this machine.")
+for name, group in (("tickets", tickets), ("models", models), ("programs", programs), ("bench", bench)):
+    app.add_typer(group, name=name)
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]
+Data = Annotated[
+    list[Path] | None, typer.Option("--data", help="CSV with text,label and optionally domain, split. Repeatable.")
+]
+Where = Annotated[list[str] | None, typer.Option("--where", help="Keep rows with COLUMN=VALUE. Repeatable.")]
+OutOfScope = Annotated[str, typer.Option("--out-of-scope", help="Labels that are no macros, separated by commas.")]
+_OUT_OF_SCOPE = "oos,NO_NODES_DETECTED,outofdomain"
+
+
+@app.callback()
+def _global(
+    store: Annotated[
+        str | None, typer.Option("--store", help="Object store: s3://bucket/prefix or a folder. [MACROFLEET_STORE_URL]")
+    ] = None,
+) -> None:
+    """Train, register, publish and serve one text classifier per customer.
+
+    Settings come from the environment (MACROFLEET_…); the defaults keep everything in ./macrofleet-data.
+    """
+    if store is not None:
+        os.environ["MACROFLEET_STORE_URL"] = store
+
+
+@app.command()
+def demo(
+    data: Data = None,
+    where: Where = None,
+    out_of_scope: OutOfScope = _OUT_OF_SCOPE,
+    tenants: Annotated[int, typer.Option(min=1, max=100, help="How many tenants to make up, without --data.")] = 6,
+    seed: Annotated[int, typer.Option(help="Of the made-up tickets.")] = 1,
+    store: Annotated[Path | None, typer.Option(help="A folder as the store, instead of a real S3 server.")] = None,
+    folder: Annotated[Path | None, typer.Option(help="Where everything goes; by default a new temporary folder.")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave the server running.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The whole road on this machine: tickets, training, MLflow, S3, a server, suggestions over HTTP.
+
+    Example: macrofleet demo --data tickets.csv --json
+    """
+    from flows.demo import DemoRequest, run_demo
+
+    request = DemoRequest(
+        data=tuple(data or ()),
+        where=_pairs(where),
+        out_of_scope=_names(out_of_scope),
+        tenants=tenants,
+        seed=seed,
+        store=store,
+        folder=folder,
+        keep=keep,
+    )
+    with _progress(as_json) as step:
+        report = run_demo(request, step)
+    if as_json:
+        _print_json(report.as_dict())
+    else:
+        _table(
+            ["tenant", "examples", "macros", "top-1", "top-3", "fit s", "model MB", "version"],
+            [
+                [
+                    row["tenant"], row["examples"], row["macros"], f"{row['top1']:.3f}", f"{row['top3']:.3f}",
+                    f"{row['fit_seconds']:.1f}", f"{row['model_bytes'] / 1e6:.1f}", row["version"],
+                ]
+                for row in report.tenants
+            ],
+        )  # fmt: skip
+        for suggestion in report.suggestions:
+            typer.echo(f"\n{suggestion['tenant']}: {suggestion['text'][:100]!r}")
+            for macro in suggestion["macros"]:
+                typer.echo(f"   {macro['score']:.2f}  {macro['title']}  [{macro['id']}]")
+        typer.echo(f"\n{len(report.tenants)} tenants in {report.seconds:.0f} s; everything is in {report.folder}")
+        if report.url:
+            typer.echo(f"serving on {report.url} (stop it with: kill {' '.join(map(str, report.pids))})")
+        for failed in report.failed:
+            typer.echo(f"not trained: {failed['tenant']}: {failed['reason']}", err=True)
+    if report.failed:
+        raise typer.Exit(1)
+
+
+@tickets.command("import")
+def tickets_import(
+    path: Annotated[Path, typer.Argument(help="The file.")],
+    tenant: Tenant,
+    file_format: Annotated[str | None, typer.Option("--format", help="csv or jsonl; by default from the name.")] = None,
+    macros: Annotated[Path | None, typer.Option(help="The tenant's macro catalogue as JSON; replaces the old one.")] = None,
+    add_macros: Annotated[bool, typer.Option("--add-macros", help="Labels in no catalogue become macros.")] = False,
+    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows that cannot be used.")] = False,
+    where: Where = None,
+    out_of_scope: OutOfScope = _OUT_OF_SCOPE,
+    as_json: Json = False,
+) -> None:
+    """Import labelled tickets (CSV with a header, or JSON lines): all of them or none.
+
+    Example: macrofleet tickets import --tenant acme --format csv tickets.csv
+    """
+    from registry.names import check_tenant
+    from training.importers import read_tickets
+    from training.tenants import import_examples, read_catalogue_file
+
+    check_tenant(tenant)
+    found = read_tickets(
+        path,
+        file_format=file_format,
+        where=_pairs(where),
+        out_of_scope=_names(out_of_scope),
+        skip_invalid=skip_invalid,
+    )
+    merge = import_examples(
+        _open_store(),
+        tenant,
+        found.examples,
+        titles=found.titles,
+        catalogue=read_catalogue_file(macros) if macros else None,
+        add_macros=add_macros,
+    )
+    for problem in found.problems:
+        typer.echo(f"left out: {problem}", err=True)
+    report = {"tenant": tenant, "added": merge.added, "changed": merge.changed, "unchanged": merge.unchanged,
+              "total": merge.total, "left_out": len(found.problems)}  # fmt: skip
+    _report(report, as_json)
+
+
+@app.command()
+def train(
+    tenant: Annotated[list[str] | None, typer.Option("--tenant", help="Only these tenants. Repeatable.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Retrain tenants (all that have tickets), register them in MLflow, publish them, and serve them: one flow run.
+
+    Example: macrofleet train --tenant acme
+    """
+    from flows.command import run_retrain_fleet
+
+    with _progress(as_json) as step:
+        summary = run_retrain_fleet(tenant or None, step)
+    if as_json:
+        _print_json(summary.as_dict())
+    else:
+        _table(
+            ["tenant", "state", "examples", "macros", "top-1", "top-3", "fit s", "version", "reason"],
+            [
+                [o.tenant, o.state, o.examples, o.macros, f"{o.top1:.3f}", f"{o.top3:.3f}", f"{o.fit_seconds:.1f}",
+                 o.version, o.reason]
+                for o in summary.outcomes
+            ],
+        )  # fmt: skip
+        typer.echo(f"fleet generation {summary.generation}")
+    if len(summary.of("trained")) < len(summary.outcomes) or not summary.outcomes:
+        if not summary.outcomes:
+            typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option("--data", help="CSV with text,label and optionally domain, split.")],
+    single_tenant: Annotated[bool, typer.Option("--single-tenant", help="Ignore the column domain.")] = False,
+    where: Where = None,
+    out_of_scope: OutOfScope = _OUT_OF_SCOPE,
+    seed: Annotated[int, typer.Option(help="Of the fit.")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Fit on a file's train rows and score its test rows; nothing is stored.
+
+    Example: macrofleet evaluate --data banking77.csv --json
+    """
+    from training.judging import evaluate_file
+
+    with _progress(as_json) as step:
+        report = evaluate_file(
+            data,
+            single_tenant=single_tenant,
+            where=_pairs(where),
+            out_of_scope=_names(out_of_scope),
+            seed=seed,
+            step=step,
+        )
+    _report(report, as_json)
+
+
+@models.command("list")
+def models_list(as_json: Json = False) -> None:
+    """What each tenant of the fleet serves, or why it serves nothing."""
+    from registry.fleet import read_fleet
+
+    fleet = read_fleet(_open_store())
+    rows = [
+        {"tenant": tenant, "version": entry.version, "previous": entry.previous, "reason": entry.reason}
+        for tenant, entry in sorted(fleet.entries.items())
+    ]
+    if as_json:
+        _print_json({"generation": fleet.generation, "models": rows})
+    else:
+        _table(["tenant", "version", "previous", "reason"], [[value or "" for value in row.values()] for row in rows])
+
+
+@models.command("show")
+def models_show(tenant: Annotated[str, typer.Argument(help="The tenant.")], as_json: Json = False) -> None:
+    """A tenant's serving version: its manifest and where it came from."""
+    from registry.models import describe_model
+
+    _report(describe_model(_open_store(), tenant), as_json)
+
+
+@app.command()
+def suggest(
+    text: Annotated[str, typer.Argument(help="The ticket's text.")],
+    tenant: Tenant,
+    as_json: Json = False,
+) -> None:
+    """Suggest macros for a text with the tenant's serving model, without a server.
+
+    Example: macrofleet suggest --tenant acme "where is my parcel?"
+    """
+    from serving.offline import suggest_offline
+
+    report = suggest_offline(_open_store(), tenant, text)
+    if as_json:
+        _print_json(report)
+    elif report["abstained"]:
+        typer.echo(f"no macro is good enough ({report['reason']})")
+    else:
+        for macro in report["macros"]:
+            typer.echo(f"{macro['score']:.2f}  {macro['title']}  [{macro['id']}]")
+
+
+@app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Loopback, unless --insecure. [MACROFLEET_HOST]")] = None,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_PORT]")] = None,
+    insecure: Annotated[bool, typer.Option("--insecure", help="Allow another address: there are no keys yet.")] = False,
+    ready_file: Annotated[Path | None, typer.Option(help="Write the address here once bound.")] = None,
+) -> None:
+    """Serve the fleet over HTTP until SIGTERM.
+
+    Example: macrofleet --store s3://models/prod serve --port 8000
+    """
+    from serving.main import serve_forever
+
+    serve_forever(host=host, port=port, insecure=insecure or None, ready_file=ready_file)
+
+
+@programs.command("build")
+def programs_build(
+    name: Annotated[str, typer.Argument(help="bag")],
+    publish: Annotated[bool, typer.Option(help="Publish it to the store.")] = True,
+    as_json: Json = False,
+) -> None:
+    """Export a program and publish it; building again gives the same digest."""
+    from training.programs.release import build_and_publish
+
+    digest = build_and_publish(name, _open_store() if publish else None)
+    _report({"program": name, "digest": digest}, as_json)
+
+
+Tenants = Annotated[int, typer.Option(min=1, max=2000, help="Tenants in the fleet, synthetic weights at real size.")]
+Requests = Annotated[int, typer.Option(min=1, max=100_000, help="Requests to measure.")]
+
+
+@bench.command("warm")
+def bench_warm(tenants: Tenants = 50, requests: Requests = 2000, as_json: Json = False) -> None:
+    """Latency of answers from loaded models, over HTTP, one request at a time."""
+    from benchmarks.http import measure_warm
+
+    with _progress(as_json) as step:
+        report = measure_warm(tenants=tenants, requests=requests, step=step)
+    _report(report, as_json)
+
+
+@bench.command("cold")
+def bench_cold(tenants: Tenants = 50, as_json: Json = False) -> None:
+    """Latency of the first answer for tenants never loaded: from local disk, and from a real S3 server."""
+    from benchmarks.http import measure_cold
+
+    with _progress(as_json) as step:
+        report = measure_cold(tenants=tenants, step=step)
+    _report(report, as_json)
+
+
+Step = Callable[[str, float], None]
+
+
+@contextmanager
+def _progress(quiet: bool) -> Iterator[Step]:
+    """A progress bar on standard error, told (what is going on, finished share); none where nobody watches."""
+    if quiet or not sys.stderr.isatty():
+        last = [""]
+
+        def say(text: str, share: float) -> None:  # noqa: ARG001  # a bar's place in a log is its text alone
+            if text != last[0] and not quiet:
+                typer.echo(text, err=True)
+            last[0] = text
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda text, share: bar.update(task, description=text[:60], completed=share)
+
+
+def _open_store() -> ObjectStore:
+    from registry.settings import StoreSettings
+    from registry.store import open_store
+
+    return open_store(StoreSettings())
+
+
+def _pairs(where: Sequence[str] | None) -> dict[str, str]:
+    from registry.errors import InvalidInput
+
+    pairs = {}
+    for condition in where or ():
+        column, equals, value = condition.partition("=")
+        if not equals or not column:
+            raise InvalidInput(f"--where {condition!r} is not COLUMN=VALUE", remedy="Write --where version=v2.")
+        pairs[column] = value
+    return pairs
+
+
+def _names(text: str) -> frozenset[str]:
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
+def _report(report: dict[str, Any], as_json: bool) -> None:
+    if as_json:
+        _print_json(report)
+        return
+    for key, value in report.items():
+        typer.echo(f"{key}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _table(columns: list[str], rows: list[list[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right", no_wrap=column in {"tenant", "version"})
+    for row in rows:
+        table.add_row(*(str(value) for value in row))
+    Console().print(table)
+
+
 def main() -> None:
-    pass
+    """Run the command line; a domain error is one clear sentence and exit code 1, an interrupt 130."""
+    from registry.errors import MacrofleetError
+
+    try:
+        app()
+    except MacrofleetError as problem:
+        typer.echo(f"macrofleet: {problem}", err=True)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        typer.echo("macrofleet: interrupted; run it again to go on", err=True)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

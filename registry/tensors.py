@@ -55,7 +55,7 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
     parts: list[bytes | memoryview] = []
     position = 0
     for name in sorted(tensors):
-        array = np.ascontiguousarray(tensors[name])
+        array = np.asarray(tensors[name], order="C")
         if array.dtype not in _NAMES or name.startswith(_PADDING):
             raise ValueError(f"cannot write tensor {name!r} of type {array.dtype}")
         header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": _span(position, array)}

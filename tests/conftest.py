@@ -1,14 +1,18 @@
-"""What tests of every room share: a real S3 server, started once when the first test asks for it."""
+"""What tests of every room share: a real S3 server and an exported program, made once when first asked for."""
 
 from __future__ import annotations
 
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
+from registry.program import program_digest
+from registry.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
+from training.programs.export import build_program
 
 
 @pytest.fixture(scope="session")
@@ -21,3 +25,18 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
 def s3_settings(s3_server: LocalS3) -> StoreSettings:
     """A prefix of its own for each test; `open_store` opens it."""
     return s3_server.settings.model_copy(update={"url": f"{s3_server.settings.url}/test-{uuid.uuid4().hex}"})
+
+
+@pytest.fixture(scope="session")
+def bag_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program `bag`, exported once for all tests."""
+    limit_threads()
+    folder = tmp_path_factory.mktemp("programs") / "bag"
+    build_program("bag", folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bag(bag_folder: Path) -> Program:
+    """The program `bag`, loaded once for all tests."""
+    return Program(bag_folder, trusted=frozenset([program_digest(bag_folder)]))

@@ -1,0 +1,38 @@
+"""Running the flow from the command line: Prefect's own defaults first, then the import, then the run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flows.retrain_fleet import Summary
+
+# What a command line wants of Prefect and MLflow; whoever sets one of these keeps it.
+_DEFAULTS = {
+    "DO_NOT_TRACK": "1",
+    "PREFECT_LOGGING_LEVEL": "WARNING",
+    "PREFECT_LOGGING_SERVER_LEVEL": "ERROR",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+}
+
+
+def run_retrain_fleet(tenants: list[str] | None, step: Callable[[str, float], None]) -> Summary:
+    """Run `retrain_fleet` in this process, against the Prefect server of the environment or one of its own.
+
+    Args:
+        tenants: None for all.
+        step: told what is going on and the finished share.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    step("starting the flow", 0.0)
+    from flows.retrain_fleet import listener, retrain_fleet
+
+    def told(tenant: str, place: int, total: int, share: float) -> None:
+        step(f"training {tenant} ({place + 1} of {total})", (place + share) / total)
+
+    listener.set(told)
+    return retrain_fleet(tenants)

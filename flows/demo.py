@@ -1,0 +1,250 @@
+"""The whole road on one machine: tickets, S3, training, MLflow, a server, suggestions over HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from registry.errors import InvalidInput, NotReady
+from registry.seaweedfs import LocalS3
+from registry.settings import StoreSettings
+from registry.store import open_store
+from training.datasets import read_tenants
+from training.examples import Example, split_examples
+from training.importers import Imported
+from training.synthetic import make_fleet
+from training.tenants import import_examples
+
+_READY_SECONDS = 120.0
+_SUGGESTIONS = 5
+Step = Callable[[str, float], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoRequest:
+    """What to demonstrate.
+
+    Attributes:
+        data: CSV files; none for made-up tenants.
+        where: conditions on their columns.
+        out_of_scope: labels that are no macros.
+        tenants: how many to make up.
+        seed: of what is made up.
+        store: a folder instead of an S3 server.
+        folder: where everything goes; None makes one.
+        keep: leave the servers running.
+    """
+
+    data: tuple[Path, ...]
+    where: Mapping[str, str]
+    out_of_scope: frozenset[str]
+    tenants: int
+    seed: int
+    store: Path | None
+    folder: Path | None
+    keep: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DemoReport:
+    """What came of it.
+
+    Attributes:
+        url: the server's address where it was left running.
+        pids: the processes that were left running.
+    """
+
+    tenants: list[dict[str, Any]]
+    suggestions: list[dict[str, Any]]
+    failed: list[dict[str, str]]
+    seconds: float
+    folder: Path
+    url: str | None
+    pids: tuple[int, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """The report as `macrofleet demo --json` prints it."""
+        left = {"url": self.url, "pids": list(self.pids)} if self.url else {}
+        return {
+            "tenants": self.tenants,
+            "suggestions": self.suggestions,
+            "failed": self.failed,
+            "seconds": round(self.seconds, 1),
+            "folder": str(self.folder),
+            **left,
+        }
+
+
+def run_demo(request: DemoRequest, step: Step) -> DemoReport:
+    """Import, train, register, publish, serve and ask.
+
+    Raises:
+        MacrofleetError: bad input, before anything is started; or a part that does not come up, naming its log.
+    """
+    began = time.perf_counter()
+    step("reading tickets", 0.0)
+    tenants = _tenants(request)
+    folder = _folder(request.folder)
+    with contextlib.ExitStack() as stack:
+        pids = []
+        if request.store is None:
+            step("starting the S3 server", 0.02)
+            server = stack.enter_context(LocalS3(folder / "s3", detach=request.keep))
+            settings = server.settings
+            pids.append(server.pid)
+        else:
+            settings = StoreSettings(url=str(request.store.absolute()))
+        _settle(folder, settings)
+        store = open_store(settings)
+        for place, (tenant, imported) in enumerate(tenants.items()):
+            step(f"importing {tenant}", 0.05 + 0.05 * place / len(tenants))
+            import_examples(store, tenant, imported.examples, titles=imported.titles, add_macros=True)
+
+        from flows.command import run_retrain_fleet
+
+        summary = run_retrain_fleet(list(tenants), lambda text, share: step(text, 0.1 + 0.7 * share))
+        trained = summary.of("trained")
+        url = None
+        suggestions: list[dict[str, Any]] = []
+        if trained:
+            step("starting the server", 0.8)
+            process, url = stack.enter_context(_server(folder, detach=request.keep))
+            pids.insert(0, process.pid)
+            step("asking for suggestions", 0.95)
+            suggestions = _ask(url, [(outcome.tenant, tenants[outcome.tenant].examples) for outcome in trained])
+    columns = ("tenant", "examples", "macros", "top1", "top3", "fit_seconds", "model_bytes", "version")
+    return DemoReport(
+        tenants=[{name: getattr(outcome, name) for name in columns} for outcome in trained],
+        suggestions=suggestions,
+        failed=[{"tenant": o.tenant, "reason": o.reason} for o in summary.outcomes if o.state != "trained"],
+        seconds=time.perf_counter() - began,
+        folder=folder,
+        url=url if request.keep else None,
+        pids=tuple(pids) if request.keep else (),
+    )
+
+
+def _tenants(request: DemoRequest) -> dict[str, Imported]:
+    if not request.data:
+        return {
+            made.tenant: Imported(
+                examples=[
+                    Example(
+                        ticket_id=ticket.ticket_id,
+                        subject=ticket.subject,
+                        body=ticket.body,
+                        channel=ticket.channel,
+                        locale=ticket.locale,
+                        applied_at=ticket.applied_at,
+                        macro_id=ticket.macro_id,
+                    )
+                    for ticket in made.tickets
+                ],
+                titles={macro.id: macro.title for macro in made.macros},
+            )
+            for made in make_fleet(request.tenants, seed=request.seed)
+        }
+    tenants: dict[str, Imported] = {}
+    for path in request.data:
+        for tenant, imported in read_tenants(path, where=request.where, out_of_scope=request.out_of_scope).items():
+            if tenant in tenants:
+                raise InvalidInput(f"{path} holds the tenant {tenant!r} again", remedy="Give each file once.")
+            tenants[tenant] = imported
+    return tenants
+
+
+def _folder(wanted: Path | None) -> Path:
+    if wanted is None:
+        return Path(tempfile.mkdtemp(prefix="macrofleet-demo-"))
+    if wanted.exists() and (not wanted.is_dir() or any(wanted.iterdir())):
+        raise InvalidInput(f"{wanted} is not an empty folder", remedy="Name a new one with --folder.")
+    wanted.mkdir(parents=True, exist_ok=True)
+    return wanted.absolute()
+
+
+def _settle(folder: Path, store: StoreSettings) -> None:
+    """Point every part, this process's and its children's, at the demo's own folder and store."""
+    os.environ.update(
+        {
+            "MACROFLEET_STORE_URL": store.url,
+            "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
+            "MACROFLEET_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
+            "PREFECT_HOME": str(folder / "prefect"),
+        }
+    )
+    optional = {
+        "MACROFLEET_STORE_ENDPOINT_URL": store.endpoint_url,
+        "MACROFLEET_STORE_REGION": store.region,
+        "MACROFLEET_STORE_ACCESS_KEY": store.access_key,
+        "MACROFLEET_STORE_SECRET_KEY": store.secret_key.get_secret_value() if store.secret_key else None,
+    }
+    for name, value in optional.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value
+
+
+@contextlib.contextmanager
+def _server(folder: Path, *, detach: bool) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A server process on a free port, ready to answer."""
+    ready, log = folder / "server.url", folder / "server.log"
+    command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(ready)]
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+        )
+    keep = False
+    try:
+        yield process, _wait_ready(process, ready, log)
+        keep = detach
+    finally:
+        if not keep:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _wait_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
+    import httpx
+
+    deadline = time.monotonic() + _READY_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        url = ready.read_text().strip() if ready.exists() else ""
+        if url:
+            with contextlib.suppress(httpx.TransportError):
+                if httpx.get(f"{url}/readyz", timeout=5).status_code == httpx.codes.OK:
+                    return url
+        time.sleep(0.1)
+    raise NotReady("the server did not become ready", remedy=f"Its log is {log}.")
+
+
+def _ask(url: str, tenants: list[tuple[str, list[Example]]]) -> list[dict[str, Any]]:
+    """Suggestions for the first test ticket of a few tenants, spread over the fleet."""
+    import httpx
+
+    chosen = tenants[:: max(1, len(tenants) // _SUGGESTIONS)][:_SUGGESTIONS]
+    answers = []
+    with httpx.Client(base_url=url, timeout=10) as client:
+        for tenant, examples in chosen:
+            example = next(e for e in split_examples(examples).test if e.macro_id is not None)
+            ticket = {
+                "id": example.ticket_id,
+                "subject": example.subject,
+                "comments": [{"author": "customer", "public": True, "body": example.body}],
+            }
+            answer = client.post(f"/v1/tenants/{tenant}/suggestions", json={"ticket": ticket}).raise_for_status().json()
+            answers.append({"tenant": tenant, "text": example.text, "macros": answer["macros"]})
+    return answers

@@ -1,0 +1,187 @@
+"""One tenant's road from the lake to the registry: assemble, fit, evaluate, publish, register. No Prefect in here."""
+
+from __future__ import annotations
+
+import platform
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from flows.settings import FlowSettings
+from registry.catalogue import read_catalogue
+from registry.disk_tier import DiskTier
+from registry.errors import InvalidInput, NotEnoughData, ProgramCorrupt
+from registry.fleet import Change, FleetEntry, update_fleet
+from registry.names import check_tenant
+from registry.program import RELEASED_PROGRAMS
+from registry.publishing import publish_bundle, record_provenance
+from registry.runtime import Program, limit_threads
+from registry.settings import StoreSettings
+from registry.store import ObjectStore, open_store
+from registry.tracking import Tracking
+from training.lake import Lake
+from training.programs.release import build_and_publish
+from training.trainer import Trained, Trainer
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What became of one tenant.
+
+    Attributes:
+        state: "trained"; "not_eligible" (too little data: its reason goes to the fleet); "failed".
+        reason: why it was not trained.
+    """
+
+    tenant: str
+    state: str
+    reason: str = ""
+    examples: int = 0
+    macros: int = 0
+    top1: float = 0.0
+    top3: float = 0.0
+    fit_seconds: float = 0.0
+    model_bytes: int = 0
+    version: str = ""
+    manifest: str = ""
+    seconds: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self)
+
+
+class Retraining:
+    """Everything a training process holds: the store, MLflow, a loaded program and its trainer. One thread's own."""
+
+    def __init__(self, store: ObjectStore, tracking: Tracking, settings: FlowSettings) -> None:
+        self._store = store
+        self._tracking = tracking
+        self._settings = settings
+        self._trainer: Trainer | None = None
+        self.lake = Lake(store)
+
+    @classmethod
+    def from_environment(cls) -> Retraining:
+        """Compose one from `MACROFLEET_…`; nothing is connected to yet."""
+        settings, store = FlowSettings(), StoreSettings()
+        tracking = Tracking(
+            tracking_uri=settings.tracking_uri,
+            store=store,
+            experiment=settings.experiment,
+            artifact_location=settings.artifact_location,
+        )
+        return cls(open_store(store), tracking, settings)
+
+    def prepare(self) -> None:
+        """Start what takes seconds: TensorFlow, the program (built and published where the store lacks it), MLflow."""
+        limit_threads()
+        digest = RELEASED_PROGRAMS.get(self._settings.program)
+        if digest is None:
+            raise InvalidInput(f"there is no program {self._settings.program!r}", remedy="Set MACROFLEET_PROGRAM.")
+        trusted = frozenset([digest])
+        tier = DiskTier(self._settings.disk_folder, self._store, trusted=trusted)
+        try:
+            folder = tier.install_program(digest)
+        except ProgramCorrupt:
+            build_and_publish(self._settings.program, self._store)
+            folder = tier.install_program(digest)
+        self._trainer = Trainer(Program(folder, trusted=trusted))
+        self._tracking.prepare()
+
+    def train(self, tenant: str, *, progress: Callable[[float], None] | None = None) -> Outcome:
+        """Train, publish and register one tenant; the fleet is not touched yet.
+
+        Every step can be repeated: the same data give the same version, which is published and registered once.
+
+        Raises:
+            NotEnoughData: and everything else that can go wrong for one tenant.
+        """
+        assert self._trainer is not None, "prepare() comes first"
+        began, started = time.perf_counter(), datetime.now(UTC)
+        check_tenant(tenant)
+        examples = self.lake.read(tenant)
+        found = read_catalogue(self._store, tenant)
+        catalogue = found[0] if found else None
+        with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
+            trained = self._trainer.train(tenant, examples, Path(folder), catalogue=catalogue, progress=progress)
+            manifest = publish_bundle(self._store, Path(folder), tenant=tenant)
+        registration = self._tracking.register(
+            manifest, parameters={"examples": trained.examples, "macros": trained.macros}, tags={}
+        )
+        seconds = time.perf_counter() - began
+        record_provenance(
+            self._store,
+            tenant=tenant,
+            version=manifest.version,
+            provenance={
+                "created_at": started.isoformat(),
+                "fit_seconds": round(trained.fit_seconds, 3),
+                "mlflow_run_id": registration.run_id,
+                "mlflow_version": registration.version,
+                "python": platform.python_version(),
+                "seconds": round(seconds, 3),
+            },
+        )
+        return _outcome(trained, seconds)
+
+    def serve(self, outcomes: list[Outcome]) -> int:
+        """One write of the fleet for a whole run; then MLflow's aliases, which only follow. Returns the generation."""
+        changes: dict[str, Change] = {}
+        for outcome in outcomes:
+            if outcome.state == "trained":
+                changes[outcome.tenant] = _serving(outcome.version, outcome.manifest)
+            elif outcome.state == "not_eligible":
+                changes[outcome.tenant] = _not_serving(outcome.reason)
+        generation = update_fleet(self._store, changes)
+        for outcome in outcomes:
+            if outcome.state == "trained":
+                self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
+        return generation
+
+
+def failure(tenant: str, problem: Exception) -> Outcome:
+    """The outcome of a tenant that could not be trained."""
+    state = "not_eligible" if isinstance(problem, NotEnoughData) else "failed"
+    return Outcome(tenant=tenant, state=state, reason=str(problem) or type(problem).__name__)
+
+
+def _outcome(trained: Trained, seconds: float) -> Outcome:
+    manifest = trained.manifest
+    return Outcome(
+        tenant=manifest.tenant,
+        state="trained",
+        examples=trained.examples,
+        macros=trained.macros,
+        top1=trained.evaluation.top1,
+        top3=trained.evaluation.top3,
+        fit_seconds=round(trained.fit_seconds, 3),
+        model_bytes=sum(file.size for file in manifest.files.values()),
+        version=manifest.version,
+        manifest=manifest.digest,
+        seconds=round(seconds, 3),
+    )
+
+
+def _serving(version: str, manifest: str) -> Change:
+    def change(entry: FleetEntry | None) -> FleetEntry:
+        before = entry or FleetEntry()
+        if before.version == version:
+            return before
+        return before.model_copy(
+            update={"version": version, "manifest": manifest, "previous": before.version, "reason": None}
+        )
+
+    return change
+
+
+def _not_serving(reason: str) -> Change:
+    def change(entry: FleetEntry | None) -> FleetEntry:
+        # A model that serves goes on serving: too little new data is no reason to take it away.
+        return entry if entry is not None and entry.serves else FleetEntry(reason=reason)
+
+    return change

@@ -1,0 +1,27 @@
+"""Settings of training and its flows, from the environment (`MACROFLEET_…`), read once where a process is composed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+
+class FlowSettings(BaseSettings):
+    """What a training process needs beside the object store.
+
+    Attributes:
+        tracking_uri: MLflow's; a file of SQLite by default.
+        artifact_location: where MLflow keeps its (small) artifacts; None puts them beside the SQLite file.
+        experiment: MLflow's name for the runs.
+        disk_folder: programs and bundles on their way.
+        program: the program that new models are fitted for.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore")
+
+    tracking_uri: str = "sqlite:///macrofleet-data/mlflow.db"
+    artifact_location: str | None = None
+    experiment: str = "macrofleet"
+    disk_folder: Path = Path("macrofleet-data/disk")
+    program: str = "bag"

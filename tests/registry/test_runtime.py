@@ -1,0 +1,137 @@
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from registry.bundle import Label, Labels, Manifest
+from registry.disk_tier import DiskTier, MappedModel
+from registry.errors import BundleCorrupt, ProgramUntrusted
+from registry.program import RELEASED_PROGRAMS
+from registry.runtime import BoundModel, Features, Program
+from registry.store.local import LocalStore
+from tests.support import publish_tenants
+
+TEXTS = ["Where is my parcel?", "", "返金してください", "a" * 20_000, "refund REFUND ﬁne", "\ud800 broken", "x\x00y"]
+
+
+@pytest.fixture(scope="module")
+def model(bag: Program, tmp_path_factory: pytest.TempPathFactory) -> BoundModel:
+    folder = tmp_path_factory.mktemp("model")
+    store = LocalStore(folder / "store")
+    manifest = publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec, macros=7)["acme"]
+    tier = DiskTier(folder / "disk", store, trusted=frozenset([bag.digest]))
+    tier.install_model("acme", manifest.version, manifest.digest)
+    return bag.bind(tier.map_model("acme", manifest.version, manifest.digest))
+
+
+def test_the_built_program_is_the_released_one(bag: Program) -> None:
+    assert bag.digest == RELEASED_PROGRAMS["bag"]
+
+
+def test_a_program_that_is_not_trusted_is_not_loaded(bag_folder: Path) -> None:
+    with pytest.raises(ProgramUntrusted):
+        Program(bag_folder, trusted=frozenset())
+
+
+def test_the_quick_scorer_equals_the_programs_own(bag: Program, model: BoundModel) -> None:
+    features = bag.featurise(TEXTS)
+    quick, own = model.score(features), model.score_in_program(features)
+    assert quick.shape == own.shape == (len(TEXTS), 7)
+    np.testing.assert_allclose(quick, own, atol=1e-5)
+    np.testing.assert_allclose(quick.sum(axis=1), 1, atol=1e-5)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.text(max_size=80), min_size=1, max_size=6))
+def test_a_ticket_scores_the_same_alone_and_in_any_batch(bag: Program, model: BoundModel, texts: list[str]) -> None:
+    together = bag.featurise(texts)
+    scores = model.score(together)
+    own = model.score_in_program(together)
+    for index, text in enumerate(texts):
+        alone = bag.featurise([text])
+        part = together.select(index)
+        for name, tensor in alone.tensors.items():
+            np.testing.assert_array_equal(part.tensors[name], tensor)
+        np.testing.assert_allclose(model.score(part)[0], scores[index], atol=1e-6)
+        np.testing.assert_allclose(own[index], scores[index], atol=1e-5)
+
+
+def test_text_is_normalised_inside_the_program(bag: Program) -> None:
+    one, other = bag.featurise(["Refund  FINE"]), bag.featurise([" refund\n\u00a0\ufb01ne "])
+    np.testing.assert_array_equal(one.tensors["ids"], other.tensors["ids"])
+
+
+def test_a_long_text_is_read_to_a_bound(bag: Program) -> None:
+    bounded = bag.featurise(["ab " * 400_000])
+    assert len(bounded.tensors["ids"]) < 40_000
+
+
+def test_batches_join_into_one(bag: Program) -> None:
+    joined = Features.concatenate([bag.featurise(["a b"]), bag.featurise(["", "c"])])
+    whole = bag.featurise(["a b", "", "c"])
+    for name, tensor in whole.tensors.items():
+        np.testing.assert_array_equal(joined.tensors[name], tensor)
+
+
+def mapped(bag: Program, *, program: str | None = None, macros: int = 3, **changes: np.ndarray | None) -> MappedModel:
+    tensors = {
+        name: np.zeros([macros if isinstance(size, str) else size for size in spec.shape], spec.dtype)
+        for name, spec in bag.spec.weights("score_f32").items()
+    }
+    for name, array in changes.items():
+        if array is None:
+            del tensors[name]
+        else:
+            tensors[name] = array
+    manifest = Manifest(
+        tenant="acme", program=program or bag.digest, files={}, data_fingerprint="0" * 64, settings={}, metrics={}, threshold=0
+    )
+    labels = Labels(macros=tuple(Label(id=f"m{index}", title="") for index in range(macros)))
+    return MappedModel(manifest=manifest, labels=labels, tensors=tensors, nbytes=0)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"bias": None},
+        {"extra": np.zeros(3, np.float32)},
+        {"bias": np.zeros(4, np.float32)},
+        {"bias": np.zeros((3, 1), np.float32)},
+        {"bias": np.zeros(3, np.float16)},
+        {"kernel": np.zeros((63, 3), np.float32)},
+        {"embedding": np.zeros((39_999, 64), np.float32)},
+    ],
+)
+def test_weights_that_the_program_cannot_take_are_refused_before_they_are_bound(
+    bag: Program, changes: dict[str, np.ndarray | None]
+) -> None:
+    with pytest.raises(BundleCorrupt):
+        bag.bind(mapped(bag, **changes))
+
+
+def test_weights_of_another_program_are_refused(bag: Program) -> None:
+    with pytest.raises(BundleCorrupt, match="was made for program"):
+        bag.bind(mapped(bag, program="f" * 64))
+    bag.bind(mapped(bag))
+
+
+@pytest.mark.parametrize(("offset", "survives"), [(64, True), (8, False)])
+def test_a_misaligned_tensor_ends_the_process_which_is_why_bundles_are_checked(offset: int, survives: bool) -> None:
+    """The trap itself, in a process of its own: when TensorFlow no longer has it, the check may go."""
+    script = f"""
+        import numpy as np, tensorflow as tf
+        memory = np.zeros(4096 * 64 + 64, np.uint8)
+        start = -memory.ctypes.data % 64 + {offset}
+        array = memory[start:start + 4096 * 32].view(np.float32).reshape(-1, 64)
+        bound = tf.experimental.dlpack.from_dlpack(array.__dlpack__())
+        print(float(tf.reduce_sum(tf.gather(bound, [1, 2, 3]))))
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False, env={"TF_CPP_MIN_LOG_LEVEL": "3"}
+    )
+    assert (done.returncode == 0) is survives

@@ -1,0 +1,55 @@
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.examples import Example, fingerprint, split_examples
+
+START = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def make(count: int, *, timed: bool, splits: list[str | None] | None = None) -> list[Example]:
+    return [
+        Example(
+            ticket_id=str(number),
+            body=f"text {number}",
+            macro_id="m",
+            applied_at=START + timedelta(hours=number) if timed else None,
+            split=splits[number % len(splits)] if splits else None,
+        )
+        for number in range(count)
+    ]
+
+
+def test_the_future_is_the_test() -> None:
+    rows = make(100, timed=True)
+    split = split_examples(rows[::-1])
+    assert [e.ticket_id for e in split.test] == [str(n) for n in range(85, 100)]
+    assert len(split.validation) == round(0.1 * 85)
+    assert max(int(e.ticket_id) for e in split.train) < min(int(e.ticket_id) for e in split.validation)
+
+
+def test_a_split_of_the_data_is_kept_and_only_validation_is_taken_from_train() -> None:
+    split = split_examples(make(90, timed=False, splits=["train", "val", "test"]))
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [30, 30, 30]
+    split = split_examples(make(90, timed=False, splits=["train", "train", "test"]))
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [54, 6, 30]
+    assert {e.split for e in split.test} == {"test"}
+
+
+@given(st.integers(0, 60), st.booleans(), st.sampled_from([None, ["train"], ["test"], ["train", None, "test", "val"]]))
+def test_every_row_lands_once_whatever_the_order(count: int, timed: bool, splits: list[str | None] | None) -> None:
+    rows = make(count, timed=timed, splits=splits)
+    split = split_examples(rows)
+    assert sorted(e.ticket_id for part in (split.train, split.validation, split.test) for e in part) == sorted(
+        e.ticket_id for e in rows
+    )
+    again = split_examples(rows[::-1])
+    assert {e.ticket_id for e in split.test} == {e.ticket_id for e in again.test}
+
+
+def test_the_fingerprint_is_of_the_content() -> None:
+    rows = make(5, timed=True)
+    assert fingerprint(rows) == fingerprint(rows[::-1])
+    changed = [*rows[:4], Example(ticket_id="4", body="other", macro_id="m", applied_at=rows[4].applied_at)]
+    assert len({fingerprint(rows), fingerprint(rows[:4]), fingerprint(changed)}) == 3

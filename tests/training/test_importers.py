@@ -1,0 +1,116 @@
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import InvalidInput
+from training.importers import MAX_TEXT_BYTES, Imported, read_tickets
+
+
+def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
+    path = folder / name
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_csv_of_texts_and_labels(tmp_path: Path) -> None:
+    found = read_tickets(write(tmp_path, "text,label,split\nwhere is it,ship,train\n\"a, b\",refund,validation\n?,oos,test\n"))
+    assert [(e.text, e.macro_id, e.split) for e in found.examples] == [
+        ("where is it", "ship", "train"),
+        ("a, b", "refund", "val"),
+        ("?", None, "test"),
+    ]
+    assert found.problems == []
+
+
+def test_tickets_with_everything(tmp_path: Path) -> None:
+    row = {
+        "ticket_id": 17, "subject": "Hi", "body": "where?", "macro_id": 4, "macro_title": "Ship::Where", "locale": "de",
+        "applied_at": "2026-03-01T10:00:00+02:00", "tags": ["x"], "vip": True,
+    }  # fmt: skip
+    found = read_tickets(write(tmp_path, json.dumps(row) + "\n\n", "t.jsonl"))
+    (example,) = found.examples
+    assert (example.ticket_id, example.text, example.macro_id, example.locale) == ("17", "Hi\nwhere?", "4", "de")
+    assert example.applied_at is not None
+    assert example.applied_at.isoformat() == "2026-03-01T08:00:00+00:00"
+    assert found.titles == {"4": "Ship::Where"}
+
+
+def test_rows_without_an_id_get_the_same_one_every_time(tmp_path: Path) -> None:
+    text = "text,label\na,x\nb,x\na,x\n"
+    one, two = read_tickets(write(tmp_path, text)), read_tickets(write(tmp_path, text + "c,x\n"))
+    ids = [example.ticket_id for example in one.examples]
+    assert len(set(ids)) == 3
+    assert [example.ticket_id for example in two.examples][:3] == ids
+
+
+def test_conditions_filter_only_where_the_column_exists(tmp_path: Path) -> None:
+    with_column = write(tmp_path, "text,label,version\na,x,v1\nb,x,v2\n", "a.csv")
+    without = write(tmp_path, "text,label\na,x\nb,x\n", "b.csv")
+    assert [e.text for e in read_tickets(with_column, where={"version": "v2"}).examples] == ["b"]
+    assert len(read_tickets(without, where={"version": "v2"}).examples) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        ("text,label\n,x\n", "row 2: the text is empty"),
+        ("text,label\n   ,x\n", "row 2: the text is empty"),
+        ("text,label\na,\n", "row 2: the label is empty"),
+        (f"text,label\n{'a' * 1_000_000},x\n", "row 2: the text is longer than"),
+        (f"text,label\n{'é' * (MAX_TEXT_BYTES // 2 + 1)},x\n", "row 2: the text is longer than"),
+        ("text,label\na,x,y\n", "row 2"),
+        ("text,label\na\n", "row 2"),
+        (f"text,label\na,{'x' * 129}\n", "row 2: the label is longer"),
+        ("ticket_id,text,label\n7,a,x\n7,b,y\n", "ticket id '7' stands in row 2 already"),
+        ("text,label,applied_at\na,x,yesterday\n", "'yesterday' is not a time"),
+        ("text,label\na\x00b,x\n", "NUL"),
+        ("message,label\na,x\n", "needs a text column"),
+        ("text,intent\na,x\n", "a label column"),
+        ("", "needs a text column"),
+        ("text,label\n", "holds no usable rows"),
+        ('text,label\n"a,x\n', "is not CSV"),
+        (b"text,label\n\xff\xfe,x\n", "is not UTF-8"),
+    ],
+)
+def test_bad_rows_are_named_and_nothing_is_taken(tmp_path: Path, text: str | bytes, complaint: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        read_tickets(write(tmp_path, text))
+    assert complaint in str(caught.value)
+    assert caught.value.remedy or "CSV" in caught.value.what
+
+
+@pytest.mark.parametrize("line", ["{", "[]", '"text"', "[" * 100_000])
+def test_lines_that_are_no_objects_are_named(tmp_path: Path, line: str) -> None:
+    with pytest.raises(InvalidInput, match=r"t\.jsonl line 1 is not"):
+        read_tickets(write(tmp_path, line, "t.jsonl"))
+
+
+def test_half_a_character_in_json_is_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="lone surrogate"):
+        read_tickets(write(tmp_path, '{"text": "\\ud800", "label": "x"}', "t.jsonl"))
+
+
+def test_bad_rows_can_be_left_out(tmp_path: Path) -> None:
+    found = read_tickets(write(tmp_path, "text,label\na,x\n,x\nb,\nc,x\n"), skip_invalid=True)
+    assert [e.text for e in found.examples] == ["a", "c"]
+    assert found.problems == ["row 3: the text is empty", "row 4: the label is empty"]
+
+
+def test_an_unknown_format_and_a_missing_file_are_named(tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="--format csv"):
+        read_tickets(write(tmp_path, "x", "t.xlsx"))
+    with pytest.raises(InvalidInput, match="cannot be read"):
+        read_tickets(tmp_path / "none.csv")
+
+
+@given(st.binary(max_size=200))
+def test_noise_is_refused_or_read_never_worse(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
+    folder = tmp_path_factory.mktemp("noise")
+    for name in ("t.csv", "t.jsonl"):
+        try:
+            assert isinstance(read_tickets(write(folder, b"text,label\n" + noise, name)), Imported)
+        except InvalidInput:
+            pass

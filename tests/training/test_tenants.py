@@ -1,0 +1,101 @@
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from registry.catalogue import Macro, make_catalogue, read_catalogue
+from registry.errors import InvalidInput, InvalidTenant, UnknownMacro
+from registry.layout import examples_key
+from registry.store.local import LocalStore
+from training.examples import Example
+from training.lake import Lake, Merge
+from training.tenants import import_examples, read_catalogue_file, title_of
+
+
+def example(number: int, macro: str | None = "ship", body: str = "where is it") -> Example:
+    return Example(ticket_id=f"t{number}", body=body, macro_id=macro, applied_at=datetime(2026, 1, 1, number, tzinfo=UTC))
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path)
+
+
+def test_examples_come_back_as_they_went_in(store: LocalStore) -> None:
+    rows = [example(1), example(2, None), Example(ticket_id="t3", body="日本語", subject="件名", macro_id="x", split="val")]
+    Lake(store).merge("acme", rows)
+    assert Lake(store).read("acme") == rows
+    assert Lake(store).read("globex") == []
+    assert Lake(store).tenants() == ["acme"]
+
+
+def test_importing_again_changes_nothing_and_a_correction_replaces(store: LocalStore) -> None:
+    lake = Lake(store)
+    assert lake.merge("acme", [example(1), example(2)]) == Merge(added=2, changed=0, unchanged=0, total=2)
+    etag = store.head(examples_key("acme")).etag
+    assert lake.merge("acme", [example(1), example(2)]) == Merge(added=0, changed=0, unchanged=2, total=2)
+    assert store.head(examples_key("acme")).etag == etag, "not written again"
+    assert lake.merge("acme", [example(2, "refund"), example(3)]) == Merge(added=1, changed=1, unchanged=0, total=3)
+
+
+def test_importers_at_once_lose_nothing(store: LocalStore) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda n: Lake(store).merge("acme", [example(n)]), range(4)))
+    assert len(Lake(store).read("acme")) == 4
+
+
+def test_a_damaged_lake_file_is_named(store: LocalStore) -> None:
+    store.put(examples_key("acme"), b"not parquet")
+    with pytest.raises(InvalidInput, match="is not a lake file"):
+        Lake(store).read("acme")
+
+
+def test_the_first_import_makes_the_catalogue_from_the_labels(store: LocalStore) -> None:
+    import_examples(store, "acme", [example(1), example(2, None), example(3, "card_arrival")], titles={"ship": "Ship::Where"})
+    found = read_catalogue(store, "acme")
+    assert found is not None
+    assert {macro.id: macro.title for macro in found[0].macros} == {"ship": "Ship::Where", "card_arrival": "Card arrival"}
+
+
+def test_a_label_in_no_catalogue_is_named_and_nothing_is_written(store: LocalStore) -> None:
+    import_examples(store, "acme", [example(1)])
+    before = {info.key: info.etag for info in store.list()}
+    with pytest.raises(UnknownMacro, match="'typo'") as caught:
+        import_examples(store, "acme", [example(2), example(3, "typo")])
+    assert "--add-macros" in caught.value.remedy
+    assert {info.key: info.etag for info in store.list()} == before
+    import_examples(store, "acme", [example(3, "typo")], add_macros=True)
+    assert len(Lake(store).read("acme")) == 2
+
+
+def test_a_given_catalogue_replaces_and_is_checked_against(store: LocalStore) -> None:
+    catalogue = make_catalogue([Macro(id="ship", title="Ship", active=False)])
+    import_examples(store, "acme", [example(1)], catalogue=catalogue)
+    found = read_catalogue(store, "acme")
+    assert found is not None
+    assert found[0] == catalogue
+    with pytest.raises(UnknownMacro):
+        import_examples(store, "acme", [example(1)], catalogue=make_catalogue([Macro(id="other", title="")]))
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "Acme", "a%2Fb", "", "-a", "a" * 64, "a\n"])
+def test_a_name_that_is_no_tenants_writes_nothing(store: LocalStore, name: str) -> None:
+    with pytest.raises(InvalidTenant, match="is not a tenant name"):
+        import_examples(store, name, [example(1)])
+    assert list(store.list()) == []
+
+
+def test_a_catalogue_file(tmp_path: Path) -> None:
+    path = tmp_path / "macros.json"
+    path.write_text('[{"id": "a", "title": "A"}, {"id": "b", "title": "B", "active": false}]')
+    assert [macro.id for macro in read_catalogue_file(path).macros] == ["a", "b"]
+    for text in ("{", '{"macros": 1}', '[{"id": "a", "title": "A"}, {"id": "a", "title": "B"}]', '[{"id": ""}]', "7"):
+        path.write_text(text)
+        with pytest.raises(InvalidInput):
+            read_catalogue_file(path)
+
+
+def test_titles_of_labels() -> None:
+    assert title_of("card_arrival") == "Card arrival"
+    assert title_of("__") == "__"

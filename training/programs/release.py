@@ -1,0 +1,48 @@
+"""Releasing a program: build it, check that it is the one this release trusts, publish it."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from registry.errors import ProgramCorrupt
+from registry.program import RELEASED_PROGRAMS, publish_program
+from registry.runtime import Program, limit_threads
+from registry.store import ObjectStore
+from training.programs.export import build_program
+
+
+def build_and_publish(name: str, store: ObjectStore | None) -> str:
+    """Build a program, publish it where a store is given, and return its digest.
+
+    Raises:
+        InvalidInput: no program of that name.
+        ProgramCorrupt: the build is not the released one; nothing is published.
+    """
+    with _built(name) as folder:
+        if store is not None:
+            publish_program(store, folder)
+    return RELEASED_PROGRAMS[name]
+
+
+@contextmanager
+def built_program(name: str) -> Iterator[Program]:
+    """A program built and loaded for one piece of work, without a store."""
+    with _built(name) as folder:
+        yield Program(folder, trusted=frozenset(RELEASED_PROGRAMS.values()))
+
+
+@contextmanager
+def _built(name: str) -> Iterator[Path]:
+    limit_threads()
+    with tempfile.TemporaryDirectory(prefix="macrofleet-program-") as parent:
+        folder = Path(parent) / "program"
+        digest = build_program(name, folder)
+        if digest != RELEASED_PROGRAMS[name]:
+            raise ProgramCorrupt(
+                f"building program {name} here gives {digest[:16]}…, this release trusts {RELEASED_PROGRAMS[name][:16]}…",
+                remedy="Install the versions of requirements.lock: another TensorFlow exports other bytes.",
+            )
+        yield folder

@@ -1,0 +1,82 @@
+"""Bringing tickets in: an import checks labels against the tenant's catalogue, and writes all of it or nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from registry.bundle import Label
+from registry.catalogue import Catalogue, Macro, make_catalogue, parse_catalogue, read_catalogue, write_catalogue
+from registry.errors import InvalidInput, UnknownMacro
+from registry.names import check_tenant
+from registry.store import ObjectStore
+from training.examples import Example
+from training.lake import Lake, Merge
+
+_SHOWN = 5
+
+
+def import_examples(
+    store: ObjectStore,
+    tenant: str,
+    examples: Iterable[Example],
+    *,
+    titles: Mapping[str, str] | None = None,
+    catalogue: Catalogue | None = None,
+    add_macros: bool = False,
+) -> Merge:
+    """Write a tenant's examples to the lake, and its catalogue where it has none or a new one is given.
+
+    Args:
+        titles: macro id to title for macros that the catalogue does not have; by default made from the id.
+        catalogue: replaces the tenant's catalogue.
+        add_macros: labels that are in no catalogue become macros.
+
+    Raises:
+        UnknownMacro: a label names no macro of the catalogue; nothing is written.
+    """
+    check_tenant(tenant)
+    rows = list(examples)
+    found = read_catalogue(store, tenant)
+    current, etag = found if found else (None, None)
+    base = catalogue or current
+    known = {macro.id for macro in base.macros} if base else set()
+    missing = sorted({row.macro_id for row in rows if row.macro_id is not None} - known)
+    if missing and base is not None and not add_macros:
+        shown = ", ".join(repr(label) for label in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+        raise UnknownMacro(
+            f"{len(missing)} labels are not in the catalogue of tenant {tenant}: {shown}",
+            remedy="Give the catalogue that has them with --macros FILE, or make them macros with --add-macros.",
+        )
+    titles = titles or {}
+    new = [Macro(id=label, title=titles.get(label) or title_of(label)) for label in missing]
+    after = make_catalogue([*(base.macros if base else ()), *new])
+    if after != current:
+        write_catalogue(store, tenant, after, etag=etag)
+    return Lake(store).merge(tenant, rows)
+
+
+def read_catalogue_file(path: Path) -> Catalogue:
+    """A catalogue from a JSON file: `{"macros": [{"id", "title", …}]}` or just the list. Raises InvalidInput."""
+    try:
+        value = json.loads(path.read_bytes())
+    except OSError as problem:
+        raise InvalidInput(f"{path} cannot be read ({problem.strerror})", remedy="Check the path.") from None
+    except ValueError:
+        raise InvalidInput(f"{path} is not JSON", remedy='Write {"macros": [{"id": "…", "title": "…"}]}.') from None
+    if isinstance(value, list):
+        value = {"macros": value}
+    return parse_catalogue(json.dumps(value).encode(), what=str(path))
+
+
+def title_of(label: str) -> str:
+    """A readable title for a label that came without one: `card_arrival` gives `Card arrival`."""
+    words = label.replace("_", " ").replace("-", " ").split()
+    return " ".join([words[0].capitalize(), *words[1:]]) if words else label
+
+
+def labels_of(macro_ids: Iterable[str], catalogue: Catalogue | None) -> list[Label]:
+    """The label table for `macro_ids`, with today's titles."""
+    titles = {macro.id: macro.title for macro in catalogue.macros} if catalogue else {}
+    return [Label(id=macro_id, title=titles.get(macro_id) or title_of(macro_id)) for macro_id in macro_ids]
