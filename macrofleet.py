@@ -55,7 +55,9 @@ def demo(
     tenants: Annotated[int, typer.Option(min=1, max=100, help="How many tenants to make up, without --data.")] = 6,
     seed: Annotated[int, typer.Option(help="Of the made-up tickets.")] = 1,
     store: Annotated[Path | None, typer.Option(help="A folder as the store, instead of a real S3 server.")] = None,
-    folder: Annotated[Path | None, typer.Option(help="Where everything goes; by default a new temporary folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Where everything goes; by default a new temporary folder.")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -108,7 +110,9 @@ def tickets_import(
     path: Annotated[Path, typer.Argument(help="The file.")],
     tenant: Tenant,
     file_format: Annotated[str | None, typer.Option("--format", help="csv or jsonl; by default from the name.")] = None,
-    macros: Annotated[Path | None, typer.Option(help="The tenant's macro catalogue as JSON; replaces the old one.")] = None,
+    macros: Annotated[
+        Path | None, typer.Option(help="The tenant's macro catalogue as JSON; replaces the old one.")
+    ] = None,
     add_macros: Annotated[bool, typer.Option("--add-macros", help="Labels in no catalogue become macros.")] = False,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows that cannot be used.")] = False,
     where: Where = None,

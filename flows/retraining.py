@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable
@@ -63,6 +64,7 @@ class Retraining:
         self._tracking = tracking
         self._settings = settings
         self._trainer: Trainer | None = None
+        self._git_revision = _git_revision()
         self.lake = Lake(store)
 
     @classmethod
@@ -111,7 +113,10 @@ class Retraining:
             trained = self._trainer.train(tenant, examples, Path(folder), catalogue=catalogue, progress=progress)
             manifest = publish_bundle(self._store, Path(folder), tenant=tenant)
         registration = self._tracking.register(
-            manifest, parameters={"examples": trained.examples, "macros": trained.macros}, tags={}
+            manifest,
+            parameters={"examples": trained.examples, "macros": trained.macros},
+            tags={},
+            git_revision=self._git_revision,
         )
         seconds = time.perf_counter() - began
         record_provenance(
@@ -121,6 +126,7 @@ class Retraining:
             provenance={
                 "created_at": started.isoformat(),
                 "fit_seconds": round(trained.fit_seconds, 3),
+                "git_revision": self._git_revision,
                 "mlflow_run_id": registration.run_id,
                 "mlflow_version": registration.version,
                 "python": platform.python_version(),
@@ -142,6 +148,15 @@ class Retraining:
             if outcome.state == "trained":
                 self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
         return generation
+
+
+def _git_revision() -> str | None:
+    """The revision of this code where it runs from a checkout."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=5).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return None
 
 
 def failure(tenant: str, problem: Exception) -> Outcome:

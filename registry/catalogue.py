@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable
 from typing import Annotated, Any
 
@@ -47,9 +48,11 @@ class Catalogue(Document):
 def make_catalogue(macros: Iterable[Macro]) -> Catalogue:
     """A catalogue in id order. Raises InvalidInput when an id stands twice."""
     ordered = sorted(macros, key=lambda macro: macro.id)
-    for one, other in zip(ordered, ordered[1:], strict=False):
+    for one, other in itertools.pairwise(ordered):
         if one.id == other.id:
-            raise InvalidInput(f"macro id {one.id!r} stands twice in the catalogue", remedy="Give every macro its own id.")
+            raise InvalidInput(
+                f"macro id {one.id!r} stands twice in the catalogue", remedy="Give every macro its own id."
+            )
     return Catalogue(macros=tuple(ordered))
 
 

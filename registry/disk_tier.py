@@ -158,7 +158,9 @@ class DiskTier:
             for name, expected in manifest.files.items():
                 download(self._store, model_key(tenant, version, name), beside / name, expected, error=BundleCorrupt)
         except ObjectNotFound as problem:
-            raise ModelNotFound(f"version {version} of tenant {tenant} is not in {self._store.url}: {problem}") from None
+            raise ModelNotFound(
+                f"version {version} of tenant {tenant} is not in {self._store.url}: {problem}"
+            ) from None
         except InvalidInput as problem:
             raise BundleCorrupt(str(problem)) from None
         write_durably(beside / MANIFEST, data)
@@ -196,7 +198,8 @@ class DiskTier:
                 found = None
             if found != expected:
                 raise BundleCorrupt(
-                    f"{folder / name} is not what its manifest says", remedy="It is fetched again when it is next installed."
+                    f"{folder / name} is not what its manifest says",
+                    remedy="It is fetched again when it is next installed.",
                 )
         (folder / _RECORD).unlink(missing_ok=True)
         write_durably(folder / _RECORD, _record(folder, manifest_digest, manifest).to_bytes())
@@ -236,5 +239,3 @@ def _read(path: Path, limit: int) -> bytes:
     if len(data) > limit:
         raise BundleCorrupt(f"{path} is larger than {limit} bytes")
     return data
-
-

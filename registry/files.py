@@ -87,7 +87,9 @@ def download(store: ObjectStore, key: str, path: Path, expected: FileDigest, *, 
         file.flush()
         os.fsync(file.fileno())
     if received != expected.size or hasher.hexdigest() != expected.sha256:
-        raise error(f"{store.url}/{key} is not what its manifest says: {received} bytes of {expected.size}, or other content")
+        raise error(
+            f"{store.url}/{key} is not what its manifest says: {received} bytes of {expected.size}, or other content"
+        )
 
 
 def write_durably(path: Path, data: bytes) -> None:

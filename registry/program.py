@@ -25,7 +25,9 @@ RELEASED_PROGRAMS: dict[str, str] = {
     "bag": "e295e1857f83bc61179ac2e40217e656b0ef62facb9fc72496fa526a387b4b37",
 }
 
-ProgramPath = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*){0,3}$", max_length=200)]
+ProgramPath = Annotated[
+    str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]*(/[a-z0-9][a-z0-9._-]*){0,3}$", max_length=200)
+]
 
 
 class TensorSpec(Document):

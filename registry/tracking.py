@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 import uuid
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -159,7 +160,7 @@ class Tracking:
         opened = self._open()
         name = registered_model(manifest.tenant)
         all_tags = {**tags, **self._tags(manifest, git_revision)}
-        with self._translated("register a model"):
+        with self._translated("cannot register a model"):
             run = opened.client.create_run(
                 opened.experiment_id,
                 run_name=f"{manifest.tenant}/{manifest.version}",
@@ -196,7 +197,7 @@ class Tracking:
                 f"MLflow at {self._uri} has no version of tenant {tenant} with manifest {manifest_digest[:16]}…",
                 remedy="Register it first.",
             )
-        with self._translated("set an alias"):
+        with self._translated("cannot set an alias"):
             self._open().client.set_registered_model_alias(found.registered_model, alias, found.version)
 
     def find(self, tenant: str, manifest_digest: str) -> Registration | None:
@@ -209,7 +210,7 @@ class Tracking:
         if not _DIGEST.fullmatch(manifest_digest):
             raise InvalidInput(f"{manifest_digest[:80]!r} is not a manifest's digest")
         client = self._open().client
-        with self._translated("look a model up"):
+        with self._translated("cannot look a model up"):
             found = client.search_model_versions(f"name = '{name}' and tag.`{MANIFEST_TAG}` = '{manifest_digest}'")
         if not found:
             return None
@@ -273,12 +274,14 @@ class Tracking:
             if self._opened is None:
                 for name, value in _ENVIRONMENT.items():
                     os.environ.setdefault(name, value)
-                with self._translated("open it"):
+                try:
+                    from mlflow import MlflowClient
+                except ImportError as error:
+                    raise TrackingUnavailable("MLflow is not installed", remedy="Install macrofleet[flows].") from error
+                with self._translated("cannot be opened"), _without_warnings():
                     if self._database is not None:
                         _migrate(self._database, self._uri)
                     # A client of its own, since MLflow's current tracking server is one for the whole process.
-                    from mlflow import MlflowClient
-
                     client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
                     self._opened = _Opened(client, self._experiment_id(client))
             return self._opened
@@ -298,7 +301,7 @@ class Tracking:
         return str(found.experiment_id)
 
     @contextmanager
-    def _translated(self, purpose: str) -> Iterator[None]:
+    def _translated(self, failure: str) -> Iterator[None]:
         """MLflow's errors, and those of what it stands on (requests, SQLAlchemy, boto3), as the domain's."""
         try:
             yield
@@ -308,9 +311,17 @@ class Tracking:
             code = getattr(error, "error_code", type(error).__name__)
             if code == "INVALID_PARAMETER_VALUE":
                 raise InvalidInput(f"MLflow does not take this: {str(error).splitlines()[0][:300]}") from error
-            raise TrackingUnavailable(
-                f"MLflow at {self._uri} could not {purpose} ({code})", remedy=_DOWN_REMEDY
-            ) from error
+            raise TrackingUnavailable(f"MLflow at {self._uri} {failure} ({code})", remedy=_DOWN_REMEDY) from error
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Hides what MLflow 3.17 warns of, itself or by its dependencies; where warnings are errors, it would fail."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # SQLAlchemy 2.1
+        warnings.filterwarnings("ignore", "Operation with range is deprecated", DeprecationWarning)  # pandas 3.1
+        warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)  # on import
+        yield
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:
@@ -327,15 +338,15 @@ def _vendor_errors() -> tuple[type[Exception], ...]:
 class _Template:
     """The artifact of a version, all but what differs between versions.
 
-    `mlflow.pyfunc.save_model` takes a tenth of a second and executes the flavour, so it is called once, and each
-    version's `MLmodel` is made from the result.
+    `mlflow.pyfunc.save_model` takes as long as the rest of a registration and executes the flavour, so it is called
+    once, and each version's `MLmodel` is made from the result.
     """
 
     def __init__(self) -> None:
         import mlflow
         import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
 
-        with tempfile.TemporaryDirectory() as folder:
+        with tempfile.TemporaryDirectory() as folder, _without_warnings():
             mlflow.pyfunc.save_model(
                 f"{folder}/{_ARTIFACT}",
                 python_model=str(_FLAVOUR),
@@ -458,7 +469,7 @@ def _migrate(database: Path, uri: str) -> None:
         try:
             # Fails at once where MLflow, for a file that cannot be opened, would try for a minute and a half.
             with engine.connect() as connection:
-                # Readers and a writer side by side, and half the time for a write; the file keeps it.
+                # Readers beside a writer, and a fifth off a registration; the file keeps the mode.
                 connection.execute(sqlalchemy.text("PRAGMA journal_mode = WAL"))
             if utils._is_empty_database(engine):
                 utils._initialize_tables(engine)

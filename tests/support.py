@@ -10,14 +10,21 @@ import numpy as np
 
 from registry.bundle import Label, Manifest, write_bundle
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet import Change, FleetEntry, update_fleet
 from registry.program import ProgramSpec
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore
 
 
 def make_bundle(
-    folder: Path, *, tenant: str, program: str, spec: ProgramSpec, macros: int = 5, seed: int = 0, threshold: float = 0.0
+    folder: Path,
+    *,
+    tenant: str,
+    program: str,
+    spec: ProgramSpec,
+    macros: int = 5,
+    seed: int = 0,
+    threshold: float = 0.0,
 ) -> Manifest:
     """Write a bundle with random weights of the shapes that `spec` asks for."""
     rng = np.random.default_rng(seed)
@@ -40,7 +47,13 @@ def make_bundle(
 
 
 def publish_tenants(
-    store: ObjectStore, tenants: Sequence[str], *, program: str, spec: ProgramSpec, macros: int = 5, seed: int = 0,
+    store: ObjectStore,
+    tenants: Sequence[str],
+    *,
+    program: str,
+    spec: ProgramSpec,
+    macros: int = 5,
+    seed: int = 0,
     threshold: float = 0.0,
 ) -> dict[str, Manifest]:
     """Publish a random model and a catalogue for each tenant, and a fleet that serves them (as one write)."""
@@ -55,8 +68,8 @@ def publish_tenants(
         write_catalogue(store, tenant, catalogue, etag=None)
         assert manifest == made[tenant]
 
-    def serve(manifest: Manifest) -> FleetEntry:
-        return FleetEntry(version=manifest.version, manifest=manifest.digest)
+    def serve(manifest: Manifest) -> Change:
+        return lambda _: FleetEntry(version=manifest.version, manifest=manifest.digest)
 
-    update_fleet(store, {tenant: (lambda _, made=manifest: serve(made)) for tenant, manifest in made.items()})
+    update_fleet(store, {tenant: serve(manifest) for tenant, manifest in made.items()})
     return made

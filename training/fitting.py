@@ -51,7 +51,8 @@ class Fitter:
         import tensorflow as tf
 
         rows, dimensions = spec.weights("score_f32")["embedding"].shape
-        assert isinstance(rows, int) and isinstance(dimensions, int)
+        assert isinstance(rows, int)
+        assert isinstance(dimensions, int)
         self._rows, self._dimensions, self._settings, self._tf = rows, dimensions, settings, tf
         free = tf.TensorShape([dimensions, None])
         self._embedding = _Parameter(tf, tf.TensorShape([rows, dimensions]))

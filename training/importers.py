@@ -132,7 +132,9 @@ def _take(
     ticket_id = row.get("ticket_id", "").strip()
     if not ticket_id:
         # The same row gives the same id on every import; equal rows are told apart by how often they occurred.
-        content = hashlib.sha256(json.dumps([row.get("domain", ""), subject, body, label, split]).encode()).hexdigest()[:16]
+        content = hashlib.sha256(json.dumps([row.get("domain", ""), subject, body, label, split]).encode()).hexdigest()[
+            :16
+        ]
         repeats[content] += 1
         ticket_id = f"{content}-{repeats[content]}"
     if ticket_id in seen:
@@ -200,7 +202,9 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             try:
                 value: Any = json.loads(line)
             except (ValueError, RecursionError):
-                raise InvalidInput(f"{path} line {number} is not JSON", remedy="Write one JSON object a line.") from None
+                raise InvalidInput(
+                    f"{path} line {number} is not JSON", remedy="Write one JSON object a line."
+                ) from None
             if not isinstance(value, dict):
                 raise InvalidInput(f"{path} line {number} is not a JSON object", remedy="Write one JSON object a line.")
             yield number, {key: field if isinstance(field, str) else _plain(field) for key, field in value.items()}

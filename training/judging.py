@@ -53,7 +53,8 @@ def _total(trained: list[Trained]) -> dict[str, Any]:
     rows = sum(one.evaluation.rows for one in trained)
 
     def mean(name: str) -> float:
-        return round(sum(getattr(one.evaluation, name) * one.evaluation.rows for one in trained) / max(rows, 1), 6)
+        summed = sum(float(getattr(one.evaluation, name)) * one.evaluation.rows for one in trained)
+        return round(summed / max(rows, 1), 6)
 
     recalls = [one.evaluation.oos_recall for one in trained if one.evaluation.oos_recall is not None]
     return {

@@ -14,7 +14,7 @@ from registry.layout import LAKE_PREFIX, examples_key
 from registry.store import ObjectStore
 from training.examples import Example
 
-_SCHEMA = {
+_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "ticket_id": pl.String,
     "subject": pl.String,
     "body": pl.String,

@@ -17,7 +17,7 @@ from registry.errors import NotEnoughData
 from registry.runtime import Features, Program
 from training.evaluation import Evaluation, choose_threshold, evaluate
 from training.examples import Example, fingerprint, split_examples
-from training.fitting import Fitter, FitSettings
+from training.fitting import FitSettings, Fitter
 from training.tenants import labels_of
 
 LEAST_EXAMPLES = 20
@@ -147,4 +147,3 @@ def _check_enough(tenant: str, examples: Sequence[Example]) -> None:
             f"tenant {tenant} uses {len(used)} macro, {LEAST_MACROS} are needed: there is nothing to choose between",
             remedy="Import tickets to which other macros were applied.",
         )
-

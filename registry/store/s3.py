@@ -221,7 +221,7 @@ class S3Store:
         return StoreUnavailable(f"{where} {failed} {error.operation_name} ({status} {code})", remedy=remedy)
 
 
-class _NotModified(StoreError):  # noqa: N818 - named like the domain's errors
+class _NotModified(StoreError):
     """A conditional GET's 304; never leaves this module."""
 
 

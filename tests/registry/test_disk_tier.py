@@ -24,7 +24,7 @@ class Counted(LocalStore):
         self.opened: list[str] = []
         self.down = False
 
-    def open(self, key: str):  # type: ignore[no-untyped-def]  # noqa: ANN201  # as the adapter's
+    def open(self, key: str):  # type: ignore[no-untyped-def]  # as the adapter's
         if self.down:
             raise StoreUnavailable("switched off")
         self.opened.append(key)

@@ -63,7 +63,9 @@ def test_fields_of_a_later_release_survive_a_rewrite(store: ObjectStore) -> None
     assert read_fleet(store).entries["acme"].model_dump()["rollout"] == {"share": 0.1}
 
 
-@given(st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True), st.sampled_from("abcdef"), max_size=30))
+@given(
+    st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True), st.sampled_from("abcdef"), max_size=30)
+)
 def test_any_fleet_comes_back_whole(tmp_path_factory: pytest.TempPathFactory, wanted: dict[str, str]) -> None:
     store = LocalStore(tmp_path_factory.mktemp("fleet"))
     update_fleet(store, {tenant: to(entry(mark)) for tenant, mark in wanted.items()})

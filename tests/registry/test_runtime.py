@@ -1,12 +1,15 @@
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from registry.bundle import Label, Labels, Manifest
 from registry.disk_tier import DiskTier, MappedModel
@@ -78,18 +81,27 @@ def test_batches_join_into_one(bag: Program) -> None:
         np.testing.assert_array_equal(joined.tensors[name], tensor)
 
 
-def mapped(bag: Program, *, program: str | None = None, macros: int = 3, **changes: np.ndarray | None) -> MappedModel:
-    tensors = {
+def mapped(
+    bag: Program, changes: Mapping[str, NDArray[Any] | None] | None = None, *, program: str | None = None
+) -> MappedModel:
+    macros = 3
+    tensors: dict[str, NDArray[Any]] = {
         name: np.zeros([macros if isinstance(size, str) else size for size in spec.shape], spec.dtype)
         for name, spec in bag.spec.weights("score_f32").items()
     }
-    for name, array in changes.items():
+    for name, array in (changes or {}).items():
         if array is None:
             del tensors[name]
         else:
             tensors[name] = array
     manifest = Manifest(
-        tenant="acme", program=program or bag.digest, files={}, data_fingerprint="0" * 64, settings={}, metrics={}, threshold=0
+        tenant="acme",
+        program=program or bag.digest,
+        files={},
+        data_fingerprint="0" * 64,
+        settings={},
+        metrics={},
+        threshold=0,
     )
     labels = Labels(macros=tuple(Label(id=f"m{index}", title="") for index in range(macros)))
     return MappedModel(manifest=manifest, labels=labels, tensors=tensors, nbytes=0)
@@ -108,10 +120,10 @@ def mapped(bag: Program, *, program: str | None = None, macros: int = 3, **chang
     ],
 )
 def test_weights_that_the_program_cannot_take_are_refused_before_they_are_bound(
-    bag: Program, changes: dict[str, np.ndarray | None]
+    bag: Program, changes: dict[str, NDArray[Any] | None]
 ) -> None:
     with pytest.raises(BundleCorrupt):
-        bag.bind(mapped(bag, **changes))
+        bag.bind(mapped(bag, changes))
 
 
 def test_weights_of_another_program_are_refused(bag: Program) -> None:
@@ -132,6 +144,9 @@ def test_a_misaligned_tensor_ends_the_process_which_is_why_bundles_are_checked(o
         print(float(tf.reduce_sum(tf.gather(bound, [1, 2, 3]))))
     """
     done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(script)], capture_output=True, check=False, env={"TF_CPP_MIN_LOG_LEVEL": "3"}
+        [sys.executable, "-c", textwrap.dedent(script)],
+        capture_output=True,
+        check=False,
+        env={"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert (done.returncode == 0) is survives

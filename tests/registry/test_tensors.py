@@ -1,3 +1,4 @@
+import contextlib
 import json
 import struct
 from pathlib import Path
@@ -8,11 +9,12 @@ import pytest
 import safetensors.numpy
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from registry.errors import BundleCorrupt
 from registry.tensors import ALIGNMENT, MAX_HEADER_BYTES, map_tensors, parse_header, write_tensors
 
-TENSORS = {
+TENSORS: dict[str, NDArray[Any]] = {
     "bias": np.arange(5, dtype=np.float32),
     "kernel": np.arange(15, dtype=np.float32).reshape(3, 5),
     "half": np.arange(7, dtype=np.float16),
@@ -50,7 +52,7 @@ def test_the_public_library_reads_what_we_write(tmp_path: Path) -> None:
 
 def test_equal_tensors_give_equal_bytes_whatever_their_order(tmp_path: Path) -> None:
     write_tensors(tmp_path / "a", TENSORS)
-    write_tensors(tmp_path / "b", dict(reversed(TENSORS.items())))
+    write_tensors(tmp_path / "b", {name: TENSORS[name] for name in reversed(list(TENSORS))})
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
 
 
@@ -138,10 +140,8 @@ def test_a_header_that_is_none_is_refused(tmp_path: Path, start: bytes) -> None:
 def test_noise_is_refused_or_read_never_worse(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     path = tmp_path_factory.mktemp("noise") / "w"
     path.write_bytes(struct.pack("<Q", max(0, len(noise) - 8)) + noise)
-    try:
+    with contextlib.suppress(BundleCorrupt):
         map_tensors(path)
-    except BundleCorrupt:
-        pass
 
 
 def test_a_missing_file_is_a_corrupt_bundle(tmp_path: Path) -> None:

@@ -5,12 +5,16 @@ from hypothesis import strategies as st
 
 from training.evaluation import choose_threshold, evaluate
 
-SCORES = np.array([[0.7, 0.2, 0.1, 0.0], [0.3, 0.4, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]], np.float32)
+SCORES = np.array(
+    [[0.7, 0.2, 0.1, 0.0], [0.3, 0.4, 0.2, 0.1], [0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]], np.float32
+)
 
 
 def test_figures_by_hand() -> None:
     found = evaluate(SCORES, [0, 0, 0, None], threshold=0.35)
-    assert (found.rows, found.top1, found.top3) == (3, pytest.approx(1 / 3, abs=1e-5), pytest.approx(2 / 3, abs=1e-5))
+    assert found.rows == 3
+    assert found.top1 == pytest.approx(1 / 3, abs=1e-5)
+    assert found.top3 == pytest.approx(2 / 3, abs=1e-5)
     assert found.coverage == 1.0
     assert found.oos_recall == 1.0
 
@@ -35,7 +39,9 @@ def test_the_threshold_lets_through_what_is_precise_enough() -> None:
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=40), st.floats(0.1, 1.0))
-def test_what_is_shown_at_the_threshold_is_as_precise_as_asked(rows: list[tuple[float, bool]], precision: float) -> None:
+def test_what_is_shown_at_the_threshold_is_as_precise_as_asked(
+    rows: list[tuple[float, bool]], precision: float
+) -> None:
     best = np.array([score for score, _ in rows], np.float32)
     scores = np.stack([best, best * 0.5, best * 0.4, best * 0.3], axis=1)
     targets = [0 if right else -1 for _, right in rows]

@@ -1,3 +1,4 @@
+import contextlib
 import json
 from pathlib import Path
 
@@ -16,7 +17,9 @@ def write(folder: Path, text: str | bytes, name: str = "t.csv") -> Path:
 
 
 def test_a_csv_of_texts_and_labels(tmp_path: Path) -> None:
-    found = read_tickets(write(tmp_path, "text,label,split\nwhere is it,ship,train\n\"a, b\",refund,validation\n?,oos,test\n"))
+    found = read_tickets(
+        write(tmp_path, 'text,label,split\nwhere is it,ship,train\n"a, b",refund,validation\n?,oos,test\n')
+    )
     assert [(e.text, e.macro_id, e.split) for e in found.examples] == [
         ("where is it", "ship", "train"),
         ("a, b", "refund", "val"),
@@ -110,7 +113,5 @@ def test_an_unknown_format_and_a_missing_file_are_named(tmp_path: Path) -> None:
 def test_noise_is_refused_or_read_never_worse(tmp_path_factory: pytest.TempPathFactory, noise: bytes) -> None:
     folder = tmp_path_factory.mktemp("noise")
     for name in ("t.csv", "t.jsonl"):
-        try:
+        with contextlib.suppress(InvalidInput):
             assert isinstance(read_tickets(write(folder, b"text,label\n" + noise, name)), Imported)
-        except InvalidInput:
-            pass

@@ -14,7 +14,9 @@ from training.tenants import import_examples, read_catalogue_file, title_of
 
 
 def example(number: int, macro: str | None = "ship", body: str = "where is it") -> Example:
-    return Example(ticket_id=f"t{number}", body=body, macro_id=macro, applied_at=datetime(2026, 1, 1, number, tzinfo=UTC))
+    return Example(
+        ticket_id=f"t{number}", body=body, macro_id=macro, applied_at=datetime(2026, 1, 1, number, tzinfo=UTC)
+    )
 
 
 @pytest.fixture
@@ -23,7 +25,11 @@ def store(tmp_path: Path) -> LocalStore:
 
 
 def test_examples_come_back_as_they_went_in(store: LocalStore) -> None:
-    rows = [example(1), example(2, None), Example(ticket_id="t3", body="日本語", subject="件名", macro_id="x", split="val")]
+    rows = [
+        example(1),
+        example(2, None),
+        Example(ticket_id="t3", body="日本語", subject="件名", macro_id="x", split="val"),
+    ]
     Lake(store).merge("acme", rows)
     assert Lake(store).read("acme") == rows
     assert Lake(store).read("globex") == []
@@ -52,10 +58,15 @@ def test_a_damaged_lake_file_is_named(store: LocalStore) -> None:
 
 
 def test_the_first_import_makes_the_catalogue_from_the_labels(store: LocalStore) -> None:
-    import_examples(store, "acme", [example(1), example(2, None), example(3, "card_arrival")], titles={"ship": "Ship::Where"})
+    import_examples(
+        store, "acme", [example(1), example(2, None), example(3, "card_arrival")], titles={"ship": "Ship::Where"}
+    )
     found = read_catalogue(store, "acme")
     assert found is not None
-    assert {macro.id: macro.title for macro in found[0].macros} == {"ship": "Ship::Where", "card_arrival": "Card arrival"}
+    assert {macro.id: macro.title for macro in found[0].macros} == {
+        "ship": "Ship::Where",
+        "card_arrival": "Card arrival",
+    }
 
 
 def test_a_label_in_no_catalogue_is_named_and_nothing_is_written(store: LocalStore) -> None:

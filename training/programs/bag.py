@@ -95,7 +95,9 @@ class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         padded = tf.concat([points, tf.zeros([4], tf.int32)], axis=0)
         windows = tf.stack([padded[offset : offset + tf.size(points)] for offset in range(5)], axis=1)
         left = tf.repeat(splits[1:], _lengths(splits)) - _range(points)
-        return self._kept(tf.matmul(windows, tf.constant(_CHARACTERS)), left[:, None] >= tf.constant([[3, 4, 5]]), splits)
+        return self._kept(
+            tf.matmul(windows, tf.constant(_CHARACTERS)), left[:, None] >= tf.constant([[3, 4, 5]]), splits
+        )
 
     def _kept(self, hashes: Any, keep: Any, splits: Any) -> tuple[Any, Any]:
         """Rows of the table for 32-bit `hashes` [positions, kinds] where `keep`, and where each ticket's begin and end."""

@@ -1,0 +1,126 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from registry.bundle import Manifest
+from registry.disk_tier import DiskTier
+from registry.errors import NotEnoughData
+from registry.publishing import publish_bundle
+from registry.runtime import Program
+from registry.store.local import LocalStore
+from registry.tensors import map_tensors
+from training.examples import Example, split_examples
+from training.fitting import FitSettings, Fitter, inverse_document_frequency
+from training.trainer import Trainer
+
+WORDS = {
+    "ship": ["parcel", "delivery", "courier", "tracking"],
+    "refund": ["money", "refund", "charge", "invoice"],
+    "login": ["password", "account", "login", "locked"],
+}
+
+
+def make(count: int, *, macros: int = 3) -> list[Example]:
+    rng = np.random.default_rng(3)
+    rows = []
+    for number in range(count):
+        macro = list(WORDS)[number % macros]
+        words = [*rng.choice(WORDS[macro], 2), *rng.choice(["please", "hello", "my", "the", "is"], 3)]
+        rows.append(Example(ticket_id=f"t{number}", body=" ".join(words), macro_id=macro))
+    return rows
+
+
+@pytest.fixture(scope="module")
+def trainer(bag: Program) -> Trainer:
+    return Trainer(bag, FitSettings(least_steps=60))
+
+
+def train(trainer: Trainer, rows: list[Example], folder: Path) -> Manifest:
+    folder.mkdir()
+    return trainer.train("acme", rows, folder).manifest
+
+
+def test_what_can_be_learned_is_learned(trainer: Trainer, tmp_path: Path) -> None:
+    trained = trainer.train("acme", make(150), tmp_path)
+    split = split_examples(make(150))
+    assert trained.evaluation.top1 > 0.9
+    assert (trained.macros, trained.examples) == (3, len(split.train) + len(split.validation))
+    assert 7e6 < trained.manifest.files["weights.safetensors"].size < 15e6
+    assert trained.fit_seconds > 0
+
+
+def test_the_same_data_give_the_same_digest_whatever_was_trained_before(
+    trainer: Trainer, bag: Program, tmp_path: Path
+) -> None:
+    first = train(trainer, make(90), tmp_path / "a")
+    other = train(trainer, make(60), tmp_path / "b")
+    again = train(trainer, make(90)[::-1], tmp_path / "c")
+    fresh = train(Trainer(bag, FitSettings(least_steps=60)), make(90), tmp_path / "d")
+    assert first.digest == again.digest == fresh.digest != other.digest
+    assert train(Trainer(bag, FitSettings(least_steps=60, seed=1)), make(90), tmp_path / "e").digest != first.digest
+
+
+def test_what_serves_predicts_what_training_predicted(trainer: Trainer, bag: Program, tmp_path: Path) -> None:
+    rows = make(90)
+    manifest = train(trainer, rows, tmp_path / "bundle")
+    store = LocalStore(tmp_path / "store")
+    publish_bundle(store, tmp_path / "bundle", tenant="acme")
+    tier = DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest]))
+    tier.install_model("acme", manifest.version, manifest.digest)
+    model = bag.bind(tier.map_model("acme", manifest.version, manifest.digest))
+    features = trainer.featurise([row.text for row in rows])
+    offline = bag.score(features, map_tensors(tmp_path / "bundle" / "weights.safetensors"))
+    np.testing.assert_allclose(model.score(features), offline, atol=1e-6)
+    np.testing.assert_allclose(model.score_in_program(features), offline, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ([], "has 0 labelled tickets, 20 are needed"),
+        (make(19), "has 19 labelled tickets, 20 are needed"),
+        (make(50, macros=1), "uses 1 macro, 2 are needed"),
+        (
+            [*make(50, macros=1), Example(ticket_id="x", body="a", macro_id="refund", split="test")],
+            "has 1 macros in its",
+        ),
+    ],
+)
+def test_too_little_data_is_named_and_nothing_is_written(
+    trainer: Trainer, tmp_path: Path, rows: list[Example], complaint: str
+) -> None:
+    with pytest.raises(NotEnoughData, match=complaint):
+        trainer.train("acme", rows, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_rows_that_training_never_saw_weigh_nothing(bag: Program) -> None:
+    features = bag.featurise(["a b", "a c"])
+    tensors = Fitter(bag.spec, FitSettings(least_steps=2, epochs=1)).fit(features, np.array([0, 1], np.int32), 2)
+    seen = np.unique(features.tensors["ids"])
+    assert set(np.flatnonzero(tensors["weight"])) == set(seen)
+    assert not np.delete(tensors["embedding"], seen, axis=0).any()
+
+
+def test_inverse_document_frequency_by_hand() -> None:
+    ids, lengths = np.array([0, 0, 1, 1, 2], np.int32), np.array([3, 2], np.int64)
+    expected = [np.log(3 / 2) + 1, np.log(3 / 3) + 1, np.log(3 / 2) + 1, 0]
+    np.testing.assert_allclose(inverse_document_frequency(ids, lengths, 4), expected, rtol=1e-6)
+
+
+def test_progress_reaches_the_end(bag: Program) -> None:
+    told: list[float] = []
+    Fitter(bag.spec, FitSettings(least_steps=5, epochs=2)).fit(
+        bag.featurise(["a", "b"]), np.array([0, 1], np.int32), 2, progress=told.append
+    )
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+
+
+def test_out_of_scope_rows_are_scored_only_as_nothing_fits(trainer: Trainer, tmp_path: Path) -> None:
+    outside = [Example(ticket_id=f"x{n}", body="zebra", macro_id=None, split="test") for n in range(5)]
+    inside = [Example(ticket_id=e.ticket_id, body=e.body, macro_id=e.macro_id, split="train") for e in make(60)]
+    trained = trainer.train("acme", [*inside, *outside], tmp_path)
+    assert (trained.macros, trained.evaluation.rows) == (3, 0)
+    assert trained.evaluation.oos_recall is not None
