@@ -89,10 +89,11 @@ def _train(retraining: Retraining, tenant: str, place: int, total: int) -> Outco
 
 def markdown(summary: Summary) -> str:
     """The summary as a table."""
-    head = "| tenant | state | examples | macros | top-1 | top-3 | fit s | version | reason |\n|---|---|--:|--:|--:|--:|--:|---|---|"
+    head = "| tenant | state | examples | macros | top-1 | top-3 | fit s | version | reason |"
+    rule = "|---|---|--:|--:|--:|--:|--:|---|---|"
     rows = [
         f"| {o.tenant} | {o.state} | {o.examples} | {o.macros} | {o.top1:.3f} | {o.top3:.3f} | {o.fit_seconds:.1f} "
         f"| {o.version} | {o.reason.replace('|', ' ')} |"
         for o in summary.outcomes
     ]
-    return "\n".join([head, *rows])
+    return "\n".join([head, rule, *rows])

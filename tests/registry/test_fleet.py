@@ -113,7 +113,7 @@ def test_a_reader_keeps_the_last_fleet_when_the_root_is_damaged(store: ObjectSto
     reader = FleetReader(store)
     reader.refresh()
     store.put(FLEET_ROOT, b"{")
-    with pytest.raises(StoreError, match="root.json is not valid"):
+    with pytest.raises(StoreError, match=r"root\.json is not valid"):
         reader.refresh()
     update = Fleet(1, {"acme": entry("a")})
     assert update.serving() == {"acme": entry("a")}
