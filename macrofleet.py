@@ -242,9 +242,11 @@ def suggest(
 
     Example: macrofleet suggest --tenant acme "where is my parcel?"
     """
+    from registry.settings import read_settings
     from serving.offline import suggest_offline
+    from serving.settings import ServingSettings
 
-    report = suggest_offline(_open_store(), tenant, text)
+    report = suggest_offline(_open_store(), tenant, text, settings=read_settings(ServingSettings))
     if as_json:
         _print_json(report)
     elif report["abstained"]:
@@ -265,9 +267,13 @@ def serve(
 
     Example: macrofleet --store s3://models/prod serve --port 8000
     """
-    from serving.main import serve_forever
+    from registry.settings import StoreSettings, read_settings
+    from serving.main import run
+    from serving.settings import ServingSettings
 
-    serve_forever(host=host, port=port, insecure=insecure or None, ready_file=ready_file)
+    given = {"host": host, "port": port, "insecure": insecure or None}
+    settings = read_settings(ServingSettings, **{name: value for name, value in given.items() if value is not None})
+    run(settings, read_settings(StoreSettings), ready_file=ready_file)
 
 
 @programs.command("build")
@@ -333,10 +339,10 @@ def _progress(quiet: bool) -> Iterator[Step]:
 
 
 def _open_store() -> ObjectStore:
-    from registry.settings import StoreSettings
+    from registry.settings import StoreSettings, read_settings
     from registry.store import open_store
 
-    return open_store(StoreSettings())
+    return open_store(read_settings(StoreSettings))
 
 
 def _pairs(where: Sequence[str] | None) -> dict[str, str]:

@@ -21,7 +21,7 @@ from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
 from registry.publishing import publish_bundle, record_provenance
 from registry.runtime import Program, limit_threads
-from registry.settings import StoreSettings
+from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
 from training.lake import Lake
@@ -70,7 +70,7 @@ class Retraining:
     @classmethod
     def from_environment(cls) -> Retraining:
         """Compose one from `MACROFLEET_…`; nothing is connected to yet."""
-        settings, store = FlowSettings(), StoreSettings()
+        settings, store = read_settings(FlowSettings), read_settings(StoreSettings)
         tracking = Tracking(
             tracking_uri=settings.tracking_uri,
             store=store,

@@ -2,8 +2,29 @@
 
 from __future__ import annotations
 
-from pydantic import SecretStr
+from typing import Any, TypeVar
+
+from pydantic import SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from registry.errors import InvalidInput
+
+Settings = TypeVar("Settings", bound=BaseSettings)
+
+
+def read_settings(kind: type[Settings], **given: Any) -> Settings:
+    """Settings from the environment, `given` before it.
+
+    Raises:
+        InvalidInput: one cannot be used; names its variable, never its value.
+    """
+    try:
+        return kind(**given)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
+        name = str(first["loc"][0]) if first["loc"] else ""
+        variable = f"{kind.model_config.get('env_prefix', '')}{name}".upper()
+        raise InvalidInput(f"the setting {variable} cannot be used: {first['msg']}", remedy="Mend it or unset it.") from None
 
 
 class StoreSettings(BaseSettings):

@@ -230,7 +230,7 @@ class _Draft:
             self.values[name] = value
         return value
 
-    def _value(self, name: str) -> str:
+    def _value(self, name: str) -> str:  # noqa: PLR0911  # one return a kind of slot
         draws = self.draws
         if name in ("date", "future"):
             away = draws.between(1, 20) if name == "date" else -draws.between(2, 45)
