@@ -31,7 +31,7 @@ lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 	$(BIN)/lint-imports
 
 bench: $(INSTALLED) ## run the pytest-benchmark suites
-	$(BIN)/python -m pytest benchmarks --benchmark-only $(PYTEST_ARGS)
+	$(BIN)/python -m pytest benchmarks --benchmark-only --override-ini "filterwarnings=default" $(PYTEST_ARGS)
 
 # Locks name packages, versions and hashes, and no index address.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header

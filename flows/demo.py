@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from registry.errors import InvalidInput, NotReady
+from flows.local_server import LocalServer, store_environment
+from registry.errors import InvalidInput
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import open_store
@@ -24,7 +22,6 @@ from training.importers import Imported
 from training.synthetic import make_fleet
 from training.tenants import import_examples
 
-_READY_SECONDS = 120.0
 _SUGGESTIONS = 5
 Step = Callable[[str, float], None]
 
@@ -98,9 +95,9 @@ def run_demo(request: DemoRequest, step: Step) -> DemoReport:
         pids = []
         if request.store is None:
             step("starting the S3 server", 0.02)
-            server = stack.enter_context(LocalS3(folder / "s3", detach=request.keep))
-            settings = server.settings
-            pids.append(server.pid)
+            bucket = stack.enter_context(LocalS3(folder / "s3", detach=request.keep))
+            settings = bucket.settings
+            pids.append(bucket.pid)
         else:
             settings = StoreSettings(url=str(request.store.absolute()))
         _settle(folder, settings)
@@ -117,8 +114,9 @@ def run_demo(request: DemoRequest, step: Step) -> DemoReport:
         suggestions: list[dict[str, Any]] = []
         if trained:
             step("starting the server", 0.8)
-            process, url = stack.enter_context(_server(folder, detach=request.keep))
-            pids.insert(0, process.pid)
+            server = stack.enter_context(LocalServer(folder, {}, detach=request.keep))
+            url = server.url
+            pids.insert(0, server.pid)
             step("asking for suggestions", 0.95)
             suggestions = _ask(url, [(outcome.tenant, tenants[outcome.tenant].examples) for outcome in trained])
     columns = ("tenant", "examples", "macros", "top1", "top3", "fit_seconds", "model_bytes", "version")
@@ -175,60 +173,12 @@ def _settle(folder: Path, store: StoreSettings) -> None:
     """Point every part, this process's and its children's, at the demo's own folder and store."""
     os.environ.update(
         {
-            "MACROFLEET_STORE_URL": store.url,
+            **store_environment(store),
             "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
             "MACROFLEET_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "PREFECT_HOME": str(folder / "prefect"),
         }
     )
-    optional = {
-        "MACROFLEET_STORE_ENDPOINT_URL": store.endpoint_url,
-        "MACROFLEET_STORE_REGION": store.region,
-        "MACROFLEET_STORE_ACCESS_KEY": store.access_key,
-        "MACROFLEET_STORE_SECRET_KEY": store.secret_key.get_secret_value() if store.secret_key else None,
-    }
-    for name, value in optional.items():
-        if value is None:
-            os.environ.pop(name, None)
-        else:
-            os.environ[name] = value
-
-
-@contextlib.contextmanager
-def _server(folder: Path, *, detach: bool) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
-    """A server process on a free port, ready to answer."""
-    ready, log = folder / "server.url", folder / "server.log"
-    command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(ready)]
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
-        )
-    keep = False
-    try:
-        yield process, _wait_ready(process, ready, log)
-        keep = detach
-    finally:
-        if not keep:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _wait_ready(process: subprocess.Popen[bytes], ready: Path, log: Path) -> str:
-    import httpx
-
-    deadline = time.monotonic() + _READY_SECONDS
-    while time.monotonic() < deadline and process.poll() is None:
-        url = ready.read_text().strip() if ready.exists() else ""
-        if url:
-            with contextlib.suppress(httpx.TransportError):
-                if httpx.get(f"{url}/readyz", timeout=5).status_code == httpx.codes.OK:
-                    return url
-        time.sleep(0.1)
-    raise NotReady("the server did not become ready", remedy=f"Its log is {log}.")
 
 
 def _ask(url: str, tenants: list[tuple[str, list[Example]]]) -> list[dict[str, Any]]:

@@ -74,6 +74,14 @@ class ProgramFiles(Document):
     files: Annotated[dict[ProgramPath, FileDigest], Field(max_length=100)]
 
 
+def read_spec(folder: Path) -> ProgramSpec:
+    """What an exported program says of itself. Raises ProgramCorrupt."""
+    try:
+        return ProgramSpec.parse((folder / SPEC).read_bytes(), what=str(folder / SPEC), error=ProgramCorrupt)
+    except OSError as problem:
+        raise ProgramCorrupt(f"{folder / SPEC} cannot be read ({problem.strerror})") from None
+
+
 def describe_files(folder: Path) -> ProgramFiles:
     """The file list of an exported program."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in _LEFT_OUT)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from registry.bundle import Label, Manifest
 from registry.disk_tier import MappedModel
 from registry.errors import BundleCorrupt, ProgramCorrupt
-from registry.program import SPEC, ProgramSpec, TensorSpec, check_trusted, program_digest
+from registry.program import TensorSpec, check_trusted, program_digest, read_spec
 
 _DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1"), "int32": np.dtype("<i4")}
 _SPLITS = "splits"
@@ -84,7 +84,7 @@ class Program:
         """
         self.digest = program_digest(folder)
         check_trusted(self.digest, trusted)
-        self.spec = ProgramSpec.parse((folder / SPEC).read_bytes(), what=str(folder / SPEC), error=ProgramCorrupt)
+        self.spec = read_spec(folder)
         if not {"featurise", _PRECISION} <= set(self.spec.signatures):
             raise ProgramCorrupt(f"{folder} has no featurise or no {_PRECISION}")
         import tensorflow as tf

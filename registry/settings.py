@@ -24,7 +24,9 @@ def read_settings(kind: type[Settings], **given: Any) -> Settings:
         first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
         name = str(first["loc"][0]) if first["loc"] else ""
         variable = f"{kind.model_config.get('env_prefix', '')}{name}".upper()
-        raise InvalidInput(f"the setting {variable} cannot be used: {first['msg']}", remedy="Mend it or unset it.") from None
+        raise InvalidInput(
+            f"the setting {variable} cannot be used: {first['msg']}", remedy="Mend it or unset it."
+        ) from None
 
 
 class StoreSettings(BaseSettings):
@@ -38,7 +40,7 @@ class StoreSettings(BaseSettings):
     """
 
     model_config = SettingsConfigDict(
-        env_prefix="MACROFLEET_STORE_", frozen=True, extra="ignore", hide_input_in_errors=True
+        env_prefix="MACROFLEET_STORE_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
     )
 
     url: str = "macrofleet-data/store"

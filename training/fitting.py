@@ -27,10 +27,10 @@ class FitSettings:
     """
 
     seed: int = 0
-    epochs: int = 12
-    least_steps: int = 300
+    epochs: int = 10
+    least_steps: int = 120
     batch: int = 128
-    learning_rate: float = 0.1
+    learning_rate: float = 0.12
     feature_dropout: float = 0.6
     label_smoothing: float = 0.1
     initial_scale: float = 0.02
@@ -84,39 +84,36 @@ class Fitter:
         ids, splits = features.tensors["ids"], features.tensors["splits"].astype(np.int64)
         lengths = np.diff(splits)
         weight = inverse_document_frequency(ids, lengths, self._rows)
-        values = _normalised(weight[ids], lengths)
+        # What makes a ticket's values of unit length, as the program does when it scores; dropout's share is made up for.
+        scale = 1 / (_norms(weight[ids], lengths) * (1 - settings.feature_dropout))
 
         rng = np.random.default_rng([settings.seed, tickets, macros])
         shape = (self._rows, self._dimensions)
         self._embedding.reset(rng.standard_normal(shape, np.float32) * np.float32(settings.initial_scale))
-        scale = np.float32(self._dimensions**-0.5)
-        self._kernel.reset(rng.standard_normal((self._dimensions, macros), np.float32) * scale)
+        kernel = rng.standard_normal((self._dimensions, macros), np.float32)
+        self._kernel.reset(kernel * np.float32(self._dimensions**-0.5))
         self._bias.reset(np.zeros(macros, np.float32))
 
-        batch = min(settings.batch, max(8, tickets // 20))
+        batch = min(settings.batch, max(8, tickets // 10))
         steps_per_epoch = -(-tickets // batch)
         epochs = max(settings.epochs, -(-settings.least_steps // steps_per_epoch))
-        step = 0
         for epoch in range(epochs):
             order = rng.permutation(tickets)
-            ends = np.cumsum(lengths[order])
-            begins = ends - lengths[order]
-            flat = np.repeat(splits[order] - begins, lengths[order]) + np.arange(ends[-1] if tickets else 0)
-            epoch_ids, epoch_values = ids[flat], values[flat]
-            ticket = np.repeat(np.arange(tickets) % batch, lengths[order])
+            kept = np.flatnonzero(rng.random(len(ids), np.float32) >= settings.feature_dropout)
+            # One sort of 32-bit numbers a batch puts features in row order, another back in ticket order.
+            epoch_ids, epoch_lengths = _in_order(ids, splits, kept, order)
+            ends = np.cumsum(epoch_lengths)
             for first in range(0, tickets, batch):
                 last = min(first + batch, tickets)
-                part = slice(begins[first], ends[last - 1])
-                rate = settings.learning_rate * (1 - step / (epochs * steps_per_epoch))
+                part = slice(ends[first] - epoch_lengths[first], ends[last - 1])
+                of_batch = order[first:last]
+                progressed = epoch + first / tickets
                 self._step(
-                    epoch_ids[part],
-                    epoch_values[part],
-                    ticket[part],
-                    targets[order[first:last]],
-                    np.float32(rate),
-                    np.array([settings.seed, step], np.int32),
+                    *_arrange(epoch_ids[part], epoch_lengths[first:last], weight),
+                    scale[of_batch],
+                    targets[of_batch],
+                    np.float32(settings.learning_rate * (1 - progressed / epochs)),
                 )
-                step += 1
             if progress is not None:
                 progress((epoch + 1) / epochs)
         embedding = self._embedding.value()
@@ -128,37 +125,38 @@ class Fitter:
         tf, settings = self._tf, self._settings
         embedding, kernel, bias = self._embedding, self._kernel, self._bias
 
+        integers, floats = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
+
         @tf.function(  # type: ignore[untyped-decorator]
             input_signature=[
-                tf.TensorSpec([None], tf.int32),
-                tf.TensorSpec([None], tf.float32),
-                tf.TensorSpec([None], tf.int64),
-                tf.TensorSpec([None], tf.int32),
+                integers,
+                floats,
+                (integers, integers),
+                (integers, integers),
+                floats,
+                integers,
                 tf.TensorSpec([], tf.float32),
-                tf.TensorSpec([2], tf.int32),
             ]
         )
-        def step(ids: Any, values: Any, ticket: Any, targets: Any, rate: Any, seed: Any) -> None:
-            kept = tf.where(tf.random.stateless_uniform([tf.size(ids)], seed) >= settings.feature_dropout)[:, 0]
-            ids, ticket = tf.gather(ids, kept), tf.gather(ticket, kept)
-            values = tf.gather(values, kept) / (1 - settings.feature_dropout)
-            touched, position = tf.unique(ids, tf.int64)
-            matrix = {
-                "a_indices": tf.stack([ticket, position], axis=1),
-                "a_values": values,
-                "a_shape": tf.stack([tf.size(targets, tf.int64), tf.size(touched, tf.int64)]),
-            }
-            pooled = tf.raw_ops.SparseTensorDenseMatMul(b=tf.gather(embedding.variable, touched), **matrix)
+        def step(touched: Any, weight: Any, by_ticket: Any, by_row: Any, scale: Any, targets: Any, rate: Any) -> None:
+            """One descent. `by_ticket` is (ticket, place in touched) sorted by ticket, `by_row` the same by place."""
+            vectors = tf.gather(embedding.variable, touched) * weight[:, None]
+            pooled = tf.raw_ops.SparseSegmentSumWithNumSegments(
+                data=vectors, indices=by_ticket[1], segment_ids=by_ticket[0], num_segments=tf.size(targets)
+            )
+            pooled *= scale[:, None]
             weights = kernel.variable.read_value()
             probabilities = tf.nn.softmax(tf.matmul(pooled, weights) + bias.variable)
             macros = tf.shape(weights)[1]
             smooth = settings.label_smoothing / tf.cast(macros, tf.float32)
             gradient = probabilities - (tf.one_hot(targets, macros) * (1 - settings.label_smoothing) + smooth)
-            pooled_gradient = tf.matmul(gradient, weights, transpose_b=True)
+            pooled_gradient = tf.matmul(gradient, weights, transpose_b=True) * scale[:, None]
             kernel.descend(tf.matmul(pooled, gradient, transpose_a=True), rate)
             bias.descend(tf.reduce_sum(gradient, axis=0), rate)
-            table_gradient = tf.raw_ops.SparseTensorDenseMatMul(b=pooled_gradient, adjoint_a=True, **matrix)
-            embedding.descend_rows(touched, table_gradient, rate)
+            rows_gradient = tf.raw_ops.SparseSegmentSumWithNumSegments(
+                data=pooled_gradient, indices=by_row[0], segment_ids=by_row[1], num_segments=tf.size(touched)
+            )
+            embedding.descend_rows(touched, rows_gradient * weight[:, None], rate)
 
         return step
 
@@ -200,8 +198,39 @@ def inverse_document_frequency(ids: NDArray[np.int32], lengths: NDArray[np.int64
     return np.where(frequency > 0, smoothed, 0).astype(np.float32)
 
 
-def _normalised(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
-    """Each ticket's values scaled to unit length, as the program does when it scores."""
+def _norms(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
+    """The Euclidean length of each ticket's values."""
     ticket = np.repeat(np.arange(len(lengths)), lengths)
-    norms = np.sqrt(np.bincount(ticket, values.astype(np.float64) ** 2, minlength=len(lengths)))
-    return (values / np.maximum(norms, 1e-12)[ticket]).astype(np.float32)
+    squares = np.bincount(ticket, values.astype(np.float64) ** 2, minlength=len(lengths))
+    return np.sqrt(np.maximum(squares, 1e-24)).astype(np.float32)
+
+
+def _in_order(
+    ids: NDArray[np.int32], splits: NDArray[np.int64], kept: NDArray[np.int64], order: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The kept features, ticket by ticket in `order`, and how many each ticket has."""
+    bounds = np.searchsorted(kept, splits)
+    lengths = np.diff(bounds)[order]
+    ends = np.cumsum(lengths)
+    flat = np.repeat(bounds[order] - (ends - lengths), lengths) + np.arange(lengths.sum())
+    return ids[kept[flat]], lengths
+
+
+def _arrange(ids: NDArray[np.int32], lengths: NDArray[np.int64], weight: NDArray[np.float32]) -> tuple[Any, ...]:
+    """A batch as `step` takes it: the rows it touches and their weights, and its features in ticket and in row order."""
+    tickets = len(lengths)
+    ticket = np.repeat(np.arange(tickets, dtype=np.int64), lengths)
+    keys = np.sort(ids.astype(np.int64) * tickets + ticket)
+    row, ticket = np.divmod(keys, tickets)
+    first = np.ones(len(row), bool)
+    first[1:] = row[1:] != row[:-1]
+    place = np.cumsum(first) - 1
+    touched = row[first].astype(np.int32)
+    back = np.sort(ticket * max(len(touched), 1) + place)
+    by_ticket = np.divmod(back, max(len(touched), 1))
+    return (
+        touched,
+        weight[touched],
+        tuple(part.astype(np.int32) for part in by_ticket),
+        (ticket.astype(np.int32), place.astype(np.int32)),
+    )

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from registry.errors import InvalidInput
+from registry.errors import InvalidInput, ProgramCorrupt
 from registry.program import SPEC, ProgramSpec, program_digest
 
 
 def build_program(name: str, folder: Path) -> str:
     """Export a program to `folder`, which must not exist, and return its digest.
 
+    A process of its own does it: TensorFlow numbers functions through the life of a process, and the numbers are in
+    the bytes.
+
     Raises:
         InvalidInput: no program of that name, or the folder exists.
+        ProgramCorrupt: the export failed; says how.
     """
     if name not in _EXPORTERS:
         raise InvalidInput(f"there is no program {name!r}", remedy=f"Programs: {', '.join(sorted(_EXPORTERS))}.")
@@ -23,14 +29,24 @@ def build_program(name: str, folder: Path) -> str:
         raise InvalidInput(f"{folder} exists", remedy="Name a folder that does not exist yet.")
     # Beside, then renamed: a build that is interrupted leaves no half program under the final name.
     beside = folder.with_name(f".{folder.name}.{os.getpid()}")
+    command = [sys.executable, "-m", "training.programs.export", name, str(beside)]
+    root = str(Path(__file__).parents[2])
+    paths = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": paths, "TF_CPP_MIN_LOG_LEVEL": "3"}
     try:
-        spec = _EXPORTERS[name](beside)
-        (beside / "fingerprint.pb").unlink(missing_ok=True)
-        (beside / SPEC).write_bytes(spec.to_bytes())
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+        if done.returncode != 0:
+            raise ProgramCorrupt(f"program {name} could not be built: {done.stderr.strip()[-500:]}")
         beside.rename(folder)
     finally:
         shutil.rmtree(beside, ignore_errors=True)
     return program_digest(folder)
+
+
+def _export(name: str, folder: Path) -> None:
+    spec = _EXPORTERS[name](folder)
+    (folder / "fingerprint.pb").unlink(missing_ok=True)
+    (folder / SPEC).write_bytes(spec.to_bytes())
 
 
 def _export_bag(folder: Path) -> ProgramSpec:
@@ -40,3 +56,6 @@ def _export_bag(folder: Path) -> ProgramSpec:
 
 
 _EXPORTERS: dict[str, Callable[[Path], ProgramSpec]] = {"bag": _export_bag}
+
+if __name__ == "__main__":
+    _export(sys.argv[1], Path(sys.argv[2]))

@@ -21,7 +21,7 @@ def build_and_publish(name: str, store: ObjectStore | None) -> str:
         InvalidInput: no program of that name.
         ProgramCorrupt: the build is not the released one; nothing is published.
     """
-    with _built(name) as folder:
+    with built_folder(name) as folder:
         if store is not None:
             publish_program(store, folder)
     return RELEASED_PROGRAMS[name]
@@ -30,13 +30,14 @@ def build_and_publish(name: str, store: ObjectStore | None) -> str:
 @contextmanager
 def built_program(name: str) -> Iterator[Program]:
     """A program built and loaded for one piece of work, without a store."""
-    with _built(name) as folder:
+    with built_folder(name) as folder:
+        limit_threads()
         yield Program(folder, trusted=frozenset(RELEASED_PROGRAMS.values()))
 
 
 @contextmanager
-def _built(name: str) -> Iterator[Path]:
-    limit_threads()
+def built_folder(name: str) -> Iterator[Path]:
+    """The released program, built in a temporary folder. Raises as `build_and_publish`."""
     with tempfile.TemporaryDirectory(prefix="macrofleet-program-") as parent:
         folder = Path(parent) / "program"
         digest = build_program(name, folder)
