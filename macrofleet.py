@@ -41,7 +41,7 @@ def _global(
 ) -> None:
     """Train, register, publish and serve one text classifier per customer.
 
-    Settings come from the environment (MACROFLEET_…); the defaults keep everything in ./macrofleet-data.
+    Settings come from the environment (MACROFLEET_…); the defaults keep store and MLflow in ./macrofleet-data.
     """
     if store is not None:
         os.environ["MACROFLEET_STORE_URL"] = store
@@ -194,17 +194,15 @@ def evaluate(
 
     Example: macrofleet evaluate --data banking77.csv --json
     """
-    from training.judging import evaluate_file
+    from training.datasets import read_tenants
+    from training.judging import evaluate_tenants
+    from training.programs.release import built_program
 
+    tenants = read_tenants(data, where=_pairs(where), out_of_scope=_names(out_of_scope), single_tenant=single_tenant)
     with _progress(as_json) as step:
-        report = evaluate_file(
-            data,
-            single_tenant=single_tenant,
-            where=_pairs(where),
-            out_of_scope=_names(out_of_scope),
-            seed=seed,
-            step=step,
-        )
+        step("building the program", 0.0)
+        with built_program("bag") as program:
+            report = evaluate_tenants(tenants, program, seed=seed, step=step)
     _report(report, as_json)
 
 

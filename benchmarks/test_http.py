@@ -14,7 +14,9 @@ FRESH = list(zip(TENANTS, BODIES, strict=True))
 def test_first_answer_from_local_disk(benchmark: BenchmarkFixture, warm_client: Client) -> None:
     """Each round asks a tenant whose model was never mapped."""
     waiting = iter(FRESH)
-    benchmark.pedantic(warm_client.suggest, setup=lambda: (next(waiting), {}), rounds=len(FRESH))
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        warm_client.suggest, setup=lambda: (next(waiting), {}), rounds=len(FRESH)
+    )
 
 
 def test_warm_answer(benchmark: BenchmarkFixture, warm_client: Client) -> None:
@@ -26,4 +28,6 @@ def test_warm_answer(benchmark: BenchmarkFixture, warm_client: Client) -> None:
 def test_first_answer_from_s3(benchmark: BenchmarkFixture, s3_client: Client) -> None:
     """Each round downloads, verifies, maps and answers."""
     waiting = iter(FRESH)
-    benchmark.pedantic(s3_client.suggest, setup=lambda: (next(waiting), {}), rounds=len(FRESH))
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
+        s3_client.suggest, setup=lambda: (next(waiting), {}), rounds=len(FRESH)
+    )

@@ -15,7 +15,7 @@ from typing import Any
 from flows.settings import FlowSettings
 from registry.catalogue import read_catalogue
 from registry.disk_tier import DiskTier
-from registry.errors import InvalidInput, NotEnoughData, ProgramCorrupt
+from registry.errors import InvalidInput, NotEnoughData, ProgramCorrupt, TenantNotFound
 from registry.fleet import Change, FleetEntry, update_fleet
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
@@ -109,6 +109,11 @@ class Retraining:
         examples = self.lake.read(tenant)
         found = read_catalogue(self._store, tenant)
         catalogue = found[0] if found else None
+        if not examples and found is None:
+            raise TenantNotFound(
+                f"tenant {tenant} has no tickets and no macros in {self._store.url}",
+                remedy="Check the name, or import its tickets: macrofleet tickets import.",
+            )
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
             trained = self._trainer.train(tenant, examples, Path(folder), catalogue=catalogue, progress=progress)
             manifest = publish_bundle(self._store, Path(folder), tenant=tenant)

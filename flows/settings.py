@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from registry.settings import user_cache
 
 
 class FlowSettings(BaseSettings):
@@ -23,5 +26,5 @@ class FlowSettings(BaseSettings):
     tracking_uri: str = "sqlite:///macrofleet-data/mlflow.db"
     artifact_location: str | None = None
     experiment: str = "macrofleet"
-    disk_folder: Path = Path("macrofleet-data/disk")
+    disk_folder: Path = Field(default_factory=user_cache)
     program: str = "bag"

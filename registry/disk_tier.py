@@ -7,6 +7,7 @@ verified, so that opening costs a few `stat` calls; without a record that holds,
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -36,6 +37,8 @@ from registry.store import ObjectStore
 from registry.tensors import map_tensors
 
 _RECORD = "installed.json"
+# More than one only matters where another process keeps finding and replacing a bad copy at the same time.
+_INSTALL_ATTEMPTS = 3
 _MAX_FILE_LIST_BYTES = 1024 * 1024
 
 
@@ -92,11 +95,11 @@ class DiskTier:
             BundleCorrupt: what the store has is not what the fleet names.
         """
         folder = self.model_folder(tenant, version)
-        try:
-            return self._verified(folder, tenant, manifest_digest)
-        except BundleCorrupt:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._install(folder, lambda beside: self._download_model(beside, tenant, version, manifest_digest))
+        self._have(
+            folder,
+            lambda: self._verified(folder, tenant, manifest_digest),
+            lambda beside: self._download_model(beside, tenant, version, manifest_digest),
+        )
         return self._verified(folder, tenant, manifest_digest)
 
     def map_model(self, tenant: str, version: str, manifest_digest: str) -> MappedModel:
@@ -117,14 +120,34 @@ class DiskTier:
         """
         check_trusted(digest, self._trusted)
         folder = self._folder / "programs" / digest
-        try:
-            _check_program(folder, digest)
-            return folder
-        except ProgramCorrupt:
-            shutil.rmtree(folder, ignore_errors=True)
-        self._install(folder, lambda beside: self._download_program(beside, digest))
-        _check_program(folder, digest)
+        self._have(
+            folder, lambda: _check_program(folder, digest), lambda beside: self._download_program(beside, digest)
+        )
         return folder
+
+    def _have(self, folder: Path, check: Callable[[], object], fill: Callable[[Path], None]) -> None:
+        """Install a folder unless it is there and passes its check; what does not pass is set aside first.
+
+        What another process put there in the meantime is checked like one's own; only a folder that was seen to be
+        bad is removed, so two processes do not take each other's work away.
+        """
+        for _ in range(_INSTALL_ATTEMPTS):
+            if folder.is_dir():
+                try:
+                    check()
+                    return
+                except (BundleCorrupt, ProgramCorrupt):
+                    self._set_aside(folder)
+            self._install(folder, fill)
+
+    def _set_aside(self, folder: Path) -> None:
+        waiting = self._folder / "incoming"
+        waiting.mkdir(parents=True, exist_ok=True)
+        aside = Path(tempfile.mkdtemp(dir=waiting))
+        # Gone already: another process has set it aside.
+        with contextlib.suppress(FileNotFoundError):
+            folder.rename(aside / "bad")
+        shutil.rmtree(aside, ignore_errors=True)
 
     def _install(self, folder: Path, fill: Callable[[Path], None]) -> None:
         """Fill a folder beside the final place and move it there; a full disk or a failure leaves nothing."""

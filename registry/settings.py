@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import SecretStr, ValidationError
@@ -27,6 +29,11 @@ def read_settings(kind: type[Settings], **given: Any) -> Settings:
         raise InvalidInput(
             f"the setting {variable} cannot be used: {first['msg']}", remedy="Mend it or unset it."
         ) from None
+
+
+def user_cache() -> Path:
+    """Where the disk tier lies by default: a folder of this user's alone, since who can write there can replace a model."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "macrofleet"
 
 
 class StoreSettings(BaseSettings):

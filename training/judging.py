@@ -7,42 +7,39 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from training.datasets import read_tenants
+from registry.runtime import Program
 from training.fitting import FitSettings
-from training.programs.release import built_program
+from training.importers import Imported
 from training.trainer import Trained, Trainer
 
 
-def evaluate_file(
-    path: Path,
+def evaluate_tenants(
+    tenants: Mapping[str, Imported],
+    program: Program,
     *,
-    single_tenant: bool,
-    where: Mapping[str, str],
-    out_of_scope: frozenset[str],
     seed: int,
     step: Callable[[str, float], None],
 ) -> dict[str, Any]:
-    """Judge every tenant of a file.
+    """Judge tenants.
 
     Args:
+        tenants: name to examples, each with a split.
+        program: that models are fitted for.
         step: told what is going on and the finished share.
 
     Returns:
         `top1`, `top3` (fractions of all in-scope test rows), `fit_seconds`, `examples`, `macros`, `model_bytes` (sums);
         `oos_recall` and `coverage` at the threshold; the same by tenant under `tenants` where there are several.
     """
-    tenants = read_tenants(path, where=where, out_of_scope=out_of_scope, single_tenant=single_tenant)
-    step("building the program", 0.0)
     figures = {}
-    with built_program("bag") as program:
-        trainer = Trainer(program, FitSettings(seed=seed))
-        for place, (tenant, found) in enumerate(tenants.items()):
+    trainer = Trainer(program, FitSettings(seed=seed))
+    for place, (tenant, found) in enumerate(tenants.items()):
 
-            def progress(share: float, tenant: str = tenant, place: int = place) -> None:
-                step(f"fitting {tenant}", (place + share) / len(tenants))
+        def progress(share: float, tenant: str = tenant, place: int = place) -> None:
+            step(f"fitting {tenant}", (place + share) / len(tenants))
 
-            with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
-                figures[tenant] = trainer.train(tenant, found.examples, Path(folder), progress=progress)
+        with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
+            figures[tenant] = trainer.train(tenant, found.examples, Path(folder), progress=progress)
     total = _total(list(figures.values()))
     if len(figures) > 1:
         total["tenants"] = {tenant: _total([trained]) for tenant, trained in figures.items()}

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.fleets import publish_tenants
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import BundleCorrupt, ModelNotFound, ProgramCorrupt, ProgramUntrusted, StoreUnavailable
@@ -13,7 +14,6 @@ from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key,
 from registry.program import publish_program
 from registry.runtime import Program
 from registry.store.local import LocalStore
-from tests.support import publish_tenants
 
 
 class Counted(LocalStore):
@@ -137,6 +137,22 @@ def test_two_processes_may_install_the_same_model_at_once(
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(install, range(4))) == [published] * 4
     assert list((tmp_path / "shared" / "incoming").iterdir()) == []
+
+
+def test_a_process_that_saw_nothing_does_not_take_away_what_another_installed_meanwhile(
+    tier: DiskTier, published: Manifest, tmp_path: Path, store: Counted, bag: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest]))
+    install = tier._install
+
+    def late(folder: Path, fill: Callable[[Path], None]) -> None:
+        other.install_model("acme", published.version, published.digest)
+        inode = (folder / WEIGHTS).stat().st_ino
+        install(folder, fill)
+        assert (folder / WEIGHTS).stat().st_ino == inode
+
+    monkeypatch.setattr(tier, "_install", late)
+    assert tier.install_model("acme", published.version, published.digest) == published
 
 
 def test_an_untrusted_program_is_not_even_downloaded(store: Counted, bag_folder: Path, tmp_path: Path) -> None:

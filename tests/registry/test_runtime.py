@@ -11,13 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from benchmarks.fleets import publish_tenants
 from registry.bundle import Label, Labels, Manifest
 from registry.disk_tier import DiskTier, MappedModel
 from registry.errors import BundleCorrupt, ProgramUntrusted
 from registry.program import RELEASED_PROGRAMS
 from registry.runtime import BoundModel, Features, Program
 from registry.store.local import LocalStore
-from tests.support import publish_tenants
 
 TEXTS = ["Where is my parcel?", "", "返金してください", "a" * 20_000, "refund REFUND ﬁne", "\ud800 broken", "x\x00y"]
 

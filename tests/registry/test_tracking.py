@@ -16,6 +16,7 @@ import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
 import pytest
 from pydantic import SecretStr
 
+from benchmarks.fleets import publish_tenants
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, ModelNotFound, ProgramUntrusted, TrackingUnavailable
@@ -25,7 +26,6 @@ from registry.runtime import Program
 from registry.settings import StoreSettings
 from registry.store import open_store
 from registry.tracking import Registration, Tracking
-from tests.support import publish_tenants
 from training.programs.export import build_program
 
 REPOSITORY = Path(__file__).parents[2]

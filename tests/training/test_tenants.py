@@ -8,6 +8,7 @@ from registry.catalogue import Macro, make_catalogue, read_catalogue
 from registry.errors import InvalidInput, InvalidTenant, UnknownMacro
 from registry.layout import examples_key
 from registry.store.local import LocalStore
+from training.datasets import read_tenants
 from training.examples import Example
 from training.lake import Lake, Merge
 from training.tenants import import_examples, read_catalogue_file, title_of
@@ -110,3 +111,19 @@ def test_a_catalogue_file(tmp_path: Path) -> None:
 def test_titles_of_labels() -> None:
     assert title_of("card_arrival") == "Card arrival"
     assert title_of("__") == "__"
+
+
+def test_domains_are_tenants_unless_the_file_is_one(tmp_path: Path) -> None:
+    path = tmp_path / "Shop Data.csv"
+    path.write_text("text,label,domain\na,x,Shop A\nb,y,bank\nc,oos,oos\nd,x,\n")
+    several = read_tenants(path, where={}, out_of_scope=frozenset({"oos"}))
+    assert {tenant: [e.text for e in found.examples] for tenant, found in several.items()} == {
+        "shop-a": ["a", "c"],
+        "bank": ["b", "c"],
+        "shop-data": ["d", "c"],
+    }
+    one = read_tenants(path, where={}, out_of_scope=frozenset({"oos"}), single_tenant=True)
+    assert {tenant: len(found.examples) for tenant, found in one.items()} == {"shop-data": 4}
+    path.write_text("text,label,domain\na,x,Shop A\nb,y,shop-a\n")
+    with pytest.raises(InvalidInput, match="two domains become the tenant 'shop-a'"):
+        read_tenants(path, where={}, out_of_scope=frozenset())

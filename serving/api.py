@@ -1,0 +1,238 @@
+"""The product API: suggestions for a ticket, and health."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Header, Request
+from fastapi.exceptions import RequestValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from starlette.responses import Response
+
+from registry.bundle import MacroId
+from registry.errors import InvalidInput
+from registry.ticket import ticket_text
+from serving.data_plane import DataPlane
+from serving.errors import PROBLEM_JSON, ProblemDetails
+from serving.suggest import Reason
+
+_ROUTE = "/v1/tenants/{tenant}/suggestions"
+_COMPONENT = "#/components/schemas/{model}"
+_PROBLEMS = {
+    404: "There is no such tenant, or none that the caller may know of.",
+    409: "The tenant has no model yet; the detail says why.",
+    413: "The body is over 64 KiB.",
+    422: "The request is malformed; `fields` says where.",
+    503: "Too busy, starting, or the model cannot be loaded; see Retry-After.",
+    504: "No answer within the deadline.",
+}
+Name = Annotated[str, Field(min_length=1, max_length=128)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Comment(_Strict):
+    """One message of a ticket; only the customer's public ones are read by a model."""
+
+    author: Literal["customer", "agent"]
+    body: str
+    public: bool = True
+    created_at: AwareDatetime | None = None
+
+
+class Ticket(_Strict):
+    """A ticket as it is when a suggestion is wanted."""
+
+    id: Name
+    revision: Annotated[int, Field(ge=0, le=2**53)] = 0
+    subject: str | None = None
+    comments: tuple[Comment, ...] = ()
+    channel: Annotated[str, Field(max_length=64)] | None = None
+    locale: Annotated[str, Field(max_length=64)] | None = None
+
+    def text(self) -> str:
+        """What a model reads. Comments are taken by time where all have one, otherwise as they stand."""
+        comments = self.comments
+        if all(comment.created_at is not None for comment in comments):
+            comments = tuple(sorted(comments, key=lambda comment: comment.created_at))  # type: ignore[arg-type, return-value]
+        said = [comment.body for comment in comments if comment.public and comment.author == "customer"]
+        return ticket_text(self.subject or "", said)
+
+
+class Agent(_Strict):
+    """Who asks."""
+
+    id: Name
+    groups: Annotated[tuple[Name, ...], Field(max_length=500)] = ()
+
+
+class SuggestionRequest(_Strict):
+    """A ticket to suggest macros for."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "ticket": {
+                        "id": "4711",
+                        "revision": 2,
+                        "subject": "Parcel not here",
+                        "comments": [
+                            {
+                                "author": "customer",
+                                "public": True,
+                                "body": "My parcel should have arrived on Monday. Where is it?",
+                                "created_at": "2026-11-03T09:12:00Z",
+                            }
+                        ],
+                        "channel": "email",
+                        "locale": "en-GB",
+                    },
+                    "agent": {"id": "a-17", "groups": ["support"]},
+                    "limit": 3,
+                    "exclude": [],
+                    "explain": False,
+                }
+            ]
+        }
+    )
+
+    ticket: Ticket
+    agent: Agent | None = None
+    limit: Annotated[int, Field(ge=1, le=3)] = 3
+    exclude: Annotated[tuple[MacroId, ...], Field(max_length=1000)] = ()
+    explain: bool = False
+
+    @field_validator("explain")
+    @classmethod
+    def _no_explanations(cls, value: bool) -> bool:
+        if value:
+            raise ValueError("explanations are not available yet; send false or leave it out")
+        return value
+
+
+class MacroOut(BaseModel):
+    """A suggested macro, its title of today and the model's probability for it."""
+
+    id: str
+    title: str
+    score: float
+
+
+class SuggestionResponse(BaseModel):
+    """Up to `limit` macros, best first, or none and the reason."""
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "examples": [
+                {
+                    "suggestion_id": "0hTzZ0mJm3m8c7n1yq8jV5Zk",
+                    "model_version": "9f2b6c1d4e5a7788",
+                    "abstained": False,
+                    "reason": None,
+                    "macros": [{"id": "m12", "title": "Shipping::Where is my parcel", "score": 0.83}],
+                }
+            ]
+        }
+    )
+
+    suggestion_id: str
+    model_version: str
+    abstained: bool
+    reason: Reason | None
+    macros: list[MacroOut]
+
+
+def make_router(data_plane: DataPlane) -> APIRouter:
+    """The routes of the product API over a data plane."""
+    router = APIRouter()
+
+    # `:path`, so that a name with a slash in it, escaped or not, is an unknown tenant like any other.
+    @router.post(
+        _ROUTE.replace("{tenant}", "{tenant:path}"),
+        response_model=SuggestionResponse,
+        responses={
+            status: {"description": text, "content": {PROBLEM_JSON: {"schema": _reference(ProblemDetails)}}}
+            for status, text in _PROBLEMS.items()
+        },
+        openapi_extra={
+            "requestBody": {
+                "required": True,
+                "content": {"application/json": {"schema": _reference(SuggestionRequest)}},
+            }
+        },
+        summary="Suggest macros for a ticket",
+    )
+    async def suggestions(
+        tenant: str,
+        request: Request,
+        x_request_timeout_ms: Annotated[int | None, Header(ge=1, le=60_000)] = None,
+    ) -> Response:
+        """Up to three of the tenant's macros, best first; none when no macro is good enough."""
+        asked = _parse(await request.body())
+        text = asked.ticket.text()
+        if not text:
+            raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
+        answer = await data_plane.suggest(
+            tenant,
+            text,
+            ticket=asked.ticket.id,
+            revision=asked.ticket.revision,
+            limit=asked.limit,
+            exclude=asked.exclude,
+            timeout_seconds=None if x_request_timeout_ms is None else x_request_timeout_ms / 1000,
+        )
+        macros = answer.suggestions.macros
+        response = SuggestionResponse(
+            suggestion_id=answer.suggestion_id,
+            model_version=answer.model_version,
+            abstained=not macros,
+            reason=answer.suggestions.reason,
+            macros=[MacroOut(id=macro.id, title=macro.title, score=macro.score) for macro in macros],
+        )
+        return Response(response.model_dump_json(), media_type="application/json")
+
+    @router.get("/healthz", summary="Whether the process is alive")
+    async def healthz() -> dict[str, str]:
+        return {"status": "ok"}
+
+    @router.get("/readyz", summary="Whether requests may be sent here; shows the progress of preloading")
+    async def readyz(response: Response) -> dict[str, Any]:
+        state = data_plane.readiness()
+        if not state.ready:
+            response.status_code = 503
+            response.headers["Retry-After"] = "1"
+        return {
+            "ready": state.ready,
+            "fleet": {"generation": state.generation, "age_seconds": state.fleet_age_seconds},
+            "models": {
+                "total": state.progress.models,
+                "on_disk": state.progress.on_disk,
+                "failed": state.progress.failed,
+            },
+        }
+
+    return router
+
+
+def _parse(body: bytes) -> SuggestionRequest:
+    """Straight from bytes: strict UTF-8 and JSON, and half the time of parsing and validating in two steps."""
+    try:
+        return SuggestionRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError(found) from None
+
+
+def _reference(model: type[BaseModel]) -> dict[str, str]:
+    return {"$ref": _COMPONENT.format(model=model.__name__)}
+
+
+def add_schemas(openapi: Mapping[str, Any]) -> None:
+    """Complete an OpenAPI document with what FastAPI cannot see: the request, which we parse, and the problems."""
+    for model in (SuggestionRequest, ProblemDetails):
+        schema = model.model_json_schema(ref_template=_COMPONENT)
+        openapi["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}

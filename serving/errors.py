@@ -1,0 +1,170 @@
+"""The one table from the domain's errors to HTTP, and the answers made of it: problem details (RFC 9457)."""
+
+from __future__ import annotations
+
+import http
+import logging
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+
+from registry.errors import (
+    BundleCorrupt,
+    CatalogueUnavailable,
+    DeadlineExceeded,
+    InvalidInput,
+    MacrofleetError,
+    ModelNotFound,
+    NotReady,
+    Overloaded,
+    ProgramCorrupt,
+    ProgramUntrusted,
+    StoreError,
+    TenantNotFound,
+)
+from serving.logs import REQUEST_ID
+
+PROBLEM_JSON = "application/problem+json"
+_LOG = logging.getLogger(__name__)
+_FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_MAX_FIELDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """How one kind of failure looks from outside.
+
+    Attributes:
+        detail: what the caller reads; None says what the error says. Failures of ours have a sentence of their own,
+            because the errors behind them name files and addresses.
+        retry_after: seconds after which a retry may do better.
+    """
+
+    status: int
+    kind: str
+    title: str
+    detail: str | None = None
+    retry_after: int | None = None
+
+
+_MODEL = Problem(503, "model-unavailable", "Model unavailable", "The tenant's model cannot be loaded now.", 30)
+_STORE = Problem(503, "store-unavailable", "Store unavailable", "What the answer needs cannot be read now.", 5)
+INTERNAL = Problem(500, "internal", "Internal error", "The server failed; its log has the request id.")
+TOO_LARGE = Problem(413, "too-large", "Request too large")
+
+PROBLEMS: dict[type[MacrofleetError], Problem] = {
+    InvalidInput: Problem(422, "invalid-request", "Malformed request"),
+    TenantNotFound: Problem(404, "tenant-not-found", "Unknown tenant"),
+    ModelNotFound: Problem(409, "no-model", "Tenant has no model yet"),
+    CatalogueUnavailable: Problem(
+        503, "catalogue-unavailable", "Catalogue unavailable", "The tenant's macro catalogue cannot be read.", 30
+    ),
+    BundleCorrupt: _MODEL,
+    ProgramCorrupt: _MODEL,
+    ProgramUntrusted: _MODEL,
+    StoreError: _STORE,
+    Overloaded: Problem(503, "overloaded", "Overloaded", "More requests are waiting than may wait.", 1),
+    NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5),
+    DeadlineExceeded: Problem(504, "deadline-exceeded", "Deadline exceeded", "No answer within the deadline."),
+}
+
+
+class FieldProblem(BaseModel):
+    """One field of a request that cannot be used."""
+
+    field: str
+    message: str
+
+
+class ProblemDetails(BaseModel):
+    """The body of every answer that is not a success."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    request_id: str
+    fields: list[FieldProblem] | None = None
+
+
+def problem_for(error: MacrofleetError) -> Problem:
+    """The table's line for an error: that of its class, or of the nearest class above it."""
+    return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), INTERNAL)
+
+
+def problem_response(
+    problem: Problem,
+    *,
+    path: str,
+    detail: str = "",
+    fields: list[FieldProblem] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """An answer that tells of a problem. `detail` is used where the problem has no sentence of its own."""
+    body = ProblemDetails(
+        type=f"urn:macrofleet:problem:{problem.kind}",
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail or detail or problem.title,
+        instance=quote(path),
+        request_id=REQUEST_ID.get(),
+        fields=fields,
+    )
+    retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    return Response(
+        body.model_dump_json(exclude_none=True),
+        status_code=problem.status,
+        media_type=PROBLEM_JSON,
+        headers={**retry, **(headers or {})},
+    )
+
+
+def add_error_handlers(app: FastAPI) -> None:
+    """Answer domain errors, refused requests and unknown routes with problem details.
+
+    What nobody expected is `serving.edge`'s, which stands further out.
+    """
+    app.add_exception_handler(MacrofleetError, _domain_error)
+    app.add_exception_handler(RequestValidationError, _invalid_request)
+    app.add_exception_handler(HTTPException, _http_error)
+
+
+async def _domain_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, MacrofleetError)
+    problem = problem_for(error)
+    if problem.status >= 500:
+        extra = {"tenant": request.path_params.get("tenant"), "status": problem.status}
+        _LOG.warning(problem.title, extra=extra, exc_info=error)
+    return problem_response(problem, path=request.url.path, detail=str(error))
+
+
+async def _invalid_request(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    fields = [_field_problem(found) for found in error.errors()[:_MAX_FIELDS]]
+    detail = "; ".join(f"{field.field}: {field.message}" for field in fields)
+    return problem_response(PROBLEMS[InvalidInput], path=request.url.path, detail=detail, fields=fields)
+
+
+def _field_problem(found: Mapping[str, Any]) -> FieldProblem:
+    """Where and why, never what: the value is somebody's ticket, and a name that is no name may be as well."""
+    place: Sequence[Any] = found["loc"]
+    names = [str(part) if _FIELD_NAME.fullmatch(str(part)) else "?" for part in place]
+    return FieldProblem(field=".".join(names) or "body", message=found["msg"].removeprefix("Value error, "))
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    phrase = http.HTTPStatus(error.status_code).phrase
+    problem = Problem(error.status_code, phrase.lower().replace(" ", "-"), phrase)
+    detail = f"{request.method} {quote(request.url.path)} is not served here."
+    return problem_response(problem, path=request.url.path, detail=detail, headers=error.headers)

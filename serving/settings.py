@@ -1,0 +1,79 @@
+"""What the server is told at its start; read once, where the process is composed."""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from registry.errors import InvalidInput
+from registry.files import Digest
+from registry.program import RELEASED_PROGRAMS
+from registry.settings import user_cache
+
+
+class ServingSettings(BaseSettings):
+    """`MACROFLEET_HOST`, `MACROFLEET_PORT` and so on. Where the store is, `registry.settings.StoreSettings` says.
+
+    Attributes:
+        host: address to listen on.
+        port: 0 lets the system choose; the log line "serving" names what it chose.
+        insecure: allow an address that other machines reach, although nobody is asked for a key.
+        disk_folder: the local disk tier; processes on one machine may share it.
+        memory_bytes: budget of the memory tier, counted by the models' mapped size.
+        trusted_programs: digests of the programs that this process may execute; comma-separated in the environment.
+        fleet_poll_seconds: how often the fleet is looked at.
+        catalogue_seconds: least age at which a tenant's catalogue is read again.
+        request_timeout_ms: deadline of a request that names none.
+        max_queue: requests that may wait for one program.
+        preload: what must be on local disk before the server is ready.
+        signing_key: makes suggestion ids. Replicas must share one, or the same ticket has another id at each of them,
+            and ids do not outlive the process that made them; unset, each process draws its own.
+
+    Raises:
+        InvalidInput: `host` is reachable from elsewhere and `insecure` is not set.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    insecure: bool = False
+    disk_folder: Path = Field(default_factory=user_cache)
+    memory_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    trusted_programs: Annotated[frozenset[Digest], NoDecode] = frozenset(RELEASED_PROGRAMS.values())
+    fleet_poll_seconds: Annotated[float, Field(gt=0)] = 5
+    catalogue_seconds: Annotated[float, Field(gt=0)] = 30
+    request_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
+    max_queue: Annotated[int, Field(ge=1)] = 256
+    preload: Literal["all", "none"] = "all"
+    signing_key: Annotated[SecretStr, Field(min_length=16)] = Field(
+        default_factory=lambda: SecretStr(secrets.token_hex(32))
+    )
+
+    @field_validator("trusted_programs", mode="before")
+    @classmethod
+    def _split(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return frozenset(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @model_validator(mode="after")
+    def _keep_to_loopback(self) -> Self:
+        if not self.insecure and not _is_loopback(self.host):
+            raise InvalidInput(
+                f"host {self.host!r} can be reached from other machines, and there are no API keys yet",
+                remedy="Listen on 127.0.0.1, or set MACROFLEET_INSECURE=true where the network itself is trusted.",
+            )
+        return self
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

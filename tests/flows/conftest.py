@@ -1,0 +1,16 @@
+"""A Prefect of the tests' own: its database in a temporary folder, its server in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def prefect_server() -> Iterator[None]:
+    """An ephemeral Prefect server with an empty database; started once, it takes some ten seconds."""
+    from prefect.testing.utilities import prefect_test_harness
+
+    with prefect_test_harness(server_startup_timeout=120):
+        yield

@@ -1,0 +1,125 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from mlflow import MlflowClient
+
+from flows import retraining
+from flows.retrain_fleet import Summary, listener, markdown, retrain_fleet
+from flows.retraining import Outcome
+from registry.errors import InvalidTenant
+from registry.fleet import read_fleet
+from registry.models import describe_model
+from registry.settings import StoreSettings
+from registry.store import ObjectStore, open_store
+from training.examples import Example
+from training.fitting import FitSettings
+from training.synthetic import make_tenant
+from training.tenants import import_examples
+from training.trainer import Trainer
+
+pytestmark = [
+    pytest.mark.usefixtures("prefect_server"),
+    # Prefect's own: its ephemeral server leaves sockets to the garbage collector.
+    pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+    """A store of the test's own, which the flow finds in the environment."""
+    monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
+    monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    quick = FitSettings(least_steps=20, epochs=2)
+    monkeypatch.setattr(retraining, "Trainer", lambda program: Trainer(program, quick))
+    return open_store(StoreSettings())
+
+
+def fill(store: ObjectStore, tenant: str, *, tickets: int = 120) -> None:
+    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8)
+    rows = [
+        Example(ticket_id=t.ticket_id, subject=t.subject, body=t.body, macro_id=t.macro_id, applied_at=t.applied_at)
+        for t in made.tickets
+    ]
+    import_examples(store, tenant, rows, titles={macro.id: macro.title for macro in made.macros})
+
+
+def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trouble_stays_its_own(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    fill(store, "acme")
+    fill(store, "globex")
+    import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
+    import_examples(store, "broken", [Example(ticket_id="1", body="a", macro_id="m")])
+    store.put("lake/tenants/broken/examples.parquet", b"not parquet")
+    told: list[tuple[str, int, int, float]] = []
+    token = listener.set(lambda *event: told.append(event))
+    try:
+        summary = retrain_fleet()
+    finally:
+        listener.reset(token)
+
+    states = {outcome.tenant: outcome.state for outcome in summary.outcomes}
+    assert states == {"acme": "trained", "broken": "failed", "globex": "trained", "tiny": "not_eligible"}
+    reasons = {outcome.tenant: outcome.reason for outcome in summary.outcomes}
+    assert "is not a lake file" in reasons["broken"]
+    assert "has 1 labelled tickets, 20 are needed" in reasons["tiny"]
+    for tenant in states:
+        assert tenant in markdown(summary)
+
+    fleet = read_fleet(store)
+    assert fleet.generation == summary.generation == 1, "one write for the whole run"
+    assert set(fleet.serving()) == {"acme", "globex"}
+    assert "20 are needed" in (fleet.entries["tiny"].reason or "")
+    assert "broken" not in fleet.entries
+    shown = describe_model(store, "acme")
+    assert shown["provenance"]["mlflow_version"] == "1"
+
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("macrofleet.acme", "champion")
+    assert champion.tags["macrofleet.manifest"] == fleet.entries["acme"].manifest
+    assert next(event[0] for event in told) == "acme"
+    assert told[-1] == ("tiny", 3, 4, 1.0)
+
+    again = retrain_fleet(["acme"])
+    assert [outcome.version for outcome in again.outcomes] == [fleet.entries["acme"].version]
+    assert read_fleet(store).generation == 1, "the same data make the same version, and no new fleet"
+    assert len(client.search_model_versions("name='macrofleet.acme'")) == 1
+
+
+def test_new_data_make_a_new_version_and_the_old_one_is_remembered(store: ObjectStore) -> None:
+    fill(store, "acme")
+    first = retrain_fleet(["acme"]).outcomes[0].version
+    fill(store, "acme", tickets=150)
+    second = retrain_fleet(["acme"]).outcomes[0].version
+    entry = read_fleet(store).entries["acme"]
+    assert first != second
+    assert (entry.version, entry.previous) == (second, first)
+
+
+def test_a_serving_tenant_with_too_little_new_data_goes_on_serving(store: ObjectStore) -> None:
+    fill(store, "acme")
+    version = retrain_fleet(["acme"]).outcomes[0].version
+    store.delete("lake/tenants/acme/examples.parquet")
+    assert retrain_fleet(["acme"]).outcomes[0].state == "not_eligible"
+    assert read_fleet(store).entries["acme"].version == version
+
+
+@pytest.mark.parametrize("name", ["a/b", "..", "ACME", "a%2Fb"])
+def test_a_name_that_is_no_tenants_ends_the_run_before_anything_is_done(store: ObjectStore, name: str) -> None:
+    with pytest.raises(InvalidTenant):
+        retrain_fleet([name])
+    assert list(store.list()) == []
+
+
+def test_an_unknown_tenant_is_named(store: ObjectStore) -> None:
+    (outcome,) = retrain_fleet(["nobody"]).outcomes
+    assert (outcome.state, "nobody has no tickets and no macros" in outcome.reason) == ("failed", True)
+    assert read_fleet(store).entries == {}, "it does not become known by being asked for"
+
+
+def test_a_reason_with_a_bar_does_not_break_the_table() -> None:
+    text = markdown(Summary(generation=1, outcomes=(Outcome(tenant="a", state="failed", reason="x|y"),)))
+    assert [line.count("|") for line in text.splitlines()] == [10, 10, 10]

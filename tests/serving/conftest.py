@@ -1,0 +1,56 @@
+"""A real program, built once, and stores that hold it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from registry.errors import ProgramCorrupt
+from registry.program import SPEC, ProgramSpec, publish_program
+from registry.store.local import LocalStore
+from serving.settings import ServingSettings
+from tests.serving.helpers import BuiltProgram
+
+MakeSettings = Callable[..., ServingSettings]
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="session")
+def bag(tmp_path_factory: pytest.TempPathFactory) -> BuiltProgram:
+    from training.programs.export import build_program
+
+    folder = tmp_path_factory.mktemp("programs") / "bag"
+    digest = build_program("bag", folder)
+    spec = ProgramSpec.parse((folder / SPEC).read_bytes(), what=SPEC, error=ProgramCorrupt)
+    return BuiltProgram(folder, digest, spec)
+
+
+@pytest.fixture
+def store(tmp_path: Path, bag: BuiltProgram) -> LocalStore:
+    """A store of one test, with the program in it."""
+    made = LocalStore(tmp_path / "store")
+    publish_program(made, bag.folder)
+    return made
+
+
+@pytest.fixture
+def make_settings(tmp_path: Path, bag: BuiltProgram) -> MakeSettings:
+    """Settings with a disk tier of the test's own and impatient intervals; `changes` override them."""
+
+    def make(**changes: object) -> ServingSettings:
+        values: dict[str, object] = {
+            "disk_folder": tmp_path / "disk",
+            "trusted_programs": frozenset({bag.digest}),
+            "signing_key": "0123456789abcdef",
+            "fleet_poll_seconds": 0.01,
+            "request_timeout_ms": 30_000,
+        }
+        return ServingSettings.model_validate({**values, **changes})
+
+    return make

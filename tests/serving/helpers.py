@@ -1,0 +1,75 @@
+"""What the tests of the server share beside fixtures."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+from fastapi import FastAPI
+
+from registry.program import ProgramSpec
+from registry.store import ObjectStore
+from serving.app import create_app
+from serving.settings import ServingSettings
+
+PATIENCE_SECONDS = 60
+
+
+@dataclass(frozen=True)
+class BuiltProgram:
+    """A program as `training` exports it."""
+
+    folder: Path
+    digest: str
+    spec: ProgramSpec
+
+
+def ticket(text: str = "My parcel has not arrived, where is it?", **fields: Any) -> dict[str, Any]:
+    """The body of a request for suggestions."""
+    return {"ticket": {"id": "4711", "subject": text}, **fields}
+
+
+@asynccontextmanager
+async def serving(app: FastAPI) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of an application that is running, perhaps not ready yet."""
+    transport = httpx.ASGITransport(app)
+    async with (
+        app.router.lifespan_context(app),
+        httpx.AsyncClient(transport=transport, base_url="http://test") as client,
+    ):
+        yield client
+
+
+@asynccontextmanager
+async def ready(settings: ServingSettings, store: ObjectStore) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of a server that is ready."""
+    async with serving(create_app(settings, store)) as client:
+        await until_ready(client)
+        yield client
+
+
+async def until_ready(client: httpx.AsyncClient) -> None:
+    async def answer() -> bool:
+        return (await client.get("/readyz")).status_code == 200
+
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not await answer():
+            await asyncio.sleep(0.01)
+
+
+async def spin(turns: int = 20) -> None:
+    """Let every task run until it waits for something that the test holds."""
+    for _ in range(turns):
+        await asyncio.sleep(0)
+
+
+async def eventually(condition: Callable[[], bool]) -> None:
+    """Wait for work in a thread."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.001)

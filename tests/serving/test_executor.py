@@ -1,0 +1,208 @@
+"""Batching: a fake program that works when the test lets it, and the outcomes of single tickets."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded
+from registry.runtime import Features
+from serving.executor import Executor, Scores
+from tests.serving.helpers import eventually, spin
+
+pytestmark = pytest.mark.anyio
+SOON = 60.0
+
+
+@dataclass
+class FakeProgram:
+    """Features of a text: its length. Batches wait at the gate."""
+
+    batches: list[list[str]] = field(default_factory=list)
+    gate: threading.Event = field(default_factory=threading.Event)
+    error: Exception | None = None
+
+    def featurise(self, texts: Sequence[str]) -> Features:
+        self.batches.append(list(texts))
+        assert self.gate.wait(SOON)
+        if self.error is not None:
+            raise self.error
+        return Features({"length": np.array([len(text) for text in texts], np.float32)}, len(texts))
+
+
+@dataclass
+class FakeModel:
+    factor: float = 1.0
+    error: Exception | None = None
+
+    def score(self, features: Features) -> Scores:
+        if self.error is not None:
+            raise self.error
+        assert features.tickets == 1
+        return features.tensors["length"][:, None] * np.array([self.factor], np.float32)
+
+
+@pytest.fixture
+def program() -> FakeProgram:
+    return FakeProgram()
+
+
+@pytest.fixture
+async def make(program: FakeProgram) -> AsyncIterator[Callable[..., Executor]]:
+    made: list[Executor] = []
+
+    def make(max_queue: int = 100, **bounds: int) -> Executor:
+        made.append(Executor(program, max_queue=max_queue, **bounds))
+        return made[-1]
+
+    yield make
+    program.gate.set()
+    for executor in made:
+        executor.close()
+
+
+def ask(
+    executor: Executor, text: str, model: FakeModel | None = None, *, seconds: float = SOON
+) -> asyncio.Task[Scores]:
+    return asyncio.create_task(executor.score(model or FakeModel(), text, deadline=time.monotonic() + seconds))
+
+
+async def busy(executor: Executor, program: FakeProgram) -> asyncio.Task[Scores]:
+    """The executor at work on a ticket, so that what comes next queues up."""
+    task = ask(executor, "first")
+    await eventually(lambda: len(program.batches) == 1)
+    return task
+
+
+async def test_an_idle_executor_starts_at_once(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    program.gate.set()
+    assert await ask(make(), "four", FakeModel(2)) == [8]
+    assert program.batches == [["four"]]
+
+
+async def test_what_queues_up_is_one_batch_of_all_tenants(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make()
+    first = await busy(executor, program)
+    tasks = [ask(executor, "x" * n, FakeModel(factor)) for n, factor in [(1, 10), (2, 100), (3, 1000)]]
+    await spin()
+    program.gate.set()
+    assert [float(scores[0]) for scores in await asyncio.gather(first, *tasks)] == [5, 10, 200, 3000]
+    assert program.batches[1:] == [["x", "xx", "xxx"]]
+
+
+async def test_a_batch_is_bounded_by_count(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make(max_tickets=2)
+    await busy(executor, program)
+    tasks = [ask(executor, text) for text in "abcde"]
+    await spin()
+    program.gate.set()
+    await asyncio.gather(*tasks)
+    assert program.batches[1:] == [["a", "b"], ["c", "d"], ["e"]]
+
+
+async def test_a_long_ticket_makes_up_a_batch_of_its_own(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make(max_code_points=10)
+    await busy(executor, program)
+    texts = ["short", "x" * 50, "brief", "small"]
+    tasks = [ask(executor, text) for text in texts]
+    await spin()
+    program.gate.set()
+    await asyncio.gather(*tasks)
+    assert program.batches[1:] == [["short"], ["x" * 50], ["brief", "small"]]
+
+
+async def test_a_full_queue_refuses(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make(max_queue=2)
+    await busy(executor, program)
+    tasks = [ask(executor, text) for text in "ab"]
+    await spin()
+    with pytest.raises(Overloaded):
+        await ask(executor, "c")
+    program.gate.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_expired_and_cancelled_requests_are_dropped_before_work(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor = make()
+    await busy(executor, program)
+    expired, cancelled, alive = ask(executor, "expired", seconds=0), ask(executor, "cancelled"), ask(executor, "alive")
+    await spin()
+    cancelled.cancel()
+    await spin()
+    program.gate.set()
+    with pytest.raises(DeadlineExceeded):
+        await expired
+    assert await alive == [5]
+    assert program.batches[1:] == [["alive"]]
+
+
+async def test_an_executor_whose_queue_held_only_dead_requests_goes_on(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor = make()
+    first = await busy(executor, program)
+    expired = ask(executor, "expired", seconds=0)
+    await spin()
+    program.gate.set()
+    await first
+    with pytest.raises(DeadlineExceeded):
+        await expired
+    assert await ask(executor, "next") == [4]
+
+
+async def test_one_ticket_that_fails_fails_alone(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make()
+    await busy(executor, program)
+    models = [
+        FakeModel(1),
+        FakeModel(error=ValueError("odd")),
+        FakeModel(float("nan")),
+        FakeModel(float("inf")),
+        FakeModel(2),
+    ]
+    tasks = [ask(executor, "word", model) for model in models]
+    await spin()
+    program.gate.set()
+    fine, odd, nan, inf, fine_too = await asyncio.gather(*tasks, return_exceptions=True)
+    assert fine == [4]
+    assert fine_too == [8]
+    assert isinstance(odd, ValueError)
+    assert isinstance(nan, BundleCorrupt)
+    assert isinstance(inf, BundleCorrupt)
+
+
+async def test_a_batch_that_cannot_be_featurised_fails_alone(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor = make()
+    program.error = RuntimeError("broken")
+    first = await busy(executor, program)
+    program.gate.set()
+    with pytest.raises(RuntimeError, match="broken"):
+        await first
+    program.error = None
+    assert await ask(executor, "next") == [4]
+
+
+async def test_a_closed_executor_refuses_what_waits_and_what_comes(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor = make()
+    first = await busy(executor, program)
+    waiting = ask(executor, "waiting")
+    await spin()
+    program.gate.set()
+    executor.close()
+    with pytest.raises(NotReady):
+        await waiting
+    with pytest.raises(NotReady):
+        await ask(executor, "late")
+    assert await first == [5]

@@ -1,0 +1,180 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+import macrofleet
+
+RUNNER = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder, and no settings but its own."""
+    for name in [name for name in os.environ if name.startswith("MACROFLEET_")]:
+        monkeypatch.delenv(name)
+    # The option --store writes here; setting it first has it taken back afterwards.
+    monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
+    monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """The command as a process: what it printed on both outputs."""
+    command = [sys.executable, "-m", "macrofleet", *arguments]
+    root = str(Path(macrofleet.__file__).parent)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": root})
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
+
+
+COMMANDS: list[list[str]] = [
+    [],
+    ["demo"],
+    ["tickets", "import"],
+    ["train"],
+    ["evaluate"],
+    ["models", "list"],
+    ["models", "show"],
+    ["suggest"],
+    ["serve"],
+    ["programs", "build"],
+    ["bench", "warm"],
+    ["bench", "cold"],
+]
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_itself(command: list[str]) -> None:
+    result = RUNNER.invoke(macrofleet.app, [*command, "--help"])
+    assert result.exit_code == 0
+    assert "Usage" in result.output
+
+
+def test_the_front_door_imports_no_room() -> None:
+    heavy = ["tensorflow", "prefect", "mlflow", "fastapi", "boto3", "polars", "numpy", "pydantic"]
+    script = f"import sys, macrofleet; print([name for name in {heavy!r} if name in sys.modules])"
+    root = Path(macrofleet.__file__).parent
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
+    assert done.stdout.strip() == "[]"
+
+
+def test_importing_tickets_reports_and_is_idempotent(place: Path) -> None:
+    (place / "t.csv").write_text("text,label\nwhere is it,ship\nmoney back,refund\n")
+    for added, unchanged in ((2, 0), (0, 2)):
+        result = RUNNER.invoke(macrofleet.app, ["tickets", "import", "--tenant", "acme", "--json", "t.csv"])
+        assert result.exit_code == 0, result.output
+        report = json.loads(result.stdout)
+        assert (report["tenant"], report["added"], report["unchanged"], report["total"]) == (
+            "acme",
+            added,
+            unchanged,
+            2,
+        )
+
+
+def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
+    (place / "t.csv").write_text("text,label\na,x\n")
+    RUNNER.invoke(macrofleet.app, ["--store", "elsewhere", "tickets", "import", "--tenant", "acme", "t.csv"])
+    assert (place / "elsewhere" / "lake" / "tenants" / "acme").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["tickets", "import", "--tenant", "acme", "none.csv"], "none.csv cannot be read"),
+        (["tickets", "import", "--tenant", "A/b", "t.csv"], "'A/b' is not a tenant name"),
+        (["tickets", "import", "--tenant", "acme", "--where", "x", "t.csv"], "is not COLUMN=VALUE"),
+        (["models", "show", "acme"], "tenant acme is not in the fleet"),
+        (["models", "show", "..%2F"], "is not a tenant name"),
+        (["--store", "gopher://x", "models", "list"], "names no store"),
+        (["evaluate", "--data", "none.csv"], "none.csv cannot be read"),
+        (["demo", "--data", "none.csv"], "none.csv cannot be read"),
+        (["suggest", "--tenant", "acme", " "], "the text is empty"),
+    ],
+)
+def test_what_cannot_be_done_is_one_clear_sentence(arguments: list[str], complaint: str) -> None:
+    out, err = run(*arguments, code=1)
+    assert out == ""
+    last = err.strip().splitlines()[-1]
+    assert last.startswith("macrofleet: ")
+    assert complaint in last
+
+
+def test_a_wrong_use_is_explained_with_code_2() -> None:
+    run("tickets", "import", "--tenant", "acme", code=2)
+    run("nonsense", code=2)
+
+
+def test_an_empty_fleet_is_an_empty_list() -> None:
+    result = RUNNER.invoke(macrofleet.app, ["models", "list", "--json"])
+    assert json.loads(result.stdout) == {"generation": 0, "models": []}
+
+
+def test_a_program_is_built_and_published(place: Path) -> None:
+    report = json.loads(RUNNER.invoke(macrofleet.app, ["programs", "build", "bag", "--json"]).stdout)
+    assert (place / "store" / "programs" / report["digest"] / "files.json").exists()
+
+
+def csv_of(place: Path) -> Path:
+    """Two small tenants that can be learned."""
+    lines = ["text,label,domain,split"]
+    words = {"ship": "parcel courier", "refund": "money invoice", "login": "password locked"}
+    for domain in ("shop", "bank"):
+        for number in range(60):
+            label = list(words)[number % 3]
+            lines.append(
+                f"{words[label]} please {number} thanks,{label},{domain},{'test' if number >= 48 else 'train'}"
+            )
+        lines.append(f"zebra,oos,{domain},test")
+    path = place / "data.csv"
+    path.write_text("\n".join(lines))
+    return path
+
+
+def test_evaluate_prints_figures(place: Path) -> None:
+    report: dict[str, Any] = json.loads(run("evaluate", "--data", str(csv_of(place)), "--json")[0])
+    assert report["top1"] == 1.0
+    assert (report["macros"], report["examples"], report["test_rows"], len(report["tenants"])) == (6, 96, 24, 2)
+    assert {"top3", "fit_seconds", "model_bytes", "oos_recall"} <= report.keys()
+
+
+def test_the_whole_road_on_a_real_s3_server(place: Path) -> None:
+    """`macrofleet demo`: everything it starts ends with it, and everything it leaves is in the folder it names."""
+    before = set(place.iterdir())
+    out, _ = run("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
+    report = json.loads(out)
+    assert {row["tenant"] for row in report["tenants"]} == {"shop", "bank"}
+    for row in report["tenants"]:
+        assert row.keys() >= {"examples", "macros", "top1", "top3", "fit_seconds", "model_bytes", "version"}
+        assert (row["top1"], row["macros"]) == (1.0, 3)
+        assert 7e6 < row["model_bytes"] < 15e6
+    for suggestion in report["suggestions"]:
+        assert len(suggestion["macros"]) == 3
+        assert suggestion["macros"][0]["score"] > 0.5
+    assert report["failed"] == []
+    assert set(place.iterdir()) - before == {place / "data.csv", place / "left"} - before
+    assert not running(place / "left")
+
+
+def running(folder: Path) -> list[str]:
+    """Processes whose command line or environment names a folder."""
+    found = []
+    for process in Path("/proc").iterdir():
+        if process.name.isdigit() and process.name != str(os.getpid()):
+            try:
+                said = (process / "cmdline").read_bytes()
+            except OSError:
+                continue
+            if str(folder).encode() in said:
+                found.append(process.name)
+    return found
