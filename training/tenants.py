@@ -71,8 +71,8 @@ def read_catalogue_file(path: Path) -> Catalogue:
 
 
 def title_of(label: str) -> str:
-    """A readable title for a label that came without one: `card_arrival` gives `Card arrival`."""
-    words = label.replace("_", " ").replace("-", " ").split()
+    """A readable title for a label that came without one: `card_arrival` and `CARD_ARRIVAL` give `Card arrival`."""
+    words = (label.lower() if label.isupper() else label).replace("_", " ").replace("-", " ").split()
     return " ".join([words[0].capitalize(), *words[1:]]) if words else label
 
 

@@ -109,7 +109,8 @@ def test_a_catalogue_file(tmp_path: Path) -> None:
 
 
 def test_titles_of_labels() -> None:
-    assert title_of("card_arrival") == "Card arrival"
+    assert title_of("card_arrival") == title_of("CARD_ARRIVAL") == "Card arrival"
+    assert title_of("Refund_not_showing_up") == "Refund not showing up"
     assert title_of("__") == "__"
 
 
