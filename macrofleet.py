@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -35,6 +36,7 @@ _OUT_OF_SCOPE = "oos,NO_NODES_DETECTED,outofdomain"
 
 @app.callback()
 def _global(
+    context: typer.Context,
     store: Annotated[
         str | None, typer.Option("--store", help="Object store: s3://bucket/prefix or a folder. [MACROFLEET_STORE_URL]")
     ] = None,
@@ -44,17 +46,22 @@ def _global(
     Settings come from the environment (MACROFLEET_…); the defaults keep store and MLflow in ./macrofleet-data.
     """
     if store is not None:
-        os.environ["MACROFLEET_STORE_URL"] = store
+        from registry.errors import InvalidInput
+
+        if not store.strip():
+            raise InvalidInput("--store is empty", remedy="Name s3://bucket/prefix or a folder.")
+        os.environ["MACROFLEET_STORE_URL"] = context.obj = store
 
 
 @app.command()
 def demo(
+    context: typer.Context,
     data: Data = None,
     where: Where = None,
     out_of_scope: OutOfScope = _OUT_OF_SCOPE,
     tenants: Annotated[int, typer.Option(min=1, max=100, help="How many tenants to make up, without --data.")] = 6,
     seed: Annotated[int, typer.Option(help="Of the made-up tickets.")] = 1,
-    store: Annotated[Path | None, typer.Option(help="A folder as the store, instead of a real S3 server.")] = None,
+    store: Annotated[str | None, typer.Option(help="A folder as the store, instead of a real S3 server.")] = None,
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; by default a new temporary folder.")
     ] = None,
@@ -66,14 +73,20 @@ def demo(
     Example: macrofleet demo --data tickets.csv --json
     """
     from flows.demo import DemoRequest, run_demo
+    from registry.errors import InvalidInput
 
+    store = store or context.obj
+    if store is not None and "://" in store:
+        raise InvalidInput(
+            f"the demo takes a folder as its store, not {store!r}", remedy="Leave it out for a real S3 server."
+        )
     request = DemoRequest(
         data=tuple(data or ()),
         where=_pairs(where),
         out_of_scope=_names(out_of_scope),
         tenants=tenants,
         seed=seed,
-        store=store,
+        store=Path(store) if store else None,
         folder=folder,
         keep=keep,
     )
@@ -86,7 +99,7 @@ def demo(
             ["tenant", "examples", "macros", "top-1", "top-3", "fit s", "model MB", "version"],
             [
                 [
-                    row["tenant"], row["examples"], row["macros"], f"{row['top1']:.3f}", f"{row['top3']:.3f}",
+                    row["tenant"], row["examples"], row["macros"], _fraction(row["top1"]), _fraction(row["top3"]),
                     f"{row['fit_seconds']:.1f}", f"{row['model_bytes'] / 1e6:.1f}", row["version"],
                 ]
                 for row in report.tenants
@@ -94,6 +107,8 @@ def demo(
         )  # fmt: skip
         for suggestion in report.suggestions:
             typer.echo(f"\n{suggestion['tenant']}: {suggestion['text'][:100]!r}")
+            if not suggestion["macros"]:
+                typer.echo(f"   {suggestion.get('error', 'no macro is good enough')}")
             for macro in suggestion["macros"]:
                 typer.echo(f"   {macro['score']:.2f}  {macro['title']}  [{macro['id']}]")
         typer.echo(f"\n{len(report.tenants)} tenants in {report.seconds:.0f} s; everything is in {report.folder}")
@@ -167,15 +182,28 @@ def train(
         _print_json(summary.as_dict())
     else:
         _table(
-            ["tenant", "state", "examples", "macros", "top-1", "top-3", "fit s", "version", "reason"],
+            ["tenant", "state", "examples", "macros", "top-1", "top-3", "fit s", "version"],
             [
-                [o.tenant, o.state, o.examples, o.macros, f"{o.top1:.3f}", f"{o.top3:.3f}", f"{o.fit_seconds:.1f}",
-                 o.version, o.reason]
+                [
+                    o.tenant,
+                    o.state,
+                    o.examples,
+                    o.macros,
+                    _fraction(o.top1),
+                    _fraction(o.top3),
+                    f"{o.fit_seconds:.1f}",
+                    o.version,
+                ]
                 for o in summary.outcomes
             ],
-        )  # fmt: skip
+        )
+        for outcome in summary.outcomes:
+            if outcome.reason:
+                typer.echo(f"{outcome.tenant}: {outcome.reason}", err=True)
         typer.echo(f"fleet generation {summary.generation}")
-    if len(summary.of("trained")) < len(summary.outcomes) or not summary.outcomes:
+    for warning in summary.warnings:
+        typer.echo(f"macrofleet: {warning}", err=True)
+    if summary.warnings or len(summary.of("trained")) < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)
         raise typer.Exit(1)
@@ -371,30 +399,36 @@ def _print_json(value: dict[str, Any]) -> None:
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
+def _fraction(value: float | None) -> str:
+    """A figure between 0 and 1 for a table; a dash where there is none."""
+    return "-" if value is None else f"{value:.3f}"
+
+
 def _table(columns: list[str], rows: list[list[Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     table = Table(box=None, pad_edge=False)
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right", no_wrap=column in {"tenant", "version"})
     for row in rows:
-        table.add_row(*(str(value) for value in row))
+        # As text: a cell in square brackets is no markup.
+        table.add_row(*(Text(str(value)) for value in row))
     Console().print(table)
 
 
 def main() -> None:
-    """Run the command line; a domain error is one clear sentence and exit code 1, an interrupt 130."""
+    """Run the command line; a domain error is one clear sentence and exit code 1."""
     from registry.errors import MacrofleetError
 
+    # SIGTERM unwinds like Ctrl-C, so that what a command started ends with it. A server replaces this by its draining.
+    signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:
         app()
     except MacrofleetError as problem:
         typer.echo(f"macrofleet: {problem}", err=True)
         sys.exit(1)
-    except KeyboardInterrupt:
-        typer.echo("macrofleet: interrupted; run it again to go on", err=True)
-        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -6,6 +6,8 @@ import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from registry.names import check_tenant
+
 if TYPE_CHECKING:
     from flows.retrain_fleet import Summary
 
@@ -26,6 +28,9 @@ def run_retrain_fleet(tenants: list[str] | None, step: Callable[[str, float], No
         tenants: None for all.
         step: told what is going on and the finished share.
     """
+    # Before Prefect starts, which takes seconds.
+    for tenant in tenants or ():
+        check_tenant(tenant)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
     step("starting the flow", 0.0)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from registry.errors import InvalidInput
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import open_store
+from registry.ticket import ticket_text
 from training.datasets import read_tenants
 from training.examples import Example, split_examples
 from training.importers import Imported
@@ -23,6 +25,7 @@ from training.synthetic import make_fleet
 from training.tenants import import_examples
 
 _SUGGESTIONS = 5
+_MOST_CHARACTERS = 4000
 Step = Callable[[str, float], None]
 
 
@@ -91,6 +94,14 @@ def run_demo(request: DemoRequest, step: Step) -> DemoReport:
     step("reading tickets", 0.0)
     tenants = _tenants(request)
     folder = _folder(request.folder)
+    try:
+        return _run(request, tenants, folder, step, began)
+    except BaseException:
+        print(f"macrofleet: what was made so far is in {folder}", file=sys.stderr)  # noqa: T201  # nobody else knows
+        raise
+
+
+def _run(request: DemoRequest, tenants: dict[str, Imported], folder: Path, step: Step, began: float) -> DemoReport:
     with contextlib.ExitStack() as stack:
         pids = []
         if request.store is None:
@@ -189,12 +200,19 @@ def _ask(url: str, tenants: list[tuple[str, list[Example]]]) -> list[dict[str, A
     answers = []
     with httpx.Client(base_url=url, timeout=10) as client:
         for tenant, examples in chosen:
-            example = next(e for e in split_examples(examples).test if e.macro_id is not None)
+            # Data without test rows are asked about what they were trained on.
+            rows = [*split_examples(examples).test, *examples]
+            example = next(row for row in rows if row.macro_id is not None)
+            body = example.body[:_MOST_CHARACTERS]
             ticket = {
                 "id": example.ticket_id,
-                "subject": example.subject,
-                "comments": [{"author": "customer", "public": True, "body": example.body}],
+                "subject": example.subject[:_MOST_CHARACTERS],
+                "comments": [{"author": "customer", "public": True, "body": body}],
             }
-            answer = client.post(f"/v1/tenants/{tenant}/suggestions", json={"ticket": ticket}).raise_for_status().json()
-            answers.append({"tenant": tenant, "text": example.text, "macros": answer["macros"]})
+            asked = {"tenant": tenant, "text": ticket_text(example.subject[:_MOST_CHARACTERS], [body])}
+            try:
+                answer = client.post(f"/v1/tenants/{tenant}/suggestions", json={"ticket": ticket}).raise_for_status()
+                answers.append({**asked, "macros": answer.json()["macros"]})
+            except httpx.HTTPError as problem:
+                answers.append({**asked, "macros": [], "error": str(problem)})
     return answers

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import traceback
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,8 +11,11 @@ from typing import Any
 from prefect import flow, get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
+from prefect.states import Completed, Failed
 
 from flows.retraining import Outcome, Retraining, failure
+from registry.errors import MacrofleetError
 from registry.names import check_tenant
 
 # Told of (tenant, its place, how many, finished share); set by whoever shows progress in this process.
@@ -25,10 +29,12 @@ class Summary:
 
     Attributes:
         generation: the fleet's after the run.
+        warnings: what is left to do although tenants serve; a rerun does it.
     """
 
     generation: int
     outcomes: tuple[Outcome, ...]
+    warnings: tuple[str, ...] = ()
 
     def of(self, state: str) -> list[Outcome]:
         """The tenants that ended in `state`."""
@@ -36,15 +42,22 @@ class Summary:
 
     def as_dict(self) -> dict[str, Any]:
         """For reports and as the flow's result."""
-        return {"generation": self.generation, "tenants": [outcome.as_dict() for outcome in self.outcomes]}
+        return {
+            "generation": self.generation,
+            "tenants": [outcome.as_dict() for outcome in self.outcomes],
+            "warnings": list(self.warnings),
+        }
 
 
 @task(task_run_name="train {tenant}", cache_policy=NO_CACHE, persist_result=False)
-def train_tenant(tenant: str, retraining: Retraining, progress: Callable[[float], None] | None) -> Outcome:
-    """Assemble, fit, evaluate, publish, register: one tenant."""
-    outcome = retraining.train(tenant, progress=progress)
-    get_run_logger().info("tenant %s: version %s, top-1 %.3f", tenant, outcome.version, outcome.top1)
-    return outcome
+def train_tenant(tenant: str, work: Callable[[], Outcome]) -> State[None]:  # noqa: ARG001  # names the run
+    """Assemble, fit, evaluate, publish, register: one tenant. Its state in Prefect is what became of it."""
+    outcome = work()
+    if outcome.state == "trained":
+        return Completed(message=f"version {outcome.version}")
+    if outcome.state == "not_eligible":
+        return Completed(name="NotEligible", message=outcome.reason)
+    return Failed(message=outcome.reason)
 
 
 @flow(name="retrain_fleet", validate_parameters=False)
@@ -61,30 +74,42 @@ def retrain_fleet(tenants: list[str] | None = None) -> Summary:
     """
     retraining = Retraining.from_environment()
     chosen = [check_tenant(tenant) for tenant in dict.fromkeys(tenants)] if tenants else retraining.lake.tenants()
-    retraining.prepare()
-    outcomes = [_train(retraining, tenant, place, len(chosen)) for place, tenant in enumerate(chosen)]
-    generation = retraining.serve(outcomes)
-    summary = Summary(generation=generation, outcomes=tuple(outcomes))
+    outcomes: list[Outcome] = []
+    if chosen:
+        retraining.prepare()
+        outcomes = [_train(retraining, tenant, place, len(chosen)) for place, tenant in enumerate(chosen)]
+    generation, warnings = retraining.serve(outcomes)
+    summary = Summary(generation=generation, outcomes=tuple(outcomes), warnings=tuple(warnings))
     create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
     return summary
 
 
 def _train(retraining: Retraining, tenant: str, place: int, total: int) -> Outcome:
     told = listener.get()
+    outcomes: list[Outcome] = []
 
     def progress(share: float) -> None:
         if told is not None:
             told(tenant, place, total, share)
 
+    def work() -> Outcome:
+        try:
+            outcome = retraining.train(tenant, progress=progress)
+        except MacrofleetError as problem:
+            outcome = failure(tenant, problem)
+        except Exception as problem:  # noqa: BLE001  # whatever it is, it is one tenant's
+            outcome = failure(tenant, problem)
+            # Where, without what it said: a library's message may quote a ticket.
+            where = "".join(traceback.format_tb(problem.__traceback__))
+            get_run_logger().error("tenant %s: %s at\n%s", tenant, type(problem).__name__, where)
+        outcomes.append(outcome)
+        return outcome
+
     progress(0.0)
-    state = train_tenant(tenant, retraining, progress, return_state=True)
-    result = state.result(raise_on_failure=False)
+    train_tenant(tenant, work, return_state=True)
     progress(1.0)
-    if isinstance(result, Outcome):
-        return result
-    problem = result if isinstance(result, Exception) else RuntimeError(str(result))
-    get_run_logger().warning("tenant %s: %s", tenant, problem)
-    return failure(tenant, problem)
+    # Without an outcome Prefect itself failed before the work began.
+    return outcomes[-1] if outcomes else Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task")
 
 
 def markdown(summary: Summary) -> str:
@@ -92,8 +117,13 @@ def markdown(summary: Summary) -> str:
     head = "| tenant | state | examples | macros | top-1 | top-3 | fit s | version | reason |"
     rule = "|---|---|--:|--:|--:|--:|--:|---|---|"
     rows = [
-        f"| {o.tenant} | {o.state} | {o.examples} | {o.macros} | {o.top1:.3f} | {o.top3:.3f} | {o.fit_seconds:.1f} "
-        f"| {o.version} | {o.reason.replace('|', ' ')} |"
+        f"| {o.tenant} | {o.state} | {o.examples} | {o.macros} | {_fraction(o.top1)} | {_fraction(o.top3)} "
+        f"| {o.fit_seconds:.1f} | {o.version} | {o.reason.replace('|', ' ')} |"
         for o in summary.outcomes
     ]
-    return "\n".join([head, rule, *rows])
+    return "\n".join([head, rule, *rows, *(f"\n{warning}" for warning in summary.warnings)])
+
+
+def _fraction(value: float | None) -> str:
+    """A figure for a table."""
+    return "-" if value is None else f"{value:.3f}"

@@ -15,7 +15,7 @@ from typing import Any
 from flows.settings import FlowSettings
 from registry.catalogue import read_catalogue
 from registry.disk_tier import DiskTier
-from registry.errors import InvalidInput, NotEnoughData, ProgramCorrupt, TenantNotFound
+from registry.errors import InvalidInput, MacrofleetError, NotEnoughData, ProgramCorrupt, TenantNotFound
 from registry.fleet import Change, FleetEntry, update_fleet
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
@@ -28,14 +28,18 @@ from training.lake import Lake
 from training.programs.release import build_and_publish
 from training.trainer import Trained, Trainer
 
+# What callers of the API are told; the run's own report says more.
+_FAILED = "the last training run failed"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
     """What became of one tenant.
 
     Attributes:
-        state: "trained"; "not_eligible" (too little data: its reason goes to the fleet); "failed".
-        reason: why it was not trained.
+        state: "trained"; "not_eligible" (too little data); "unknown" (no such tenant); "failed".
+        reason: why it was not trained. Never an exception's text that is not ours, which could quote a ticket.
+        top1, top3: None where there were no rows to judge on.
     """
 
     tenant: str
@@ -43,8 +47,8 @@ class Outcome:
     reason: str = ""
     examples: int = 0
     macros: int = 0
-    top1: float = 0.0
-    top3: float = 0.0
+    top1: float | None = None
+    top3: float | None = None
     fit_seconds: float = 0.0
     model_bytes: int = 0
     version: str = ""
@@ -140,19 +144,31 @@ class Retraining:
         )
         return _outcome(trained, seconds)
 
-    def serve(self, outcomes: list[Outcome]) -> int:
-        """One write of the fleet for a whole run; then MLflow's aliases, which only follow. Returns the generation."""
+    def serve(self, outcomes: list[Outcome]) -> tuple[int, list[str]]:
+        """One write of the fleet for a whole run; then MLflow's aliases, which only follow.
+
+        Returns:
+            The fleet's generation, and what MLflow did not take: a rerun sets it.
+        """
         changes: dict[str, Change] = {}
         for outcome in outcomes:
             if outcome.state == "trained":
                 changes[outcome.tenant] = _serving(outcome.version, outcome.manifest)
             elif outcome.state == "not_eligible":
                 changes[outcome.tenant] = _not_serving(outcome.reason)
+            elif outcome.state == "failed":
+                changes[outcome.tenant] = _not_serving(_FAILED)
         generation = update_fleet(self._store, changes)
+        warnings = []
         for outcome in outcomes:
             if outcome.state == "trained":
-                self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
-        return generation
+                try:
+                    self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
+                except MacrofleetError as problem:
+                    warnings.append(
+                        f"tenant {outcome.tenant} serves, but MLflow's alias champion was not set: {problem}"
+                    )
+        return generation, warnings
 
 
 def _git_revision() -> str | None:
@@ -166,8 +182,10 @@ def _git_revision() -> str | None:
 
 def failure(tenant: str, problem: Exception) -> Outcome:
     """The outcome of a tenant that could not be trained."""
-    state = "not_eligible" if isinstance(problem, NotEnoughData) else "failed"
-    return Outcome(tenant=tenant, state=state, reason=str(problem) or type(problem).__name__)
+    if not isinstance(problem, MacrofleetError):
+        return Outcome(tenant=tenant, state="failed", reason=f"{type(problem).__name__}; where is in this run's log")
+    states = {NotEnoughData: "not_eligible", TenantNotFound: "unknown"}
+    return Outcome(tenant=tenant, state=states.get(type(problem), "failed"), reason=str(problem))
 
 
 def _outcome(trained: Trained, seconds: float) -> Outcome:
@@ -202,6 +220,7 @@ def _serving(version: str, manifest: str) -> Change:
 def _not_serving(reason: str) -> Change:
     def change(entry: FleetEntry | None) -> FleetEntry:
         # A model that serves goes on serving: too little new data is no reason to take it away.
-        return entry if entry is not None and entry.serves else FleetEntry(reason=reason)
+        before = entry or FleetEntry()
+        return before if before.serves else before.model_copy(update={"reason": reason})
 
     return change

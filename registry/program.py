@@ -22,7 +22,7 @@ _LEFT_OUT = {"fingerprint.pb"}
 
 # The programs of this release, by name; built by `macrofleet programs build`, which a test holds to these digests.
 RELEASED_PROGRAMS: dict[str, str] = {
-    "bag": "e295e1857f83bc61179ac2e40217e656b0ef62facb9fc72496fa526a387b4b37",
+    "bag": "cb9440feb0d32bbb725b807a5b8a490fb0aeb5fdbe8af76d51ee9618c5834d64",
 }
 
 ProgramPath = Annotated[

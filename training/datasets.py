@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from registry.errors import InvalidInput
+from registry.errors import InvalidInput, InvalidTenant
 from registry.names import slug
 from training.examples import Example
 from training.importers import Imported, read_tickets
@@ -24,15 +24,24 @@ def read_tenants(
     """
     found = read_tickets(path, where=where, out_of_scope=out_of_scope)
     if single_tenant or not found.domains:
-        return {slug(path.stem): found}
+        return {_name(path, path.stem): found}
     by_domain: dict[str, list[Example]] = {}
     for example in found.examples:
         by_domain.setdefault(found.domains.get(example.ticket_id, ""), []).append(example)
     shared = [example for domain in out_of_scope for example in by_domain.pop(domain, [])]
     tenants: dict[str, Imported] = {}
     for domain, examples in by_domain.items():
-        tenant = slug(domain) if domain else slug(path.stem)
+        tenant = _name(path, domain or path.stem)
         if tenant in tenants:
             raise InvalidInput(f"{path}: two domains become the tenant {tenant!r}", remedy="Rename one of them.")
         tenants[tenant] = Imported(examples=[*examples, *shared], titles=found.titles)
     return tenants
+
+
+def _name(path: Path, text: str) -> str:
+    try:
+        return slug(text)
+    except InvalidTenant:
+        raise InvalidInput(
+            f"{path}: no tenant name can be made of {text!r}", remedy="Name it in letters a-z and digits."
+        ) from None

@@ -18,22 +18,29 @@ class Evaluation:
 
     Attributes:
         rows: in-scope rows.
-        top1: share of in-scope rows whose best-scored macro is the one that was applied.
+        top1: share of in-scope rows whose best-scored macro is the one that was applied; like the next two, None where
+            there are no such rows.
         top3: share whose macro is among the three best.
         coverage: share of in-scope rows for which the model does not abstain.
         oos_recall: share of out-of-scope rows for which it does; None where there are none.
     """
 
     rows: int
-    top1: float
-    top3: float
-    coverage: float
+    top1: float | None
+    top3: float | None
+    coverage: float | None
     oos_recall: float | None
 
     def as_metrics(self) -> dict[str, float]:
         """For the manifest and MLflow."""
-        figures = {"top1": self.top1, "top3": self.top3, "coverage": self.coverage, "test_rows": float(self.rows)}
-        return figures if self.oos_recall is None else {**figures, "oos_recall": self.oos_recall}
+        figures = {
+            "top1": self.top1,
+            "top3": self.top3,
+            "coverage": self.coverage,
+            "oos_recall": self.oos_recall,
+            "test_rows": float(self.rows),
+        }
+        return {name: value for name, value in figures.items() if value is not None}
 
 
 def evaluate(scores: NDArray[np.float32], targets: Sequence[int | None], *, threshold: float) -> Evaluation:
@@ -55,7 +62,7 @@ def evaluate(scores: NDArray[np.float32], targets: Sequence[int | None], *, thre
         top1=_mean(hits[in_scope, :1].any(axis=1)),
         top3=_mean(hits[in_scope].any(axis=1)),
         coverage=_mean(shown[in_scope]),
-        oos_recall=_mean(~shown[~in_scope]) if (~in_scope).any() else None,
+        oos_recall=_mean(~shown[~in_scope]),
     )
 
 
@@ -87,5 +94,5 @@ def choose_threshold(
     return 0.0 if last == len(order) - 1 else float(best[order][last])
 
 
-def _mean(values: NDArray[np.bool_]) -> float:
-    return round(float(values.mean()), 6) if len(values) else 0.0
+def _mean(values: NDArray[np.bool_]) -> float | None:
+    return round(float(values.mean()), 6) if len(values) else None

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
@@ -26,6 +27,10 @@ MAX_TEXT_BYTES = 64 * 1024
 OUT_OF_SCOPE = frozenset({"oos", "NO_NODES_DETECTED", "outofdomain"})
 _TEXT = ("text", "body", "description")
 _LABEL = ("label", "macro_id")
+_USED = ("subject", "ticket_id", "channel", "locale", "split", "macro_title", "domain", *_TEXT, *_LABEL)
+# These become names: ids in catalogues, keys and logs.
+_NAMES = ("ticket_id", "macro_title", "domain", *_LABEL)
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN = 5
 
 
@@ -72,10 +77,12 @@ def read_tickets(
     seen: dict[str, int] = {}
     repeats: Counter[str] = Counter()
     try:
-        for number, row in _READERS[chosen](path):
+        for number, row, problem_of_row in _READERS[chosen](path):
             if where and any(column in row and row[column] != value for column, value in where.items()):
                 continue
             try:
+                if problem_of_row:
+                    raise _BadRow(problem_of_row)
                 _take(found, row, number, seen, repeats, out_of_scope)
             except _BadRow as problem:
                 found.problems.append(f"row {number}: {problem}")
@@ -110,14 +117,12 @@ def _take(
     repeats: Counter[str],
     out_of_scope: frozenset[str],
 ) -> None:
+    for name in _USED:
+        _check_field(name, row.get(name, ""))
     body, subject = _first(row, _TEXT), row.get("subject", "").strip()
     if not body and not subject:
         raise _BadRow("the text is empty")
-    try:
-        length = len(body.encode()) + len(subject.encode())
-    except UnicodeEncodeError:
-        raise _BadRow("the text holds half a Unicode character (a lone surrogate)") from None
-    if length > MAX_TEXT_BYTES:
+    if len(body.encode()) + len(subject.encode()) > MAX_TEXT_BYTES:
         raise _BadRow(f"the text is longer than {MAX_TEXT_BYTES} bytes; cut it to what the customer wrote")
     if "\x00" in body or "\x00" in subject:
         raise _BadRow("the text holds a NUL character")
@@ -157,6 +162,15 @@ def _take(
         found.titles.setdefault(example.macro_id, row["macro_title"].strip()[:512])
 
 
+def _check_field(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise _BadRow(f"{name} holds half a Unicode character (a lone surrogate)") from None
+    if name in _NAMES and _CONTROL.search(value.strip()):
+        raise _BadRow(f"{name} holds a control character or a line break")
+
+
 def _first(row: Mapping[str, str], names: tuple[str, ...]) -> str:
     return next((row[name].strip() for name in names if row.get(name, "").strip()), "")
 
@@ -170,7 +184,11 @@ def _time(text: str) -> datetime | None:
     raise _BadRow(f"{text[:40]!r} is not a time; write it like 2026-03-01T09:30:00Z")
 
 
-def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+# Line number, fields by name, and what is wrong with the row as a whole.
+_Rows = Iterator[tuple[int, dict[str, str], str]]
+
+
+def _csv_rows(path: Path) -> _Rows:
     # The module's own limit (128 KiB a field) would name a parser's problem where the row's is meant.
     csv.field_size_limit(64 * 1024 * 1024)
     with path.open(encoding="utf-8-sig", newline="") as file:
@@ -181,9 +199,13 @@ def _csv_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
             for row in rows:
                 if row:
                     # A row with too many or too few fields is shifted: better no example than a wrong one.
-                    yield rows.line_num, dict(zip(header, row, strict=True)) if len(row) == len(header) else {}
-        except csv.Error as problem:
-            raise InvalidInput(f"{path} line {rows.line_num} is not CSV: {problem}") from None
+                    fits = len(row) == len(header)
+                    problem = "" if fits else f"it has {len(row)} fields, the header has {len(header)}"
+                    yield rows.line_num, dict(zip(header, row, strict=False)), problem
+        except csv.Error as problem_of_file:
+            raise InvalidInput(
+                f"{path} line {rows.line_num} is not CSV: {problem_of_file}", remedy="Check the quotation marks."
+            ) from None
 
 
 def _check_columns(path: Path, header: list[str]) -> None:
@@ -192,9 +214,11 @@ def _check_columns(path: Path, header: list[str]) -> None:
             f"{path} has the columns {', '.join(header)[:200] or 'none'}",
             remedy="It needs a text column (text or body) and a label column (label or macro_id).",
         )
+    if len(set(header)) < len(header):
+        raise InvalidInput(f"{path} names a column twice: {', '.join(header)[:200]}", remedy="Rename one of them.")
 
 
-def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
+def _jsonl_rows(path: Path) -> _Rows:
     with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
@@ -207,11 +231,11 @@ def _jsonl_rows(path: Path) -> Iterator[tuple[int, dict[str, str]]]:
                 ) from None
             if not isinstance(value, dict):
                 raise InvalidInput(f"{path} line {number} is not a JSON object", remedy="Write one JSON object a line.")
-            yield number, {key: field if isinstance(field, str) else _plain(field) for key, field in value.items()}
+            yield number, {key: field if isinstance(field, str) else _plain(field) for key, field in value.items()}, ""
 
 
 def _plain(value: Any) -> str:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-_READERS: dict[str, Callable[[Path], Iterator[tuple[int, dict[str, str]]]]] = {"csv": _csv_rows, "jsonl": _jsonl_rows}
+_READERS: dict[str, Callable[[Path], _Rows]] = {"csv": _csv_rows, "jsonl": _jsonl_rows}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from registry.errors import InvalidInput
 from registry.runtime import Program
 from training.fitting import FitSettings
 from training.importers import Imported
@@ -30,6 +31,10 @@ def evaluate_tenants(
     Returns:
         `top1`, `top3` (fractions of all in-scope test rows), `fit_seconds`, `examples`, `macros`, `model_bytes` (sums);
         `oos_recall` and `coverage` at the threshold; the same by tenant under `tenants` where there are several.
+
+    Raises:
+        InvalidInput: no tenant has test rows.
+        NotEnoughData: a tenant has too little to train on.
     """
     figures = {}
     trainer = Trainer(program, FitSettings(seed=seed))
@@ -41,6 +46,11 @@ def evaluate_tenants(
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
             figures[tenant] = trainer.train(tenant, found.examples, Path(folder), progress=progress)
     total = _total(list(figures.values()))
+    if not total["test_rows"]:
+        raise InvalidInput(
+            "there are no test rows to score: every row with a known label is marked for training",
+            remedy="Mark some with split=test, or leave the column out to have the data cut here.",
+        )
     if len(figures) > 1:
         total["tenants"] = {tenant: _total([trained]) for tenant, trained in figures.items()}
     return total
@@ -49,9 +59,9 @@ def evaluate_tenants(
 def _total(trained: list[Trained]) -> dict[str, Any]:
     rows = sum(one.evaluation.rows for one in trained)
 
-    def mean(name: str) -> float:
-        summed = sum(float(getattr(one.evaluation, name)) * one.evaluation.rows for one in trained)
-        return round(summed / max(rows, 1), 6)
+    def mean(name: str) -> float | None:
+        figures = [(getattr(one.evaluation, name), one.evaluation.rows) for one in trained]
+        return round(sum(float(value) * count for value, count in figures if count) / rows, 6) if rows else None
 
     recalls = [one.evaluation.oos_recall for one in trained if one.evaluation.oos_recall is not None]
     return {

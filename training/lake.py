@@ -50,6 +50,7 @@ class Lake:
             PublishConflict: other importers kept winning.
         """
         fresh = {example.ticket_id: example for example in examples}
+        first: Merge | None = None
         for _ in range(_ATTEMPTS):
             before, etag = self._load(tenant)
             known = {example.ticket_id: example for example in before}
@@ -58,7 +59,9 @@ class Lake:
             changed = sum(known[key] != example for key, example in fresh.items() if key in known)
             result = Merge(added=added, changed=changed, unchanged=len(fresh) - added - changed, total=len(merged))
             if not added and not changed:
-                return result
+                # After a refused write this is what we find when it was our own, its answer lost.
+                return first or result
+            first = first or result
             try:
                 self._store.put(examples_key(tenant), _encode(merged.values()), if_match=etag, if_absent=etag is None)
                 return result

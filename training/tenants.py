@@ -8,13 +8,14 @@ from pathlib import Path
 
 from registry.bundle import Label
 from registry.catalogue import Catalogue, Macro, make_catalogue, parse_catalogue, read_catalogue, write_catalogue
-from registry.errors import InvalidInput, UnknownMacro
+from registry.errors import InvalidInput, PreconditionFailed, PublishConflict, UnknownMacro
 from registry.names import check_tenant
 from registry.store import ObjectStore
 from training.examples import Example
 from training.lake import Lake, Merge
 
 _SHOWN = 5
+_ATTEMPTS = 8
 
 
 def import_examples(
@@ -35,12 +36,37 @@ def import_examples(
 
     Raises:
         UnknownMacro: a label names no macro of the catalogue; nothing is written.
+        PublishConflict: other importers kept winning.
     """
     check_tenant(tenant)
     rows = list(examples)
+    etag, current, after = _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros)
+    # The lake first: rows without a macro in the catalogue harm nobody, while a new catalogue serves at once.
+    merge = Lake(store).merge(tenant, rows)
+    for _ in range(_ATTEMPTS):
+        if after == current:
+            return merge
+        try:
+            write_catalogue(store, tenant, after, etag=etag)
+            return merge
+        except PreconditionFailed:
+            etag, current, after = _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros)
+    raise PublishConflict(f"the catalogue of tenant {tenant} kept changing under this import", remedy="Run it again.")
+
+
+def _planned(
+    store: ObjectStore,
+    tenant: str,
+    rows: list[Example],
+    titles: Mapping[str, str],
+    given: Catalogue | None,
+    *,
+    add_macros: bool,
+) -> tuple[str | None, Catalogue | None, Catalogue]:
+    """The catalogue as it is, with its entity tag, and as it shall be."""
     found = read_catalogue(store, tenant)
     current, etag = found if found else (None, None)
-    base = catalogue or current
+    base = given or current
     known = {macro.id for macro in base.macros} if base else set()
     missing = sorted({row.macro_id for row in rows if row.macro_id is not None} - known)
     if missing and base is not None and not add_macros:
@@ -49,12 +75,8 @@ def import_examples(
             f"{len(missing)} labels are not in the catalogue of tenant {tenant}: {shown}",
             remedy="Give the catalogue that has them with --macros FILE, or make them macros with --add-macros.",
         )
-    titles = titles or {}
     new = [Macro(id=label, title=titles.get(label) or title_of(label)) for label in missing]
-    after = make_catalogue([*(base.macros if base else ()), *new])
-    if after != current:
-        write_catalogue(store, tenant, after, etag=etag)
-    return Lake(store).merge(tenant, rows)
+    return etag, current, make_catalogue([*(base.macros if base else ()), *new])
 
 
 def read_catalogue_file(path: Path) -> Catalogue:
@@ -63,7 +85,7 @@ def read_catalogue_file(path: Path) -> Catalogue:
         value = json.loads(path.read_bytes())
     except OSError as problem:
         raise InvalidInput(f"{path} cannot be read ({problem.strerror})", remedy="Check the path.") from None
-    except ValueError:
+    except (ValueError, RecursionError):
         raise InvalidInput(f"{path} is not JSON", remedy='Write {"macros": [{"id": "…", "title": "…"}]}.') from None
     if isinstance(value, list):
         value = {"macros": value}

@@ -8,11 +8,12 @@ from mlflow import MlflowClient
 from flows import retraining
 from flows.retrain_fleet import Summary, listener, markdown, retrain_fleet
 from flows.retraining import Outcome
-from registry.errors import InvalidTenant
-from registry.fleet import read_fleet
+from registry.errors import InvalidTenant, TrackingUnavailable
+from registry.fleet import FleetEntry, read_fleet, update_fleet
 from registry.models import describe_model
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
+from registry.tracking import Tracking
 from training.examples import Example
 from training.fitting import FitSettings
 from training.synthetic import make_tenant
@@ -73,7 +74,7 @@ def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trou
     assert fleet.generation == summary.generation == 1, "one write for the whole run"
     assert set(fleet.serving()) == {"acme", "globex"}
     assert "20 are needed" in (fleet.entries["tiny"].reason or "")
-    assert "broken" not in fleet.entries
+    assert fleet.entries["broken"].reason == "the last training run failed", "what callers are told says no more"
     shown = describe_model(store, "acme")
     assert shown["provenance"]["mlflow_version"] == "1"
 
@@ -116,10 +117,57 @@ def test_a_name_that_is_no_tenants_ends_the_run_before_anything_is_done(store: O
 
 def test_an_unknown_tenant_is_named(store: ObjectStore) -> None:
     (outcome,) = retrain_fleet(["nobody"]).outcomes
-    assert (outcome.state, "nobody has no tickets and no macros" in outcome.reason) == ("failed", True)
+    assert (outcome.state, "nobody has no tickets and no macros" in outcome.reason) == ("unknown", True)
     assert read_fleet(store).entries == {}, "it does not become known by being asked for"
 
 
 def test_a_reason_with_a_bar_does_not_break_the_table() -> None:
     text = markdown(Summary(generation=1, outcomes=(Outcome(tenant="a", state="failed", reason="x|y"),)))
     assert [line.count("|") for line in text.splitlines()] == [10, 10, 10]
+
+
+def test_what_a_library_says_of_a_ticket_reaches_no_report(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    fill(store, "acme")
+
+    ticket = "my card number is 4111"
+
+    def quotes(*_: object, **__: object) -> None:
+        raise ValueError(f"cannot use the text {ticket!r}")
+
+    monkeypatch.setattr(Trainer, "train", quotes)
+    summary = retrain_fleet(["acme"])
+    assert summary.outcomes[0].state == "failed"
+    assert "ValueError" in summary.outcomes[0].reason
+    assert "4111" not in str(summary.as_dict()) + markdown(summary) + caplog.text
+
+
+def test_mlflow_failing_after_the_fleet_was_written_is_a_warning(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "acme")
+
+    def down(*_: object, **__: object) -> None:
+        raise TrackingUnavailable("MLflow does not answer")
+
+    monkeypatch.setattr(Tracking, "set_alias", down)
+    summary = retrain_fleet(["acme"])
+    assert summary.outcomes[0].state == "trained"
+    assert "acme" in read_fleet(store).serving()
+    (warning,) = summary.warnings
+    assert "alias champion was not set: MLflow does not answer" in warning
+
+
+def test_a_reason_keeps_what_a_later_release_wrote(store: ObjectStore) -> None:
+    later = FleetEntry.model_validate({"limits": {"rps": 1}})
+    update_fleet(store, {"tiny": lambda _: later})
+    import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
+    retrain_fleet(["tiny"])
+    entry = read_fleet(store).entries["tiny"].model_dump()
+    assert (entry["limits"], "20 are needed" in entry["reason"]) == ({"rps": 1}, True)
+
+
+def test_an_empty_lake_is_left_alone(store: ObjectStore) -> None:
+    assert retrain_fleet().outcomes == ()
+    assert list(store.list()) == []

@@ -25,7 +25,8 @@ def test_a_macro_that_the_model_does_not_know_is_always_wrong() -> None:
 
 def test_no_rows_give_no_figures() -> None:
     found = evaluate(np.zeros((0, 4), np.float32), [], threshold=0)
-    assert (found.rows, found.top1, found.oos_recall) == (0, 0.0, None)
+    assert (found.rows, found.top1, found.coverage, found.oos_recall) == (0, None, None, None)
+    assert found.as_metrics() == {"test_rows": 0.0}
 
 
 def test_the_threshold_lets_through_what_is_precise_enough() -> None:

@@ -56,6 +56,11 @@ def test_conditions_filter_only_where_the_column_exists(tmp_path: Path) -> None:
     assert len(read_tickets(without, where={"version": "v2"}).examples) == 2
 
 
+def test_a_condition_leaves_out_broken_rows_that_it_can_read(tmp_path: Path) -> None:
+    path = write(tmp_path, "version,text,label\nv1,a\nv2,b,x\n")
+    assert [e.text for e in read_tickets(path, where={"version": "v2"}).examples] == ["b"]
+
+
 @pytest.mark.parametrize(
     ("text", "complaint"),
     [
@@ -64,8 +69,11 @@ def test_conditions_filter_only_where_the_column_exists(tmp_path: Path) -> None:
         ("text,label\na,\n", "row 2: the label is empty"),
         (f"text,label\n{'a' * 1_000_000},x\n", "row 2: the text is longer than"),
         (f"text,label\n{'é' * (MAX_TEXT_BYTES // 2 + 1)},x\n", "row 2: the text is longer than"),
-        ("text,label\na,x,y\n", "row 2"),
-        ("text,label\na\n", "row 2"),
+        ("text,label\na,x,y\n", "row 2: it has 3 fields, the header has 2"),
+        ("text,label\na\n", "row 2: it has 1 fields, the header has 2"),
+        ("text,label,label\na,x,y\n", "names a column twice"),
+        ('text,label\na,"x\ny"\n', "label holds a control character or a line break"),
+        ("ticket_id,text,label\n\x1b[31m,a,x\n", "ticket_id holds a control character"),
         (f"text,label\na,{'x' * 129}\n", "row 2: the label is longer"),
         ("ticket_id,text,label\n7,a,x\n7,b,y\n", "ticket id '7' stands in row 2 already"),
         ("text,label,applied_at\na,x,yesterday\n", "'yesterday' is not a time"),
@@ -91,9 +99,13 @@ def test_lines_that_are_no_objects_are_named(tmp_path: Path, line: str) -> None:
         read_tickets(write(tmp_path, line, "t.jsonl"))
 
 
-def test_half_a_character_in_json_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InvalidInput, match="lone surrogate"):
-        read_tickets(write(tmp_path, '{"text": "\\ud800", "label": "x"}', "t.jsonl"))
+@pytest.mark.parametrize(
+    "name", ["text", "subject", "label", "ticket_id", "channel", "locale", "split", "macro_title", "domain"]
+)
+def test_half_a_character_in_json_is_named(tmp_path: Path, name: str) -> None:
+    row = {"text": "a", "label": "x", name: "\ud800"}
+    with pytest.raises(InvalidInput, match=f"{name} holds half a Unicode character"):
+        read_tickets(write(tmp_path, json.dumps(row), "t.jsonl"))
 
 
 def test_bad_rows_can_be_left_out(tmp_path: Path) -> None:

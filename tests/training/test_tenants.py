@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from registry.catalogue import Macro, make_catalogue, read_catalogue
-from registry.errors import InvalidInput, InvalidTenant, UnknownMacro
-from registry.layout import examples_key
+from registry.errors import InvalidInput, InvalidTenant, PreconditionFailed, StoreUnavailable, UnknownMacro
+from registry.layout import catalogue_key, examples_key
 from registry.store.local import LocalStore
 from training.datasets import read_tenants
 from training.examples import Example
@@ -102,7 +102,14 @@ def test_a_catalogue_file(tmp_path: Path) -> None:
     path = tmp_path / "macros.json"
     path.write_text('[{"id": "a", "title": "A"}, {"id": "b", "title": "B", "active": false}]')
     assert [macro.id for macro in read_catalogue_file(path).macros] == ["a", "b"]
-    for text in ("{", '{"macros": 1}', '[{"id": "a", "title": "A"}, {"id": "a", "title": "B"}]', '[{"id": ""}]', "7"):
+    for text in (
+        "{",
+        "[" * 100_000,
+        '{"macros": 1}',
+        '[{"id": "a", "title": "A"}, {"id": "a", "title": "B"}]',
+        '[{"id": ""}]',
+        "7",
+    ):
         path.write_text(text)
         with pytest.raises(InvalidInput):
             read_catalogue_file(path)
@@ -128,3 +135,55 @@ def test_domains_are_tenants_unless_the_file_is_one(tmp_path: Path) -> None:
     path.write_text("text,label,domain\na,x,Shop A\nb,y,shop-a\n")
     with pytest.raises(InvalidInput, match="two domains become the tenant 'shop-a'"):
         read_tenants(path, where={}, out_of_scope=frozenset())
+
+
+def test_a_name_that_gives_no_tenant_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("text,label,domain\na,x,日本\n")
+    with pytest.raises(InvalidInput, match="no tenant name can be made of '日本'"):
+        read_tenants(path, where={}, out_of_scope=frozenset())
+
+
+class Store(LocalStore):
+    """Fails, or takes a write and loses the answer, at chosen keys."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.full: str | None = None
+        self.lossy: set[str] = set()
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        if key == self.full:
+            raise StoreUnavailable("no space left")
+        etag = super().put(key, data, if_match=if_match, if_absent=if_absent)
+        if key in self.lossy:
+            self.lossy.remove(key)
+            raise PreconditionFailed("the object exists")
+        return etag
+
+
+def test_an_import_that_cannot_write_the_lake_leaves_the_catalogue_alone(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.full = examples_key("acme")
+    with pytest.raises(StoreUnavailable):
+        import_examples(store, "acme", [example(1)])
+    assert list(store.list()) == []
+
+
+def test_answers_lost_on_the_way_are_no_conflict_and_the_report_is_right(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.lossy = {examples_key("acme"), catalogue_key("acme")}
+    merge = import_examples(store, "acme", [example(1)])
+    assert (merge, store.lossy) == (Merge(added=1, changed=0, unchanged=0, total=1), set())
+
+
+def test_first_imports_at_once_both_arrive(tmp_path: Path) -> None:
+    def load(number: int) -> None:
+        import_examples(LocalStore(tmp_path), "acme", [example(number, f"m{number}")], add_macros=True)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(load, range(4)))
+    found = read_catalogue(LocalStore(tmp_path), "acme")
+    assert found is not None
+    assert {macro.id for macro in found[0].macros} == {"m0", "m1", "m2", "m3"}
+    assert len(Lake(LocalStore(tmp_path)).read("acme")) == 4

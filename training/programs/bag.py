@@ -36,12 +36,13 @@ class BagSettings:
     Attributes:
         rows: size of the hash table, shared by words, pairs and character n-grams.
         dimensions: length of a row's vector.
-        max_code_points: what lies beyond is not read, so that the cost of one ticket is bounded.
+        max_code_points: what lies beyond is not read, before and after normalising (which can make one code point
+            eighteen), so that the cost of one ticket is bounded.
     """
 
     rows: int = 40_000
     dimensions: int = 64
-    max_code_points: int = 8_000
+    max_code_points: int = 4_000
 
 
 class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
@@ -55,10 +56,12 @@ class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
     def normalise(self, text: Any) -> Any:
         """Valid, bounded, case-folded NFKC text with single spaces, a space at both ends."""
         valid = tf.strings.unicode_transcode(text, "UTF-8", "UTF-8", errors="replace", replace_control_characters=False)
-        bounded = tf.strings.substr(valid, 0, self._settings.max_code_points, unit="UTF8_CHAR")
-        folded = tf_text.case_fold_utf8(tf_text.normalize_utf8(bounded, "NFKC"))
+        folded = self._bounded(tf_text.case_fold_utf8(tf_text.normalize_utf8(self._bounded(valid), "NFKC")))
         spaced = tf.strings.regex_replace(folded, r"[\s\pZ\pC]+", " ")
         return tf.strings.join([" ", tf.strings.strip(spaced), " "])
+
+    def _bounded(self, text: Any) -> Any:
+        return tf.strings.substr(text, 0, self._settings.max_code_points, unit="UTF8_CHAR")
 
     def featurise(self, text: Any) -> dict[str, Any]:
         """Hash a batch of texts.
