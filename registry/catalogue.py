@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable
+from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from registry.bundle import MacroId, Title
 from registry.documents import Document
-from registry.errors import InvalidInput, ObjectNotFound
+from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed
 from registry.layout import catalogue_key
 from registry.store import ObjectStore
 
@@ -72,6 +73,21 @@ def read_catalogue(store: ObjectStore, tenant: str) -> tuple[Catalogue, str] | N
 
 
 def write_catalogue(store: ObjectStore, tenant: str, catalogue: Catalogue, *, etag: str | None) -> str:
-    """Write a catalogue over the one with `etag` (None: where none is). Raises PreconditionFailed when it changed."""
+    """Write a catalogue over the one with `etag` (None: where none is) and return its entity tag.
+
+    Finding the same content there is success: one's own retry, or a writer who wanted the same.
+
+    Raises:
+        PreconditionFailed: another writer changed it meanwhile.
+    """
     key = catalogue_key(tenant)
-    return store.put(key, catalogue.to_bytes(), if_match=etag, if_absent=etag is None)
+    data = catalogue.to_bytes()
+    try:
+        return store.put(key, data, if_match=etag, if_absent=etag is None)
+    except PreconditionFailed:
+        # An object longer than ours is not ours, and InvalidInput; one that is gone was deleted by another writer.
+        with suppress(ObjectNotFound, InvalidInput):
+            found = store.get(key, max_bytes=len(data))
+            if found.data == data:
+                return found.etag
+        raise

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -40,6 +41,9 @@ _RECORD = "installed.json"
 # More than one only matters where another process keeps finding and replacing a bad copy at the same time.
 _INSTALL_ATTEMPTS = 3
 _MAX_FILE_LIST_BYTES = 1024 * 1024
+_FETCHED_AGAIN = "It is fetched again when it is next installed."
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_PROGRAM = re.compile(r"[0-9a-f]{64}")
 
 
 class _InstalledFile(Document):
@@ -84,17 +88,24 @@ class DiskTier:
         self._trusted = trusted
 
     def model_folder(self, tenant: str, version: str) -> Path:
-        """Where a model version lies once installed."""
-        return self._folder / "models" / check_tenant(tenant) / version
+        """Where a model version lies once installed. Raises BundleCorrupt when `version` cannot be one."""
+        folder = self._folder / "models" / check_tenant(tenant)
+        if not _VERSION.fullmatch(version):
+            raise BundleCorrupt(
+                f"{version[:80]!r}, named for tenant {tenant}, is not a model version (16 hex digits)",
+                remedy="Find out who wrote it to the fleet or to MLflow, and train the tenant again.",
+            )
+        return folder / version
 
     def install_model(self, tenant: str, version: str, manifest_digest: str) -> Manifest:
         """Have a model version on disk, verified; downloads what is missing or no longer what was verified.
 
         Raises:
             ModelNotFound: the store does not have it.
-            BundleCorrupt: what the store has is not what the fleet names.
+            BundleCorrupt: what the store has is not what the fleet names, or the version is not the manifest's.
+            StoreError: the tier cannot be written.
         """
-        folder = self.model_folder(tenant, version)
+        folder = self._folder_of(tenant, version, manifest_digest)
         self._have(
             folder,
             lambda: self._verified(folder, tenant, manifest_digest),
@@ -104,7 +115,7 @@ class DiskTier:
 
     def map_model(self, tenant: str, version: str, manifest_digest: str) -> MappedModel:
         """Map an installed model. Raises BundleCorrupt when it is not there, or not as it was verified."""
-        folder = self.model_folder(tenant, version)
+        folder = self._folder_of(tenant, version, manifest_digest)
         manifest = self._verified(folder, tenant, manifest_digest)
         size = manifest.files[WEIGHTS].size
         tensors = map_tensors(folder / WEIGHTS, expected_size=size)
@@ -117,12 +128,27 @@ class DiskTier:
         Raises:
             ProgramUntrusted: its digest is not trusted; nothing is downloaded.
             ProgramCorrupt: the store has no such program, or another one under its name.
+            StoreError: the tier cannot be written.
         """
         check_trusted(digest, self._trusted)
+        if not _PROGRAM.fullmatch(digest):
+            raise ProgramCorrupt(
+                f"{digest[:80]!r} is not the digest of a program (64 hex digits)",
+                remedy="Correct MACROFLEET_TRUSTED_PROGRAMS.",
+            )
         folder = self._folder / "programs" / digest
         self._have(
             folder, lambda: _check_program(folder, digest), lambda beside: self._download_program(beside, digest)
         )
+        return folder
+
+    def _folder_of(self, tenant: str, version: str, manifest_digest: str) -> Path:
+        folder = self.model_folder(tenant, version)
+        if version != manifest_digest[:16]:
+            raise BundleCorrupt(
+                f"version {version} of tenant {tenant} does not go with the manifest {manifest_digest[:16]!r}…",
+                remedy="A version is the start of its manifest's digest: find out who wrote both, and train again.",
+            )
         return folder
 
     def _have(self, folder: Path, check: Callable[[], object], fill: Callable[[Path], None]) -> None:
@@ -132,7 +158,7 @@ class DiskTier:
         bad is removed, so two processes do not take each other's work away.
         """
         for _ in range(_INSTALL_ATTEMPTS):
-            if folder.is_dir():
+            if os.path.isdir(folder):  # the method of Path raises where a parent may not be searched
                 try:
                     check()
                     return
@@ -141,21 +167,14 @@ class DiskTier:
             self._install(folder, fill)
 
     def _set_aside(self, folder: Path) -> None:
-        waiting = self._folder / "incoming"
-        waiting.mkdir(parents=True, exist_ok=True)
-        aside = Path(tempfile.mkdtemp(dir=waiting))
         # Gone already: another process has set it aside.
-        with contextlib.suppress(FileNotFoundError):
-            folder.rename(aside / "bad")
-        shutil.rmtree(aside, ignore_errors=True)
+        with self._beside() as beside, contextlib.suppress(FileNotFoundError):
+            folder.rename(beside / "bad")
 
     def _install(self, folder: Path, fill: Callable[[Path], None]) -> None:
         """Fill a folder beside the final place and move it there; a full disk or a failure leaves nothing."""
-        waiting = self._folder / "incoming"
-        waiting.mkdir(parents=True, exist_ok=True)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        beside = Path(tempfile.mkdtemp(dir=waiting))
-        try:
+        with self._beside() as beside:
+            folder.parent.mkdir(parents=True, exist_ok=True)
             fill(beside)
             sync_folder(beside)
             try:
@@ -165,13 +184,23 @@ class DiskTier:
                 if not folder.is_dir():
                     raise
             sync_folder(folder.parent)
+
+    @contextlib.contextmanager
+    def _beside(self) -> Iterator[Path]:
+        """A temporary folder on the tier's file system. Raises StoreError for what the disk refuses meanwhile."""
+        try:
+            waiting = self._folder / "incoming"
+            waiting.mkdir(parents=True, exist_ok=True)
+            beside = Path(tempfile.mkdtemp(dir=waiting))
+            try:
+                yield beside
+            finally:
+                shutil.rmtree(beside, ignore_errors=True)
         except OSError as problem:
             raise StoreError(
                 f"cannot write below {self._folder}: {problem.strerror}",
                 remedy="Check free space and permissions of the disk tier.",
             ) from problem
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
 
     def _download_model(self, beside: Path, tenant: str, version: str, manifest_digest: str) -> None:
         key = model_key(tenant, version, MANIFEST)
@@ -182,7 +211,8 @@ class DiskTier:
                 download(self._store, model_key(tenant, version, name), beside / name, expected, error=BundleCorrupt)
         except ObjectNotFound as problem:
             raise ModelNotFound(
-                f"version {version} of tenant {tenant} is not in {self._store.url}: {problem}"
+                f"version {version} of tenant {tenant} is not in {self._store.url}: {problem.what}",
+                remedy="Check MACROFLEET_STORE_URL; if it is right, train the tenant again.",
             ) from None
         except InvalidInput as problem:
             raise BundleCorrupt(str(problem)) from None
@@ -209,23 +239,24 @@ class DiskTier:
         data = _read(folder / MANIFEST, MAX_MANIFEST_BYTES)
         manifest = parse_manifest(data, tenant=tenant, digest=manifest_digest, what=str(folder / MANIFEST))
         try:
-            seen = _Record.parse(_read(folder / _RECORD, MAX_MANIFEST_BYTES), what=_RECORD, error=BundleCorrupt)
-            if seen == _record(folder, manifest_digest, manifest):
+            # Taken before anything is hashed: a file that is replaced meanwhile does not match it.
+            present = _record(folder, manifest_digest, manifest)
+        except OSError as problem:
+            raise BundleCorrupt(f"{folder} is not whole ({problem.strerror})", remedy=_FETCHED_AGAIN) from None
+        with contextlib.suppress(BundleCorrupt):
+            if present == _Record.parse(_read(folder / _RECORD, MAX_MANIFEST_BYTES), what=_RECORD, error=BundleCorrupt):
                 return manifest
-        except (BundleCorrupt, OSError):
-            pass
         for name, expected in manifest.files.items():
             try:
                 found: FileDigest | None = file_digest(folder / name)
             except (OSError, ValueError):
                 found = None
             if found != expected:
-                raise BundleCorrupt(
-                    f"{folder / name} is not what its manifest says",
-                    remedy="It is fetched again when it is next installed.",
-                )
-        (folder / _RECORD).unlink(missing_ok=True)
-        write_durably(folder / _RECORD, _record(folder, manifest_digest, manifest).to_bytes())
+                raise BundleCorrupt(f"{folder / name} is not what its manifest says", remedy=_FETCHED_AGAIN)
+        # A record only saves hashing again: a tier that cannot be written, or is full, still serves what it holds.
+        with contextlib.suppress(StoreError), self._beside() as beside:
+            write_durably(beside / _RECORD, present.to_bytes())
+            (beside / _RECORD).replace(folder / _RECORD)
         return manifest
 
 

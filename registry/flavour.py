@@ -32,7 +32,7 @@ from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput
 from registry.program import RELEASED_PROGRAMS
 from registry.runtime import BoundModel, Program
-from registry.settings import StoreSettings
+from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
 
 _BATCH = 32
@@ -48,7 +48,7 @@ class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
     def load_context(self, context: Any) -> None:
         """Fetch, verify and bind the model that the artifact names."""
         config = context.model_config
-        tenant, version, manifest = config["tenant"], config["version"], config["manifest"]
+        tenant, version, manifest = (_named(config, name) for name in ("tenant", "version", "manifest"))
         trusted = _trusted_programs()
         store = open_store(_store_settings(config))
         with _disk_folder() as folder:
@@ -81,8 +81,20 @@ class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
 def _store_settings(config: dict[str, Any]) -> StoreSettings:
     """The operator's word in the environment wins over the artifact's: keys go where the operator said."""
     if os.environ.get("MACROFLEET_STORE_URL"):
-        return StoreSettings()
-    return StoreSettings(url=config["store_url"], endpoint_url=config["store_endpoint_url"])
+        return read_settings(StoreSettings)
+    endpoint = config.get("store_endpoint_url")
+    return read_settings(StoreSettings, url=_named(config, "store_url"), endpoint_url=endpoint)
+
+
+def _named(config: dict[str, Any], name: str) -> str:
+    """A text of the artifact's; whether it can be a tenant, a version or a digest is for who uses it to check."""
+    value = config.get(name)
+    if not isinstance(value, str):
+        raise InvalidInput(
+            f"this MLflow model does not say its {name}",
+            remedy="It was not registered by macrofleet: register it again.",
+        )
+    return value
 
 
 def _trusted_programs() -> frozenset[str]:

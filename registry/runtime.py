@@ -7,6 +7,7 @@ module of this room that imports TensorFlow, and only when a program is opened.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +91,7 @@ class Program:
         import tensorflow as tf
         import tensorflow_text  # noqa: F401  # registers the operations that programs use
 
-        if tuple(tf.__version__.split(".")[:2]) < tuple(self.spec.least_tensorflow.split(".")):
+        if not is_at_least(tf.__version__, self.spec.least_tensorflow):
             raise ProgramCorrupt(f"program {self.spec.name} needs TensorFlow {self.spec.least_tensorflow} or later")
         # The functions live as long as the object they were loaded from.
         self._loaded = tf.saved_model.load(str(folder))
@@ -176,6 +177,22 @@ class BoundModel:
     def score_in_program(self, features: Features) -> Array:
         """Like `score`, by the program's own function over the bound tensors."""
         return self.program.score_in_program(features, self._bound)
+
+
+def is_at_least(version: str, least: str) -> bool:
+    """Whether a TensorFlow version (`2.21.0-rc1`, say) is `least` or later, by its leading numbers.
+
+    Raises:
+        ProgramCorrupt: `least` is not numbers with dots between them.
+    """
+    if not re.fullmatch(r"\d+(\.\d+)*", least):
+        raise ProgramCorrupt(f"the program asks for TensorFlow {least[:80]!r}, which is no version")
+    leading = re.match(r"\d+(\.\d+)*", version)
+    return leading is not None and _numbers(leading.group()) >= _numbers(least)
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(map(int, version.split(".")))
 
 
 def check_tensors(tensors: Mapping[str, Array], specs: Mapping[str, TensorSpec], *, macros: int, what: str) -> None:

@@ -59,8 +59,9 @@ class LocalS3:
     Args:
         folder: made if absent; holds `data/`, `s3.json` (the credentials) and `weed.log`.
         bucket: created when the server starts.
-        detach: leave the server running when the context or this process ends; whoever wants it gone calls `stop` or
-            ends the process `pid`. Otherwise the server is told to stop when the thread that started it dies.
+        detach: leave the server running when the context ends without an exception, or this process ends; whoever
+            wants it gone calls `stop` or ends the process `pid`. Otherwise the server is told to stop when the thread
+            that started it dies.
     """
 
     def __init__(self, folder: Path, *, bucket: str = "macrofleet", detach: bool = False) -> None:
@@ -76,8 +77,9 @@ class LocalS3:
         self.start()
         return self
 
-    def __exit__(self, *exception: object) -> None:
-        if not self._detach:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Whoever wanted a detached server left running never learned its address when the context failed.
+        if kind is not None or not self._detach:
             self.stop()
 
     @property

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from registry.errors import InvalidInput
-from registry.store.port import MAX_KEY_LENGTH, ObjectInfo, ObjectStore, StoredObject, check_key
+from registry.store.port import MAX_KEY_LENGTH, URL_REMEDY, ObjectInfo, ObjectStore, StoredObject, check_key
 
 if TYPE_CHECKING:
     from registry.settings import StoreSettings
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
 __all__ = ["MAX_KEY_LENGTH", "ObjectInfo", "ObjectStore", "StoredObject", "check_key", "open_store"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
-_REMEDY = "Set MACROFLEET_STORE_URL to s3://bucket/prefix, file:///folder or the path of a folder."
 
 
 def open_store(settings: StoreSettings) -> ObjectStore:
@@ -28,20 +27,20 @@ def open_store(settings: StoreSettings) -> ObjectStore:
     url = settings.url
     if "://" not in url:
         if not url.strip():
-            raise InvalidInput("the store's URL is empty", remedy=_REMEDY)
+            raise InvalidInput("the store's URL is empty", remedy=URL_REMEDY)
         return _open_folder(Path(url))
     try:
         parts = urlsplit(url)
     except ValueError as error:
-        raise InvalidInput("the store's URL is malformed", remedy=_REMEDY) from error
+        raise InvalidInput("the store's URL is malformed", remedy=URL_REMEDY) from error
     if "@" in parts.netloc or parts.query or parts.fragment:
         # The URL is not repeated here: what stands before an @ is often a password.
-        raise InvalidInput("the store's URL holds more than a bucket and a prefix", remedy=_REMEDY)
+        raise InvalidInput("the store's URL holds more than a bucket and a prefix", remedy=URL_REMEDY)
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
         return _open_folder(Path(unquote(parts.path)))
     if parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc):
         return _open_bucket(parts.netloc, parts.path.strip("/"), settings)
-    raise InvalidInput(f"{url!r} names no store", remedy=_REMEDY)
+    raise InvalidInput(f"{url!r} names no store", remedy=URL_REMEDY)
 
 
 def _open_folder(root: Path) -> ObjectStore:
@@ -55,7 +54,7 @@ def _open_bucket(bucket: str, prefix: str, settings: StoreSettings) -> ObjectSto
         try:
             check_key(prefix)
         except InvalidInput as error:
-            raise InvalidInput(f"{prefix[:80]!r} cannot be a store's prefix", remedy=_REMEDY) from error
+            raise InvalidInput(f"{prefix[:80]!r} cannot be a store's prefix", remedy=URL_REMEDY) from error
     if (settings.access_key is None) != (settings.secret_key is None):
         raise InvalidInput(
             "only one of the store's two keys is set",

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import IO
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from registry.store.port import ObjectInfo, StoredObject, check_key
+from registry.store.port import LOST_RACE, URL_REMEDY, ObjectInfo, StoredObject, check_key, too_large
 
 _TEMPORARY = ".tmp"
 _LOCKS = ".locks"
@@ -24,6 +24,8 @@ _STRIPES = 64
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _CHUNK = 1 << 20
 _ETAG_LENGTH = 32
+# No write takes so long; what is older was left by a writer that crashed.
+_LEFTOVER_SECONDS = 24 * 3600
 
 
 class LocalStore:
@@ -39,6 +41,7 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self._root = Path(os.path.realpath(root))
         self._etags = _Etags()
+        self._swept = False
 
     @property
     def url(self) -> str:
@@ -50,7 +53,7 @@ class LocalStore:
         with self.open(key) as file:
             size = os.fstat(file.fileno()).st_size
             if max_bytes is not None and size > max_bytes:
-                raise InvalidInput(f"{key} in {self.url} has {size} bytes, more than the {max_bytes} it may have")
+                raise too_large(key, self.url, size, max_bytes)
             with self._reading(key):
                 data = file.read()
         return StoredObject(data=data, etag=_etag(data))
@@ -132,6 +135,7 @@ class LocalStore:
         path = self._path(key)
         with self._storing(key):
             (self._root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
+            self._sweep()
             temporary = self._root / _TEMPORARY / uuid.uuid4().hex
             try:
                 with temporary.open("xb") as file:
@@ -145,16 +149,28 @@ class LocalStore:
                 temporary.unlink(missing_ok=True)
         return etag
 
+    def _sweep(self) -> None:
+        """Remove what crashed writers left behind, once for each store that is opened and written to."""
+        if self._swept:
+            return
+        self._swept = True
+        oldest = time.time() - _LEFTOVER_SECONDS
+        with os.scandir(self._root / _TEMPORARY) as leftovers:
+            for leftover in leftovers:
+                with suppress(OSError):  # taken over, or swept by another process
+                    if leftover.stat(follow_symlinks=False).st_mtime < oldest:
+                        os.unlink(leftover.path)
+
     def _check(self, key: str, path: Path, *, if_match: str | None, if_absent: bool) -> None:
         if if_absent and path.is_file():
-            raise PreconditionFailed(f"{key} in {self.url} exists")
+            raise PreconditionFailed(f"{key} in {self.url} exists", remedy=LOST_RACE)
         if if_match is not None:
             try:
                 current = self._info(key, path).etag
             except ObjectNotFound as error:
-                raise PreconditionFailed(f"{key} in {self.url} does not exist") from error
+                raise PreconditionFailed(f"{key} in {self.url} does not exist", remedy=LOST_RACE) from error
             if current != if_match:
-                raise PreconditionFailed(f"{key} in {self.url} was changed by another writer")
+                raise PreconditionFailed(f"{key} in {self.url} was changed by another writer", remedy=LOST_RACE)
 
     def _take_over(self, temporary: Path, path: Path) -> None:
         while True:
@@ -164,7 +180,10 @@ class LocalStore:
                 break
             except (*_ABSENT, FileExistsError) as error:
                 if not temporary.exists():
-                    raise StoreUnavailable(f"{temporary} was removed while it was written") from error
+                    raise StoreUnavailable(
+                        f"{temporary} was removed while it was written",
+                        remedy="Keep other programs away from the store's folder, then try again.",
+                    ) from error
                 if path.is_dir() or any(map(_is_no_folder, path.parents)):
                     raise InvalidInput(
                         f"{path.relative_to(self._root)} in {self.url} cannot be both an object and a folder",
@@ -214,6 +233,7 @@ class LocalStore:
             try:
                 yield
             except _ABSENT as error:
+                self._check_root()
                 raise ObjectNotFound(f"no object {key} in {self.url}") from error
 
     @contextmanager
@@ -221,10 +241,17 @@ class LocalStore:
         try:
             yield
         except OSError as error:
+            self._check_root()
             raise StoreUnavailable(
                 f"{self.url} failed at {key}: {error.strerror}",
                 remedy="Check the folder's permissions and the free space of its disk.",
             ) from error
+
+    def _check_root(self) -> None:
+        """Raises StoreUnavailable when the root is something else than a folder; one that is not there yet may come."""
+        for path in (self._root, *self._root.parents):
+            if _is_no_folder(path):
+                raise StoreUnavailable(f"{self.url} cannot be a store: {path} is not a folder", remedy=URL_REMEDY)
 
 
 class _Etags:

@@ -12,6 +12,8 @@ from registry.errors import InvalidInput
 
 _SEGMENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 MAX_KEY_LENGTH = 512
+URL_REMEDY = "Set MACROFLEET_STORE_URL to s3://bucket/prefix, file:///folder or the path of a folder."
+LOST_RACE = "Another writer was quicker: run it again."
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,14 @@ class ObjectStore(Protocol):
     def delete(self, key: str) -> None:
         """Remove an object; removing nothing is not an error."""
         ...
+
+
+def too_large(key: str, url: str, size: int, limit: int) -> InvalidInput:
+    """What to raise for an object that is larger than its reader takes."""
+    return InvalidInput(
+        f"{key} in {url} has {size} bytes, more than the {limit} it may have",
+        remedy="macrofleet writes none so large: find out who did, and put the right one in its place.",
+    )
 
 
 def check_key(key: str) -> str:

@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
-from registry.store.port import ObjectInfo, StoredObject, check_key
+from registry.store.port import LOST_RACE, ObjectInfo, StoredObject, check_key, too_large
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer  # collections.abc has it from 3.12 on
 
 _STREAM_BUFFER = 1 << 18
+_WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 
@@ -126,7 +127,7 @@ class S3Store:
             with closing(answer["Body"]) as body:
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
-                    raise InvalidInput(f"{key} in {self.url} has {size} bytes, more than the {max_bytes} it may have")
+                    raise too_large(key, self.url, size, max_bytes)
                 return StoredObject(data=body.read(), etag=_bare(answer["ETag"]))
 
     def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
@@ -141,7 +142,7 @@ class S3Store:
             with self._translated(key):
                 answer = self._s3().put_object(Bucket=self._bucket, Key=self._full(key), Body=body, **condition)
         except ObjectNotFound as error:  # Amazon's answer to If-Match on a missing key; SeaweedFS says 412
-            raise PreconditionFailed(f"{key} in {self.url} does not exist") from error
+            raise PreconditionFailed(f"{key} in {self.url} does not exist", remedy=LOST_RACE) from error
         return _bare(answer["ETag"])
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
@@ -212,12 +213,14 @@ class S3Store:
         if status == 404:
             return ObjectNotFound(f"no object {key} in {where}")
         if status == 412 or code == "ConditionalRequestConflict":
-            return PreconditionFailed(f"{key} in {where} is not as its writer expected")
+            return PreconditionFailed(f"{key} in {where} is not as its writer expected", remedy=LOST_RACE)
         failed = "failed at"
         remedy = "Check the server's health and log, then try again."
         if status in (401, 403):
             failed = "refuses these credentials for"
             remedy = "Check MACROFLEET_STORE_ACCESS_KEY, MACROFLEET_STORE_SECRET_KEY and what they permit."
+        elif code in _WRONG_REGION:
+            remedy = "Set MACROFLEET_STORE_REGION to the bucket's region."
         return StoreUnavailable(f"{where} {failed} {error.operation_name} ({status} {code})", remedy=remedy)
 
 

@@ -169,6 +169,19 @@ class TestContract:
                 store.put(key, b"second", if_match=etag)
         assert list(store.list()) == []
 
+    def test_a_refusal_says_what_to_do(self, store: ObjectStore) -> None:
+        store.put("a", b"12345")
+        calls: list[Callable[[], object]] = [
+            lambda: store.put("a", b"", if_absent=True),
+            lambda: store.put("a", b"", if_match="0" * 32),
+            lambda: store.put("b", b"", if_match="0" * 32),
+            lambda: store.get("a", max_bytes=4),
+        ]
+        for call in calls:
+            with pytest.raises((PreconditionFailed, InvalidInput)) as caught:
+                call()
+            assert caught.value.remedy
+
     def test_two_conditions_at_once_are_refused(self, store: ObjectStore) -> None:
         with pytest.raises(InvalidInput):
             store.put("a", b"", if_match="0" * 32, if_absent=True)
@@ -455,6 +468,11 @@ class TestRefusals:
     def test_amazons_409_when_two_conditional_writes_meet(self, answering: Answering) -> None:
         with pytest.raises(PreconditionFailed):
             answering(409, error_body("ConditionalRequestConflict")).put("a", b"", if_absent=True)
+
+    @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
+    def test_a_wrong_region_is_named(self, answering: Answering, code: str) -> None:
+        with pytest.raises(StoreUnavailable, match="MACROFLEET_STORE_REGION"):
+            answering(400, error_body(code)).put("a", b"")
 
     def test_a_missing_bucket_is_never_a_failed_condition(self, answering: Answering) -> None:
         with pytest.raises(StoreUnavailable, match="no such bucket"):

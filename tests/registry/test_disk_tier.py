@@ -1,5 +1,6 @@
 import os
 import shutil
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -7,9 +8,18 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fleets import publish_tenants
+from registry import disk_tier
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
-from registry.errors import BundleCorrupt, ModelNotFound, ProgramCorrupt, ProgramUntrusted, StoreUnavailable
+from registry.errors import (
+    BundleCorrupt,
+    ModelNotFound,
+    ProgramCorrupt,
+    ProgramUntrusted,
+    StoreError,
+    StoreUnavailable,
+)
+from registry.files import FileDigest, file_digest, write_durably
 from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key, program_key
 from registry.program import publish_program
 from registry.runtime import Program
@@ -124,7 +134,7 @@ def test_another_tenants_model_is_refused(tier: DiskTier, store: Counted, publis
 
 def test_a_version_that_is_not_there_is_named(tier: DiskTier, published: Manifest) -> None:
     with pytest.raises(ModelNotFound, match="version 00000000"):
-        tier.install_model("acme", "0" * 16, published.digest)
+        tier.install_model("acme", "0" * 16, "0" * 64)
 
 
 def test_two_processes_may_install_the_same_model_at_once(
@@ -184,3 +194,136 @@ def test_a_program_is_installed_and_a_changed_one_is_refused(
 def test_a_program_that_the_store_does_not_have_is_named(tier: DiskTier, bag: Program) -> None:
     with pytest.raises(ProgramCorrupt, match="programs build"):
         tier.install_program(bag.digest)
+
+
+# The install record
+
+RECORD = "installed.json"
+
+
+def test_openers_that_find_no_record_do_not_stand_in_each_others_way(
+    store: Counted, tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier.install_model("acme", published.version, published.digest)
+    record = tier.model_folder("acme", published.version) / RECORD
+    before = record.read_bytes()
+    record.unlink()
+    all_have_verified = threading.Barrier(6)
+
+    def write_when_all_have_verified(path: Path, data: bytes) -> None:
+        all_have_verified.wait(60)
+        write_durably(path, data)
+
+    monkeypatch.setattr(disk_tier, "write_durably", write_when_all_have_verified)
+    with ThreadPoolExecutor(6) as pool:
+        found = list(pool.map(lambda _: tier.map_model("acme", published.version, published.digest), range(6)))
+    assert [mapped.manifest for mapped in found] == [published] * 6
+    assert record.read_bytes() == before
+    assert {path.name for path in record.parent.iterdir()} == {RECORD, WEIGHTS, LABELS, MANIFEST}
+
+
+def test_a_tier_that_cannot_be_written_serves_what_it_holds(
+    tier: DiskTier, published: Manifest, tmp_path: Path
+) -> None:
+    tier.install_model("acme", published.version, published.digest)
+    (tier.model_folder("acme", published.version) / RECORD).unlink()
+    refuse_writes(tmp_path / "disk")
+    assert tier.install_model("acme", published.version, published.digest) == published
+    assert tier.map_model("acme", published.version, published.digest).manifest == published
+
+
+def refuse_writes(folder: Path) -> None:
+    """What permissions would do, for root as well: the folder that every write goes through is none."""
+    (folder / "incoming").rmdir()
+    (folder / "incoming").touch()
+
+
+def test_a_file_that_is_replaced_while_it_is_verified_is_not_recorded(
+    tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tier.install_model("acme", published.version, published.digest)
+    folder = tier.model_folder("acme", published.version)
+    (folder / RECORD).unlink()
+
+    def replaced_after_hashing(path: Path) -> FileDigest:
+        found = file_digest(path)
+        if path.name == WEIGHTS:
+            path.with_name("other").write_bytes(FLIP(path.read_bytes()))
+            path.with_name("other").replace(path)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk_tier, "file_digest", replaced_after_hashing)
+        tier.map_model("acme", published.version, published.digest)
+    with pytest.raises(BundleCorrupt):
+        tier.map_model("acme", published.version, published.digest)
+
+
+# A tier that cannot be written
+
+
+def test_a_folder_that_cannot_be_made_is_reported_with_a_remedy(
+    store: Counted, published: Manifest, bag: Program, tmp_path: Path
+) -> None:
+    (tmp_path / "file").touch()
+    tier = DiskTier(tmp_path / "file" / "disk", store, trusted=frozenset([bag.digest]))
+    for install in (
+        lambda: tier.install_model("acme", published.version, published.digest),
+        lambda: tier.install_program(bag.digest),
+    ):
+        with pytest.raises(StoreError, match=r"cannot write below .*permissions"):
+            install()
+
+
+def test_a_bad_copy_that_cannot_be_set_aside_is_reported_with_a_remedy(
+    tier: DiskTier, published: Manifest, tmp_path: Path
+) -> None:
+    tier.install_model("acme", published.version, published.digest)
+    (tier.model_folder("acme", published.version) / WEIGHTS).unlink()
+    refuse_writes(tmp_path / "disk")
+    with pytest.raises(StoreError, match=r"cannot write below .*permissions"):
+        tier.install_model("acme", published.version, published.digest)
+
+
+# Names that become paths
+
+
+@pytest.mark.parametrize(
+    "version", ["../../../victim", "", ".", "0" * 15, "0" * 17, "0" * 15 + "A", "0" * 16 + "\n", "/" + "0" * 15]
+)
+def test_a_version_that_is_none_touches_no_file(
+    tier: DiskTier, published: Manifest, tmp_path: Path, version: str
+) -> None:
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "kept").touch()
+    calls: list[Callable[[], object]] = [
+        lambda: tier.model_folder("acme", version),
+        lambda: tier.install_model("acme", version, published.digest),
+        lambda: tier.map_model("acme", version, published.digest),
+    ]
+    for call in calls:
+        with pytest.raises(BundleCorrupt, match="not a model version"):
+            call()
+    assert (tmp_path / "victim" / "kept").exists()
+    assert not (tmp_path / "disk").exists()
+
+
+def test_a_version_that_is_not_its_manifests_is_refused(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path
+) -> None:
+    other = "f" * 16
+    for name in (WEIGHTS, LABELS, MANIFEST):
+        store.put(model_key("acme", other, name), store.get(model_key("acme", published.version, name)).data)
+    for call in (tier.install_model, tier.map_model):
+        with pytest.raises(BundleCorrupt, match="does not go with"):
+            call("acme", other, published.digest)
+    assert not (tmp_path / "disk").exists()
+
+
+@pytest.mark.parametrize("digest", ["../../victim", "", "0" * 63, "0" * 64 + "\n", "F" * 64])
+def test_a_program_digest_that_is_none_touches_no_file(store: Counted, tmp_path: Path, digest: str) -> None:
+    (tmp_path / "victim").mkdir()
+    with pytest.raises(ProgramCorrupt, match="MACROFLEET_TRUSTED_PROGRAMS"):
+        DiskTier(tmp_path / "disk", store, trusted=frozenset([digest])).install_program(digest)
+    assert (tmp_path / "victim").is_dir()
+    assert not (tmp_path / "disk").exists()

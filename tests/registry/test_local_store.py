@@ -6,6 +6,8 @@ import os
 import stat
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -102,13 +104,55 @@ def test_nothing_is_made_before_the_first_write(store: LocalStore, tmp_path: Pat
     assert (tmp_path / "store" / "a" / "b").read_bytes() == b"1"
 
 
-def test_a_root_that_is_no_folder_is_unavailable(tmp_path: Path) -> None:
+@pytest.mark.parametrize("place", ["file", "file/store"])
+def test_a_root_that_is_no_folder_is_unavailable(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_bytes(b"1")
+    store = LocalStore(tmp_path / place)
+    calls: list[Callable[[], object]] = [
+        lambda: store.get("a"),
+        lambda: store.get_if_changed("a", "0" * 32),
+        lambda: store.open("a"),
+        lambda: store.head("a"),
+        lambda: list(store.list()),
+        lambda: list(store.list("a/b")),
+        lambda: store.put("a", b""),
+        lambda: store.put("a", b"", if_match="0" * 32),
+        lambda: store.put_file("a", tmp_path / "file"),
+        lambda: store.delete("a"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match=r"file is not a folder\. .*MACROFLEET_STORE_URL"):
+            call()
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="/proc is the folder that refuses root too")
+def test_a_root_that_cannot_be_written_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    store = LocalStore(tmp_path / "file")
-    with pytest.raises(StoreUnavailable):
-        store.put("a", b"")
-    with pytest.raises(StoreUnavailable):
-        store.delete("a")
+    store = LocalStore(Path("/proc/macrofleet"))
+    assert list(store.list()) == []
+    calls: list[Callable[[], object]] = [
+        lambda: store.put("a", b""),
+        lambda: store.put("a", b"", if_absent=True),
+        lambda: store.put_file("a", tmp_path / "file"),
+    ]
+    for call in calls:
+        with pytest.raises(StoreUnavailable, match="permissions"):
+            call()
+
+
+def test_what_crashed_writers_left_goes_after_a_day(tmp_path: Path) -> None:
+    LocalStore(tmp_path / "store").put("a", b"1")
+    waiting = tmp_path / "store" / ".tmp"
+    now = time.time()
+    for name, age in {"old": 25 * 3600, "new": 23 * 3600}.items():
+        (waiting / name).touch()
+        os.utime(waiting / name, (now - age, now - age))
+    again = LocalStore(tmp_path / "store")
+    assert list(again.list())
+    assert {path.name for path in waiting.iterdir()} == {"old", "new"}, "who only reads removes nothing"
+    again.put("b", b"1")
+    assert {path.name for path in waiting.iterdir()} == {"new"}
 
 
 def test_links_inside_the_store_are_refused_and_not_listed(store: LocalStore, tmp_path: Path) -> None:

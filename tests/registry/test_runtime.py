@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from benchmarks.fleets import publish_tenants
 from registry.bundle import Label, Labels, Manifest
 from registry.disk_tier import DiskTier, MappedModel
-from registry.errors import BundleCorrupt, ProgramUntrusted
+from registry.errors import BundleCorrupt, ProgramCorrupt, ProgramUntrusted
 from registry.program import RELEASED_PROGRAMS
-from registry.runtime import BoundModel, Features, Program
+from registry.runtime import BoundModel, Features, Program, is_at_least
 from registry.store.local import LocalStore
 
 TEXTS = ["Where is my parcel?", "", "返金してください", "a" * 20_000, "refund REFUND ﬁne", "\ud800 broken", "x\x00y"]
@@ -39,6 +39,31 @@ def test_the_built_program_is_the_released_one(bag: Program) -> None:
 def test_a_program_that_is_not_trusted_is_not_loaded(bag_folder: Path) -> None:
     with pytest.raises(ProgramUntrusted):
         Program(bag_folder, trusted=frozenset())
+
+
+@pytest.mark.parametrize(
+    ("version", "least", "enough"),
+    [
+        ("2.21.0", "2.21", True),
+        ("2.21.0-rc1", "2.21", True),
+        ("2.22.0-dev20260101", "2.21", True),
+        ("2.100.0", "2.21", True),
+        ("3.0.0", "2.21", True),
+        ("2.9.3", "2.21", False),
+        ("2.20.0", "2.21", False),
+        ("1.99.0", "2", False),
+        ("2.21.0", "2.21.1", False),
+        ("nightly", "2.21", False),
+    ],
+)
+def test_versions_of_tensorflow_are_compared_as_numbers(version: str, least: str, enough: bool) -> None:
+    assert is_at_least(version, least) is enough
+
+
+@pytest.mark.parametrize("least", ["", "two", "2.", "2.21-rc1", "2.21\n"])
+def test_a_program_that_asks_for_no_version_is_refused(least: str) -> None:
+    with pytest.raises(ProgramCorrupt, match="no version"):
+        is_at_least("2.21.0", least)
 
 
 def test_the_quick_scorer_equals_the_programs_own(bag: Program, model: BoundModel) -> None:
@@ -70,8 +95,8 @@ def test_text_is_normalised_inside_the_program(bag: Program) -> None:
 
 
 def test_a_long_text_is_read_to_a_bound(bag: Program) -> None:
-    bounded = bag.featurise(["ab " * 400_000])
-    assert len(bounded.tensors["ids"]) < 40_000
+    for text in ("ab " * 400_000, "\ufdfa" * 400_000):
+        assert len(bag.featurise([text]).tensors["ids"]) < 20_000
 
 
 def test_batches_join_into_one(bag: Program) -> None:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -104,6 +105,17 @@ def test_a_server_that_does_not_come_up_says_where_its_log_is(tmp_path: Path, mo
     with pytest.raises(StoreUnavailable, match=r"weed\.log"):
         LocalS3(tmp_path / "server").start()
     assert "no luck" in (tmp_path / "server" / "weed.log").read_text()
+
+
+def test_a_detached_server_is_stopped_when_its_context_fails(tmp_path: Path) -> None:
+    server = LocalS3(tmp_path, detach=True)
+    try:
+        with suppress(KeyboardInterrupt), server:
+            url = server.endpoint_url
+            raise KeyboardInterrupt
+        assert not listens(url)
+    finally:
+        server.stop()
 
 
 @pytest.mark.parametrize("mode", ["attached", "detach"])

@@ -1,0 +1,65 @@
+"""The live catalogue: writes on a condition, and what they make of a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from registry.catalogue import Catalogue, Macro, make_catalogue, read_catalogue, write_catalogue
+from registry.errors import InvalidInput, PreconditionFailed
+from registry.layout import catalogue_key
+from registry.store.local import LocalStore
+
+
+class LosesAnswers(LocalStore):
+    """Takes every write, and answers as its retry would be answered."""
+
+    def put(self, key: str, data: bytes, *, if_match: str | None = None, if_absent: bool = False) -> str:
+        super().put(key, data, if_match=if_match, if_absent=if_absent)
+        raise PreconditionFailed("the object is there")
+
+
+def catalogue(*ids: str) -> Catalogue:
+    return make_catalogue(Macro(id=name, title=name) for name in ids)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> LocalStore:
+    return LocalStore(tmp_path / "store")
+
+
+def test_a_retry_refused_by_ones_own_success_is_success(store: LocalStore, tmp_path: Path) -> None:
+    lossy = LosesAnswers(tmp_path / "store")
+    first = write_catalogue(lossy, "acme", catalogue("a"), etag=None)
+    assert read_catalogue(store, "acme") == (catalogue("a"), first)
+    second = write_catalogue(lossy, "acme", catalogue("a", "b"), etag=first)
+    assert read_catalogue(store, "acme") == (catalogue("a", "b"), second)
+
+
+@pytest.mark.parametrize("theirs", [("b",), (), ("a", "b", "c")])
+def test_another_writers_content_is_a_refusal_and_stays(store: LocalStore, theirs: tuple[str, ...]) -> None:
+    stale = write_catalogue(store, "acme", catalogue("z"), etag=None)
+    current = write_catalogue(store, "acme", catalogue(*theirs), etag=stale)
+    for etag in (None, stale):
+        with pytest.raises(PreconditionFailed):
+            write_catalogue(store, "acme", catalogue("a"), etag=etag)
+    assert read_catalogue(store, "acme") == (catalogue(*theirs), current)
+
+
+def test_one_that_was_deleted_meanwhile_is_a_refusal(store: LocalStore) -> None:
+    etag = write_catalogue(store, "acme", catalogue("a"), etag=None)
+    store.delete(catalogue_key("acme"))
+    with pytest.raises(PreconditionFailed):
+        write_catalogue(store, "acme", catalogue("b"), etag=etag)
+    assert read_catalogue(store, "acme") is None
+
+
+def test_two_who_write_the_same_first_catalogue_both_succeed(store: LocalStore) -> None:
+    etags = {write_catalogue(store, "acme", catalogue("a"), etag=None) for _ in range(2)}
+    assert len(etags) == 1
+
+
+def test_an_id_stands_once() -> None:
+    with pytest.raises(InvalidInput, match="stands twice"):
+        catalogue("a", "a")
