@@ -35,9 +35,11 @@ bench: $(INSTALLED) ## run the pytest-benchmark suites
 
 # Locks name packages, versions and hashes, and no index address.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-lock: ## compile requirements.lock and requirements-serving.lock (needs uv on PATH)
+lock: ## compile the locks: everything, the serving image, what builds the wheel (needs uv on PATH)
 	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
-	$(LOCK) --extra serving --override infra/serving-overrides.txt pyproject.toml infra/serving-requirements.in --output-file requirements-serving.lock
+	sed -n 's/^tensorflow==\([^ ]*\).*/tensorflow-cpu==\1/p' requirements.lock \
+	  | $(LOCK) --extra serving --constraint requirements.lock --excludes infra/serving-excludes.txt pyproject.toml - --output-file requirements-serving.lock
+	echo hatchling | $(LOCK) --constraint requirements.lock - --output-file infra/wheel.lock
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

@@ -14,8 +14,9 @@ from registry.bundle import MacroId
 from registry.errors import InvalidInput
 from registry.ticket import ticket_text
 from serving.data_plane import DataPlane
-from serving.errors import PROBLEM_JSON, ProblemDetails
-from serving.suggest import Reason
+from serving.edge import MAX_BODY_BYTES
+from serving.errors import PROBLEM_JSON, PROBLEMS, TOO_LARGE, FieldProblem, ProblemDetails, problem_details
+from serving.suggest import Reason, is_blank
 
 _ROUTE = "/v1/tenants/{tenant}/suggestions"
 _COMPONENT = "#/components/schemas/{model}"
@@ -26,6 +27,13 @@ _PROBLEMS = {
     422: "The request is malformed; `fields` says where.",
     503: "Too busy, starting, or the model cannot be loaded; see Retry-After.",
     504: "No answer within the deadline.",
+}
+# What the error itself says in the examples, for the problems that have no sentence of their own.
+_DETAILS = {
+    404: "there is no such tenant",
+    409: "tenant acme has no model to serve: too few examples",
+    413: f"A request's body may have {MAX_BODY_BYTES} bytes.",
+    422: "ticket.id: Field required",
 }
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -155,7 +163,10 @@ def make_router(data_plane: DataPlane) -> APIRouter:
         _ROUTE.replace("{tenant}", "{tenant:path}"),
         response_model=SuggestionResponse,
         responses={
-            status: {"description": text, "content": {PROBLEM_JSON: {"schema": _reference(ProblemDetails)}}}
+            status: {
+                "description": text,
+                "content": {PROBLEM_JSON: {"schema": _reference(ProblemDetails), "examples": _examples(status)}},
+            }
             for status, text in _PROBLEMS.items()
         },
         openapi_extra={
@@ -174,7 +185,7 @@ def make_router(data_plane: DataPlane) -> APIRouter:
         """Up to three of the tenant's macros, best first; none when no macro is good enough."""
         asked = _parse(await request.body())
         text = asked.ticket.text()
-        if not text:
+        if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
         answer = await data_plane.suggest(
             tenant,
@@ -225,6 +236,23 @@ def _parse(body: bytes) -> SuggestionRequest:
     except ValidationError as error:
         found = error.errors(include_url=False, include_input=False, include_context=False)
         raise RequestValidationError(found) from None
+
+
+def _examples(status: int) -> dict[str, Any]:
+    """What a problem with this status looks like, by its kind."""
+    fields = [FieldProblem(field="ticket.id", message="Field required")] if status == 422 else None
+    examples = {}
+    for problem in (*PROBLEMS.values(), TOO_LARGE):
+        if problem.status == status:
+            body = problem_details(
+                problem,
+                path=_ROUTE.format(tenant="acme"),
+                detail=_DETAILS.get(status, ""),
+                fields=fields,
+                request_id="5f0c6a3b9d1e4c7fa2b8d03e61c94f75",
+            )
+            examples[problem.kind] = {"summary": problem.title, "value": body.model_dump(exclude_none=True)}
+    return examples
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

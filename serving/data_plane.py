@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from registry.disk_tier import DiskTier
 from registry.errors import DeadlineExceeded, MacrofleetError
-from registry.fleet import FleetReader
+from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
 from serving.cache import ModelCache
 from serving.catalogues import Catalogues
@@ -143,26 +143,36 @@ class DataPlane:
         )
 
     async def _follow(self) -> None:
-        """Prepare what each new fleet names; the first time, become ready with it."""
-        fleet = await self._watch.next_fleet(None)
+        """Prepare what each new fleet names, and again and again what could not be had yet; become ready once."""
+        fleet, known = await self._watch.next_fleet(None), None
         while True:
             try:
                 if self._settings.preload == "all":
-                    await self._preload.run(self._watch.refs())
+                    await (self._preload.retry() if fleet is known else self._preload.run(self._watch.refs()))
                 elif not self._ready:
                     await self._open_programs()
             except Exception:  # noqa: BLE001  # the loop must outlive it
                 _LOG.exception("preloading failed")
-            if not self._ready and self._preload.usable:
-                # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
-                gc.collect()
-                gc.freeze()
-                self._ready = True
-                _LOG.info("ready", extra={"generation": fleet.generation})
-            if self._ready:
-                fleet = await self._watch.next_fleet(fleet)
-            else:
-                await asyncio.sleep(self._settings.fleet_poll_seconds)
+            # A fleet that came in the meantime may name what is not on disk.
+            if not self._ready and self._preload.complete and fleet is self._watch.fleet:
+                self._become_ready(fleet)
+            known, fleet = fleet, await self._next_round(fleet)
+
+    def _become_ready(self, fleet: Fleet) -> None:
+        # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
+        gc.collect()
+        gc.freeze()
+        self._ready = True
+        _LOG.info("ready", extra={"generation": fleet.generation})
+
+    async def _next_round(self, fleet: Fleet) -> Fleet:
+        """The next fleet as soon as there is one; where something is to be tried again, this one after a while."""
+        seconds = None if self._preload.complete else self._settings.fleet_poll_seconds
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._watch.next_fleet(fleet)
+        except TimeoutError:
+            return fleet
 
     async def _open_programs(self) -> None:
         """Without preloading nobody knows which programs the models need: open those that the store has."""

@@ -102,6 +102,21 @@ def problem_for(error: MacrofleetError) -> Problem:
     return next((PROBLEMS[kind] for kind in type(error).__mro__ if kind in PROBLEMS), INTERNAL)
 
 
+def problem_details(
+    problem: Problem, *, path: str, detail: str, fields: list[FieldProblem] | None, request_id: str
+) -> ProblemDetails:
+    """The body of an answer that tells of a problem; see `problem_response`."""
+    return ProblemDetails(
+        type=f"urn:macrofleet:problem:{problem.kind}",
+        title=problem.title,
+        status=problem.status,
+        detail=problem.detail or detail or problem.title,
+        instance=quote(path),
+        request_id=request_id,
+        fields=fields,
+    )
+
+
 def problem_response(
     problem: Problem,
     *,
@@ -111,15 +126,7 @@ def problem_response(
     headers: Mapping[str, str] | None = None,
 ) -> Response:
     """An answer that tells of a problem. `detail` is used where the problem has no sentence of its own."""
-    body = ProblemDetails(
-        type=f"urn:macrofleet:problem:{problem.kind}",
-        title=problem.title,
-        status=problem.status,
-        detail=problem.detail or detail or problem.title,
-        instance=quote(path),
-        request_id=REQUEST_ID.get(),
-        fields=fields,
-    )
+    body = problem_details(problem, path=path, detail=detail, fields=fields, request_id=REQUEST_ID.get())
     retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
     return Response(
         body.model_dump_json(exclude_none=True),

@@ -12,7 +12,7 @@ from registry.runtime import Program, limit_threads
 from registry.store import ObjectStore
 from registry.ticket import ticket_text
 from serving.settings import ServingSettings
-from serving.suggest import choose
+from serving.suggest import choose, is_blank
 
 
 def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: ServingSettings) -> dict[str, Any]:
@@ -26,7 +26,7 @@ def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: Ser
         InvalidInput: the text is empty.
     """
     body = ticket_text("", [text])
-    if not body:
+    if is_blank(body):
         raise InvalidInput("the text is empty", remedy="Give the ticket's text in quotation marks.")
     _, version, digest = serving_entry(store, tenant)
     found = read_catalogue(store, tenant)

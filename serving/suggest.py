@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hmac
 import json
+import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from registry.bundle import Label
 
 Reason = Literal["below_threshold", "no_active_macro"]
+
+_UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +35,11 @@ class Suggestions:
 
     macros: tuple[SuggestedMacro, ...]
     reason: Reason | None = None
+
+
+def is_blank(text: str) -> bool:
+    """Whether a reader would see nothing: only spaces, controls and format characters (of zero width, say)."""
+    return all(unicodedata.category(character) in _UNSEEN for character in text)
 
 
 def choose(

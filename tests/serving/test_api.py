@@ -25,6 +25,7 @@ from registry.store.local import LocalStore
 from registry.ticket import ticket_text
 from serving.app import create_app
 from serving.edge import MAX_BODY_BYTES
+from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
 from serving.executor import Executor
 from serving.logs import JsonFormatter
 from serving.settings import ServingSettings
@@ -229,6 +230,11 @@ async def test_unknown_addresses(client: httpx.AsyncClient, path: str) -> None:
     check_problem(await client.post(path, json=ticket()), 404, "not-found")
 
 
+@pytest.mark.parametrize("path", ["/docs", "/redoc"])
+async def test_there_is_no_page_that_fetches_scripts_from_elsewhere(client: httpx.AsyncClient, path: str) -> None:
+    check_problem(await client.get(path), 404, "not-found")
+
+
 async def test_other_methods(client: httpx.AsyncClient) -> None:
     answer = await client.get(ACME)
     check_problem(answer, 405, "method-not-allowed")
@@ -294,12 +300,18 @@ async def test_malformed_requests(client: httpx.AsyncClient, body: bytes, field:
         {"subject": ""},
         {"subject": " \n\t"},
         {"subject": None},
+        {"subject": "\u200b"},
+        {"subject": "\u2028\u2060\u3000", "comments": [comment("\ufeff\u00ad \x7f\x85"), comment("\u202e")]},
         {"comments": [comment("only an agent spoke", author="agent"), comment("in private", public=False)]},
     ],
 )
 async def test_a_ticket_without_text(client: httpx.AsyncClient, fields: dict[str, Any]) -> None:
     problem = check_problem(await client.post(ACME, json={"ticket": {"id": "1", **fields}}), 422, "invalid-request")
     assert "no text" in problem["detail"]
+
+
+async def test_what_cannot_be_seen_does_no_harm_beside_what_can(client: httpx.AsyncClient) -> None:
+    assert await scores_for(client, subject="\u200bParcel", comments=[comment("\u200b")])
 
 
 async def test_explain_says_why_it_is_refused(client: httpx.AsyncClient) -> None:
@@ -446,6 +458,41 @@ async def test_openapi_describes_the_request(client: httpx.AsyncClient) -> None:
     assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
     for name in ("SuggestionRequest", "SuggestionResponse"):
         assert schemas[name]["examples"]
+
+
+async def problem_examples(client: httpx.AsyncClient) -> dict[str, dict[str, Any]]:
+    """The examples in the document by kind; each under the status that it has."""
+    operation = (await client.get("/openapi.json")).json()["paths"]["/v1/tenants/{tenant}/suggestions"]["post"]
+    found: dict[str, dict[str, Any]] = {}
+    for status, described in operation["responses"].items():
+        if status != "200":
+            examples = described["content"]["application/problem+json"]["examples"]
+            assert examples, status
+            assert {example["value"]["status"] for example in examples.values()} == {int(status)}
+            found |= {kind: example["value"] for kind, example in examples.items()}
+    return found
+
+
+async def test_openapi_has_an_example_of_every_problem(client: httpx.AsyncClient) -> None:
+    examples = await problem_examples(client)
+    assert set(examples) == {problem.kind for problem in (*PROBLEMS.values(), TOO_LARGE)}
+    for kind, example in examples.items():
+        assert ProblemDetails.model_validate(example).type == f"urn:macrofleet:problem:{kind}"
+
+
+async def test_the_examples_of_problems_are_what_is_answered(client: httpx.AsyncClient) -> None:
+    examples = await problem_examples(client)
+    answers = {
+        "tenant-not-found": await client.post("/v1/tenants/globex/suggestions", json=ticket()),
+        "no-model": await client.post("/v1/tenants/new/suggestions", json=ticket()),
+        "too-large": await client.post(ACME, content=b" " * (MAX_BODY_BYTES + 1)),
+        "invalid-request": await client.post(ACME, content=without("ticket", "id")),
+        "catalogue-unavailable": await client.post("/v1/tenants/bare/suggestions", json=ticket()),
+    }
+    for kind, answer in answers.items():
+        example = examples[kind] | {"detail": examples[kind]["detail"].replace("tenant acme", "tenant new")}
+        varying = {"instance": answer.json()["instance"], "request_id": answer.json()["request_id"]}
+        assert answer.json() == example | varying
 
 
 async def test_the_example_works(client: httpx.AsyncClient) -> None:

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -25,15 +26,7 @@ from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 PROJECT = Path(registry.__file__).parent.parent
-RUN = """
-import sys
-from pathlib import Path
-from registry.settings import StoreSettings
-from serving.main import run
-from serving.settings import ServingSettings
-
-run(ServingSettings(), StoreSettings(), ready_file=Path(sys.argv[1]))
-"""
+SERVE = [sys.executable, "-m", "macrofleet", "serve"]
 
 
 @dataclass
@@ -43,25 +36,42 @@ class Server:
     log: Path
 
 
+@contextmanager
+def started(folder: Path, **environment: str) -> Iterator[Server]:
+    """A server of the store in `folder`, started as users do."""
+    ready_file, log = folder / "url", folder / "log"
+    with log.open("wb") as stderr:
+        process = subprocess.Popen(
+            [*SERVE, "--port", "0", "--ready-file", str(ready_file)],
+            cwd=PROJECT,
+            env=surroundings(folder, **environment),
+            stderr=stderr,
+        )
+    try:
+        yield Server(process, ready_file, log)
+    finally:
+        process.kill()
+        process.wait()
+
+
+def surroundings(folder: Path, **more: str) -> dict[str, str]:
+    own = {"MACROFLEET_STORE_URL": str(folder / "store"), "MACROFLEET_DISK_FOLDER": str(folder / "disk")}
+    return {name: value for name, value in os.environ.items() if not name.startswith("MACROFLEET_")} | own | more
+
+
+async def url_of(server: Server) -> str:
+    await eventually(lambda: server.ready_file.exists() or server.process.poll() is not None)
+    assert server.process.poll() is None, server.log.read_text()
+    return server.ready_file.read_text()
+
+
 @pytest.fixture
 def server(tmp_path: Path, bag: BuiltProgram) -> Iterator[Server]:
     store = LocalStore(tmp_path / "store")
     publish_program(store, bag.folder)
     publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MACROFLEET_")} | {
-        "MACROFLEET_STORE_URL": str(tmp_path / "store"),
-        "MACROFLEET_DISK_FOLDER": str(tmp_path / "disk"),
-        "MACROFLEET_TRUSTED_PROGRAMS": bag.digest,
-        "MACROFLEET_PORT": "0",
-    }
-    ready_file, log = tmp_path / "url", tmp_path / "log"
-    with log.open("wb") as stderr:
-        process = subprocess.Popen(
-            [sys.executable, "-c", RUN, str(ready_file)], cwd=PROJECT, env=environment, stderr=stderr
-        )
-    yield Server(process, ready_file, log)
-    process.kill()
-    process.wait()
+    with started(tmp_path, MACROFLEET_TRUSTED_PROGRAMS=bag.digest) as made:
+        yield made
 
 
 def raw(url: str, request: bytes) -> bytes:
@@ -73,9 +83,7 @@ def raw(url: str, request: bytes) -> bytes:
 
 
 async def test_a_server_from_start_to_end(server: Server) -> None:
-    await eventually(lambda: server.ready_file.exists() or server.process.poll() is not None)
-    assert server.process.poll() is None, server.log.read_text()
-    url = server.ready_file.read_text()
+    url = await url_of(server)
     assert url.startswith("http://127.0.0.1:")
     async with httpx.AsyncClient(base_url=url, timeout=30) as client:
         await until_ready(client)
@@ -98,9 +106,86 @@ async def test_a_server_from_start_to_end(server: Server) -> None:
         assert raw(url, head.encode() + body).startswith(b"HTTP/1.1 404 "), name
 
     server.process.send_signal(signal.SIGTERM)
-    assert server.process.wait(30) in (0, -signal.SIGTERM)
+    assert server.process.wait(30) == 0
     assert not server.ready_file.exists()
     lines = [json.loads(line) for line in server.log.read_text().splitlines() if line.startswith("{")]
     assert [line["url"] for line in lines if line["message"] == "serving"] == [url]
     assert not [line for line in lines if line["level"] == "error"]
     assert "parcel" not in server.log.read_text()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+async def test_a_server_that_is_told_to_stop_has_not_failed(tmp_path: Path, number: signal.Signals) -> None:
+    with started(tmp_path) as server:
+        await url_of(server)
+        server.process.send_signal(number)
+        assert server.process.wait(30) == 0
+        assert not server.ready_file.exists()
+        assert "Traceback" not in server.log.read_text()
+
+
+async def test_an_interrupt_that_comes_twice_does_not_wait_for_requests_under_way(tmp_path: Path) -> None:
+    with started(tmp_path) as server:
+        place = urlsplit(await url_of(server))
+        with socket.create_connection((place.hostname, place.port), timeout=10) as connection:
+            connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n")
+            assert connection.recv(100).startswith(b"HTTP/1.1 100 ")  # so the request is under way, and stays so
+            server.process.send_signal(signal.SIGINT)
+            await eventually(lambda: not server.ready_file.exists())
+            server.process.send_signal(signal.SIGINT)
+            assert server.process.wait(30) == 130
+        assert "timeout graceful shutdown exceeded" not in server.log.read_text()
+
+
+def refusal(folder: Path, *options: str) -> str:
+    """The one sentence of a server that does not start."""
+    ended = subprocess.run(
+        [*SERVE, *options],
+        check=False,
+        cwd=PROJECT,
+        env=surroundings(folder),
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (1, "")
+    (line,) = ended.stderr.splitlines()
+    return line
+
+
+def test_a_port_that_is_taken(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        line = refusal(tmp_path, "--port", str(port))
+    assert line == (
+        f"macrofleet: cannot listen on 127.0.0.1:{port} (Address already in use). "
+        "Choose another --host or --port (0 takes a free port), or stop what listens there."
+    )
+
+
+# The first is reserved for never being found (RFC 6761), the last for documentation: no machine has that address.
+@pytest.mark.parametrize(
+    ("host", "place"),
+    [
+        ("no-such-host.invalid", "no-such-host.invalid"),
+        ("x" * 70, "x" * 70),
+        ("2001:db8::1", "[2001:db8::1]"),
+        ("192.0.2.1", "192.0.2.1"),
+    ],
+)
+def test_a_host_that_is_not_this_machine(tmp_path: Path, host: str, place: str) -> None:
+    line = refusal(tmp_path, "--insecure", "--port", "0", "--host", host)
+    assert line.startswith(f"macrofleet: cannot listen on {place}:0 (")
+    assert "(None)" not in line
+    assert "Choose another --host" in line
+
+
+@pytest.mark.parametrize(
+    ("path", "problem"),
+    [("missing/url", "there is no folder "), ("file/url", "there is no folder "), ("", "it is a folder")],
+)
+def test_a_ready_file_that_cannot_be_written(tmp_path: Path, path: str, problem: str) -> None:
+    (tmp_path / "file").touch()
+    line = refusal(tmp_path, "--port", "0", "--ready-file", str(tmp_path / path))
+    assert line.startswith(f"macrofleet: the ready file {tmp_path / path} cannot be written: {problem}")
+    assert not (tmp_path / "missing").exists()

@@ -1,10 +1,11 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 
 import pytest
 
-from registry.errors import BundleCorrupt
+from registry.errors import BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError, StoreUnavailable
 from serving.fleet_watch import ModelRef
 from serving.preload import Preload, Progress
 from tests.serving.helpers import spin
@@ -16,6 +17,7 @@ class Preparing:
     def __init__(self) -> None:
         self.calls: list[str] = []
         self.broken: set[str] = set()
+        self.failing: dict[str, Exception] = {}
         self.gate = asyncio.Event()
         self.held: dict[str, asyncio.Event] = {}
         self.at_work = self.most_at_work = 0
@@ -28,6 +30,8 @@ class Preparing:
         self.at_work -= 1
         if ref.tenant in self.broken:
             raise BundleCorrupt("broken")
+        if ref.tenant in self.failing:
+            raise self.failing[ref.tenant]
 
 
 @pytest.fixture
@@ -44,25 +48,25 @@ async def test_progress_shows_and_a_few_go_on_at_a_time(preparing: Preparing) ->
     running = asyncio.create_task(preload.run(refs("abcdefgh")))
     await spin()
     assert preload.progress() == Progress(8, 0, {})
-    assert not preload.usable
+    assert not preload.complete
     preparing.gate.set()
     await running
     assert preload.progress() == Progress(8, 8, {})
-    assert preload.usable
+    assert preload.complete
     assert 1 < preparing.most_at_work < 8
 
 
-async def test_a_fleet_is_not_usable_before_the_last_was_tried(preparing: Preparing) -> None:
+async def test_a_fleet_is_not_complete_before_the_last_was_tried(preparing: Preparing) -> None:
     preparing.gate.set()
     preparing.held = {"g": asyncio.Event()}
     preload = Preload(preparing)
     running = asyncio.create_task(preload.run(refs("abcdefgh")))
     await spin()
     assert preload.progress() == Progress(8, 7, {})
-    assert not preload.usable
+    assert not preload.complete
     preparing.held["g"].set()
     await running
-    assert preload.usable
+    assert preload.complete
 
 
 async def test_a_broken_model_is_listed_and_holds_up_nobody(preparing: Preparing) -> None:
@@ -71,25 +75,25 @@ async def test_a_broken_model_is_listed_and_holds_up_nobody(preparing: Preparing
     preload = Preload(preparing)
     await preload.run(refs("abc"))
     assert preload.progress() == Progress(3, 2, {"b": "BundleCorrupt"})
-    assert preload.usable
+    assert preload.complete
 
 
-async def test_a_fleet_of_broken_models_is_not_usable_until_one_works(preparing: Preparing) -> None:
+async def test_a_fleet_of_broken_models_is_not_complete_until_one_works(preparing: Preparing) -> None:
     preparing.gate.set()
     preparing.broken = {"a", "b"}
     preload = Preload(preparing)
     await preload.run(refs("ab"))
-    assert not preload.usable
+    assert not preload.complete
     preparing.broken = {"b"}
     await preload.run(refs("ab"))
-    assert preload.usable
+    assert preload.complete
 
 
-async def test_an_empty_fleet_is_usable(preparing: Preparing) -> None:
+async def test_an_empty_fleet_is_complete(preparing: Preparing) -> None:
     preload = Preload(preparing)
-    assert preload.usable
+    assert preload.complete
     await preload.run([])
-    assert preload.usable
+    assert preload.complete
 
 
 async def test_only_what_is_new_or_failed_is_prepared_again(preparing: Preparing) -> None:
@@ -102,3 +106,74 @@ async def test_only_what_is_new_or_failed_is_prepared_again(preparing: Preparing
     await preload.run([*refs("ab"), *refs("c", "2")])
     assert sorted(preparing.calls) == ["b", "c"]
     assert preload.progress() == Progress(3, 3, {})
+
+
+@pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("full"), OSError("odd"), ValueError("odder")])
+async def test_what_may_pass_is_waited_for_and_alone_tried_again(preparing: Preparing, error: Exception) -> None:
+    preparing.gate.set()
+    preparing.broken = {"a"}
+    preparing.failing = {"b": error, "c": error}
+    preload = Preload(preparing)
+    await preload.run(refs("abcd"))
+    assert preload.progress() == Progress(
+        4, 1, {"a": "BundleCorrupt", "b": type(error).__name__, "c": type(error).__name__}
+    )
+    assert not preload.complete
+    for recovered, still in (("", "bc"), ("b", "bc"), ("c", "c")):
+        preparing.calls.clear()
+        for tenant in recovered:
+            del preparing.failing[tenant]
+        await preload.retry()
+        assert preparing.calls == list(still)
+    assert preload.progress() == Progress(4, 3, {"a": "BundleCorrupt"})
+    assert preload.complete
+    preparing.calls.clear()
+    await preload.retry()
+    assert preparing.calls == []
+
+
+@pytest.mark.parametrize("error", [BundleCorrupt("a"), ProgramCorrupt("b"), ProgramUntrusted("c")])
+async def test_what_never_passes_is_not_waited_for(preparing: Preparing, error: Exception) -> None:
+    preparing.gate.set()
+    preparing.failing = {"b": error}
+    preload = Preload(preparing)
+    await preload.run(refs("ab"))
+    assert preload.complete
+    assert preload.progress().failed == {"b": type(error).__name__}
+
+
+async def test_where_nothing_could_be_had_all_is_tried_again(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preparing.broken = {"a", "b"}
+    preload = Preload(preparing)
+    await preload.run(refs("ab"))
+    preparing.calls.clear()
+    preparing.broken = {"b"}
+    await preload.retry()
+    assert sorted(preparing.calls) == ["a", "b"]
+    assert preload.complete
+
+
+async def test_failures_stay_listed_while_they_are_tried_again(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preparing.failing = {"b": StoreUnavailable("away")}
+    preload = Preload(preparing)
+    await preload.run(refs("ab"))
+    preparing.held = {"b": asyncio.Event()}
+    again = asyncio.create_task(preload.retry())
+    await spin()
+    assert preload.progress() == Progress(2, 1, {"b": "StoreUnavailable"})
+    preparing.held["b"].set()
+    await again
+
+
+async def test_a_failure_is_a_warning_once(preparing: Preparing, caplog: pytest.LogCaptureFixture) -> None:
+    preparing.gate.set()
+    preparing.failing = {"a": StoreUnavailable("away")}
+    preload = Preload(preparing)
+    with caplog.at_level(logging.DEBUG, "serving.preload"):
+        await preload.run(refs("a"))
+        await preload.retry()
+        preparing.failing = {"a": RuntimeError("odd")}
+        await preload.retry()
+    assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG", "ERROR"]

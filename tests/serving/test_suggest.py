@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.bundle import Label
-from serving.suggest import SuggestedMacro, choose, suggestion_id
+from serving.suggest import SuggestedMacro, choose, is_blank, suggestion_id
 
 LABELS = [Label(id=f"m{index}", title=f"Trained {index}") for index in range(4)]
 TITLES = {f"m{index}": f"Today {index}" for index in range(4)}
@@ -93,3 +93,15 @@ def test_an_id_depends_on_everything_it_covers() -> None:
     assert made() == made()
     assert len({made(), *others}) == len(others) + 1
     assert made(tenant='a"', ticket="b") != made(tenant="a", ticket='"b')
+
+
+@pytest.mark.parametrize(
+    "text", ["", " \n\t", "\u200b\u200d\ufeff", "\u00a0\u3000\u2028\u2029", "\x00\x1b\x85", "\u202e\u2066"]
+)
+def test_what_nobody_sees_is_blank(text: str) -> None:
+    assert is_blank(text)
+
+
+@pytest.mark.parametrize("text", ["?", " \u200b.", "注", "👍", "\u0301"])
+def test_whatever_can_be_seen_is_not_blank(text: str) -> None:
+    assert not is_blank(text)

@@ -7,6 +7,7 @@ import logging
 import os
 import struct
 import threading
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import IO, Any
@@ -27,7 +28,7 @@ from registry.store.local import LocalStore
 from registry.tensors import map_tensors, write_tensors
 from serving.app import create_app
 from serving.settings import ServingSettings
-from tests.serving.helpers import BuiltProgram, ready, serving, ticket, until_ready
+from tests.serving.helpers import BuiltProgram, eventually, ready, serving, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 MakeSettings = Callable[..., ServingSettings]
@@ -321,6 +322,89 @@ async def test_a_store_that_fails_while_preloading_is_tried_again(
         assert (await readiness(client))[0] == 503
         (tmp_path / "elsewhere").rename(weights)
         await until_ready(client)
+
+
+class Flaky(Gated):
+    """A local store that fails for the models of some tenants, and counts how often it was asked for each."""
+
+    def __init__(self, root: Path, failing: set[str]) -> None:
+        super().__init__(root)
+        self.gate.set()
+        self.failing = failing
+        self.asked: Counter[str] = Counter()
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        if key.endswith(MANIFEST):
+            tenant = key.split("/")[1]
+            self.asked[tenant] += 1
+            if tenant in self.failing:
+                raise StoreUnavailable("the store is away")
+        return super().get(key, max_bytes=max_bytes)
+
+
+async def until_asked(store: Flaky, tenant: str, more: int) -> None:
+    wanted = store.asked[tenant] + more
+    await eventually(lambda: store.asked[tenant] >= wanted)
+
+
+async def test_readiness_waits_for_every_model_that_may_be_had_yet(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    made = publish_tenants(store, ["a", "b", "c", "d"], program=bag.digest, spec=bag.spec)
+    damaged = tmp_path / "store" / model_key("d", made["d"].version, WEIGHTS)
+    damaged.write_bytes(DAMAGES["tampered"](damaged.read_bytes()))
+    flaky = Flaky(tmp_path / "store", {"b", "c"})
+    async with serving(create_app(make_settings(), flaky)) as client:
+        await until_asked(flaky, "b", 3)
+        status, state = await readiness(client)
+        assert (status, state["ready"]) == (503, False)
+        failed = {"b": "StoreUnavailable", "c": "StoreUnavailable", "d": "BundleCorrupt"}
+        assert state["models"] == {"total": 4, "on_disk": 1, "failed": failed}
+        flaky.failing = {"c"}
+        await until_asked(flaky, "c", 3)
+        assert (await readiness(client))[0] == 503
+        flaky.failing = set()
+        await until_ready(client)
+        assert (await readiness(client))[1]["models"] == {"total": 4, "on_disk": 3, "failed": {"d": "BundleCorrupt"}}
+        # What was there, and what never will be, was asked for by the first attempt only.
+        assert (flaky.asked["a"], flaky.asked["d"]) == (1, 1)
+
+
+async def test_what_a_new_fleet_lacks_is_tried_again_without_turning_readiness_red(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    publish_tenants(store, ["a"], program=bag.digest, spec=bag.spec)
+    flaky = Flaky(tmp_path / "store", {"b"})
+    async with ready(make_settings(), flaky) as client:
+        publish_tenants(store, ["b"], program=bag.digest, spec=bag.spec)
+        await until_asked(flaky, "b", 3)
+        status, state = await readiness(client)
+        assert status == 200
+        assert state["models"] == {"total": 2, "on_disk": 1, "failed": {"b": "StoreUnavailable"}}
+        flaky.failing = set()
+        async with asyncio.timeout(60):
+            while (await readiness(client))[1]["models"] != {"total": 2, "on_disk": 2, "failed": {}}:
+                await asyncio.sleep(0.01)
+
+
+async def test_a_fleet_that_grows_while_it_is_preloaded_is_not_ready_before_the_newcomer(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    publish_tenants(store, ["a"], program=bag.digest, spec=bag.spec)
+    flaky = Flaky(tmp_path / "store", {"b"})
+    flaky.gate.clear()
+    async with serving(create_app(make_settings(), flaky)) as client:
+        await eventually(lambda: flaky.asked["a"] > 0)
+        publish_tenants(store, ["b"], program=bag.digest, spec=bag.spec)
+        async with asyncio.timeout(60):
+            while (await readiness(client))[1]["fleet"]["generation"] != 2:
+                await asyncio.sleep(0.01)
+        flaky.gate.set()
+        await until_asked(flaky, "b", 2)
+        assert (await readiness(client))[0] == 503
+        flaky.failing = set()
+        await until_ready(client)
+        assert (await readiness(client))[1]["models"]["on_disk"] == 2
 
 
 async def test_without_preloading_models_come_on_demand(

@@ -1,0 +1,71 @@
+# The data plane and nothing else: `macrofleet serve`, without MLflow, Prefect and training's packages.
+#
+#   docker build --file infra/serving.Dockerfile --tag macrofleet-serving .
+#   docker run --read-only --cap-drop ALL --stop-timeout 15 --volume macrofleet-cache:/var/cache/macrofleet \
+#     --env MACROFLEET_STORE_URL=s3://bucket/prefix macrofleet-serving
+#
+# It listens on loopback and refuses any other address, since there are no API keys yet. Two ways in:
+# - a proxy that authenticates, in the same network namespace (a sidecar of the pod, or
+#   `docker run --network container:…`), in front of 127.0.0.1:8000;
+# - where the network itself is trusted, `--env MACROFLEET_HOST=0.0.0.0 --env MACROFLEET_INSECURE=true --publish …`.
+#
+# Credentials for S3 come from boto3's chain (a role, by preference), or MACROFLEET_STORE_ACCESS_KEY and
+# MACROFLEET_STORE_SECRET_KEY. Replicas share one MACROFLEET_SIGNING_KEY. The root may be read-only: only the volume is
+# written. Change the port with MACROFLEET_PORT, which the health check reads too. The check is liveness; traffic waits
+# for /readyz.
+
+FROM python:3.12-slim AS builder
+
+ENV PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore
+WORKDIR /build
+
+# The packages first: this layer, nearly all of the image, changes with the lock alone. Wheels only, nothing compiles.
+COPY requirements-serving.lock ./
+RUN python -m venv --without-pip /opt/macrofleet \
+ && pip --python /opt/macrofleet/bin/python install \
+      --only-binary :all: --require-hashes --no-deps --requirement requirements-serving.lock
+
+COPY infra/wheel.lock infra/
+RUN pip install --only-binary :all: --require-hashes --no-deps --requirement infra/wheel.lock
+
+COPY pyproject.toml README.md LICENSE macrofleet.py ./
+COPY registry registry
+COPY training training
+COPY serving serving
+COPY flows flows
+COPY benchmarks benchmarks
+RUN python -m hatchling build --target wheel --directory dist \
+ && pip --python /opt/macrofleet/bin/python install --no-index --no-deps dist/*.whl \
+ && /opt/macrofleet/bin/python -c "import tensorflow_text, registry.runtime, serving.main"
+
+
+FROM python:3.12-slim
+
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title="macrofleet" \
+      org.opencontainers.image.description="Serves one text classifier per customer: macro suggestions for support tickets" \
+      org.opencontainers.image.version="0.1.0" \
+      org.opencontainers.image.revision="${REVISION}" \
+      org.opencontainers.image.licenses="Apache-2.0"
+
+# A number, so that Kubernetes can tell that it is not root. A new volume takes the folder's owner.
+RUN groupadd --gid 10001 macrofleet \
+ && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin macrofleet \
+ && install --directory --owner 10001 --group 10001 --mode 0700 /var/cache/macrofleet
+COPY --from=builder /opt/macrofleet /opt/macrofleet
+
+# TMPDIR: TensorFlow cannot be imported where no temporary folder can be written, and the root may be read-only.
+ENV PATH=/opt/macrofleet/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    TMPDIR=/var/cache/macrofleet \
+    MACROFLEET_DISK_FOLDER=/var/cache/macrofleet
+VOLUME /var/cache/macrofleet
+USER 10001:10001
+WORKDIR /
+EXPOSE 8000
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
+  CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('localhost', int(os.environ.get('MACROFLEET_PORT', '8000')), timeout=2); server.request('GET', '/healthz'); sys.exit(server.getresponse().status != 200)"]
+ENTRYPOINT ["macrofleet"]
+CMD ["serve"]
