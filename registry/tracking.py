@@ -39,7 +39,11 @@ _FLAVOUR = Path(__file__).with_name("flavour.py")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_A_METRIC = re.compile(r"[^\w./ :-]")
 _SQLITE = "sqlite:///"
-_URI_REMEDY = "Use sqlite:///path/to/mlflow.db or the http(s) address of a tracking server."
+_URI_REMEDY = (
+    "Use sqlite:///path/to/mlflow.db, the http(s) address of a tracking server, or a database such as "
+    "postgresql://user:password@host/mlflow."
+)
+_DATABASES = {"postgresql", "mysql", "mssql"}
 _DOWN_REMEDY = (
     "Check that MLflow runs at that address and takes these credentials, then run it again: serving does not need it, "
     "and what is already recorded is found."
@@ -83,12 +87,14 @@ class Tracking:
     """A tracking server, or an SQLite file, that records published bundles. May be used from any thread.
 
     Args:
-        tracking_uri: `sqlite:///mlflow.db`, or `http(s)://…` (credentials: `MLFLOW_TRACKING_USERNAME` and the like).
+        tracking_uri: `sqlite:///mlflow.db`, `http(s)://…` (credentials: `MLFLOW_TRACKING_USERNAME` and the like), or a
+            database that MLflow knows (`postgresql://user:password@host/mlflow`; its driver is yours to install, and
+            the password is shown nowhere).
         store: where the bundles lie. Its URL and endpoint are recorded, its keys never.
         experiment: MLflow's name for the list of runs; made if missing.
         artifact_location: where a new experiment keeps its artifacts (some 10 kB a version): a folder or a URI such as
             `s3://bucket/prefix`, for which MLflow's own S3 client reads `MLFLOW_S3_ENDPOINT_URL` and `AWS_…`. By
-            default a folder beside the SQLite file, and with a server what the server decides.
+            default a folder beside the SQLite file, and with a server what the server decides; a database needs one.
 
     Raises:
         InvalidInput: a URI that names no place, or one that holds credentials.
@@ -109,6 +115,12 @@ class Tracking:
     ) -> None:
         self._database = _database(tracking_uri)
         self._uri = f"{_SQLITE}{self._database}" if self._database else tracking_uri
+        self._shown = _without_password(self._uri)
+        if artifact_location is None and _is_database(tracking_uri):
+            raise InvalidInput(
+                f"MLflow's database {self._shown} says nothing of where artifacts go",
+                remedy="Set MACROFLEET_ARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
+            )
         if artifact_location is None and self._database is not None:
             artifact_location = str(self._database.with_name(f"{self._database.stem}-artifacts"))
         self._artifact_location = None if artifact_location is None else _location(artifact_location)
@@ -194,7 +206,7 @@ class Tracking:
         found = self.find(tenant, manifest_digest)
         if found is None:
             raise ModelNotFound(
-                f"MLflow at {self._uri} has no version of tenant {tenant} with manifest {manifest_digest[:16]}…",
+                f"MLflow at {self._shown} has no version of tenant {tenant} with manifest {manifest_digest[:16]}…",
                 remedy="Register it first.",
             )
         with self._translated("cannot set an alias"):
@@ -305,13 +317,20 @@ class Tracking:
         """MLflow's errors, and those of what it stands on (requests, SQLAlchemy, boto3), as the domain's."""
         try:
             yield
+        except ModuleNotFoundError as error:
+            raise TrackingUnavailable(
+                f"MLflow at {self._shown} {failure} (there is no module {error.name})",
+                remedy="Install the driver of that database.",
+            ) from None
         except Exception as error:
             if not isinstance(error, _vendor_errors()):
                 raise
             code = getattr(error, "error_code", type(error).__name__)
+            # The chain is cut: what a driver says of an address may hold its password.
+            cause = None if _is_database(self._uri) else error
             if code == "INVALID_PARAMETER_VALUE":
-                raise InvalidInput(f"MLflow does not take this: {str(error).splitlines()[0][:300]}") from error
-            raise TrackingUnavailable(f"MLflow at {self._uri} {failure} ({code})", remedy=_DOWN_REMEDY) from error
+                raise InvalidInput(f"MLflow does not take this: {str(error).splitlines()[0][:300]}") from cause
+            raise TrackingUnavailable(f"MLflow at {self._shown} {failure} ({code})", remedy=_DOWN_REMEDY) from cause
 
 
 @contextmanager
@@ -424,8 +443,24 @@ def _database(uri: str) -> Path | None:
         if not path or path.endswith("/") or any(letter in path for letter in ":?#%"):
             raise InvalidInput("the tracking URI names no SQLite file", remedy=_URI_REMEDY)
         return Path(path).resolve()
-    _check_address(uri, "tracking URI", {"http", "https"}, remedy=_URI_REMEDY)
+    if not _is_database(uri):
+        _check_address(uri, "tracking URI", {"http", "https"}, remedy=_URI_REMEDY)
     return None
+
+
+def _is_database(uri: str) -> bool:
+    """Whether a tracking URI names a database server, `dialect[+driver]://…/name`."""
+    try:
+        parts = urlsplit(uri)
+        return parts.scheme.partition("+")[0] in _DATABASES and bool(parts.hostname) and len(parts.path) > 1
+    except ValueError:
+        return False
+
+
+def _without_password(uri: str) -> str:
+    """A tracking URI as messages may show it: neither user nor password nor query."""
+    scheme, separator, rest = uri.partition("://")
+    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
 
 
 def _location(location: str) -> str:

@@ -6,6 +6,7 @@ import socket
 import subprocess
 import sys
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,6 +293,18 @@ def test_a_database_that_cannot_be_opened_is_reported(tmp_path: Path, world: Wor
     for path in (tmp_path / "file" / "mlflow.db", tmp_path / "mlflow.db"):
         with pytest.raises(TrackingUnavailable):
             Tracking(tracking_uri=f"sqlite:///{path}", store=world.settings).prepare()
+
+
+def test_a_database_server_is_used_and_its_password_shown_nowhere(world: World) -> None:
+    uri = "postgresql://macrofleet:hush@127.0.0.1:1/mlflow?sslkey=hush"
+    with pytest.raises(InvalidInput, match="MACROFLEET_ARTIFACT_LOCATION") as refused:
+        Tracking(tracking_uri=uri, store=world.settings)
+    tracking = Tracking(tracking_uri=uri, store=world.settings, artifact_location=str(world.folder / "artifacts"))
+    with pytest.raises(TrackingUnavailable, match=r"postgresql://127\.0\.0\.1:1/mlflow cannot be opened") as down:
+        tracking.prepare()
+    for caught in (refused, down):
+        shown = "".join(traceback.format_exception(caught.value))
+        assert "hush" not in shown
 
 
 @pytest.mark.parametrize(
