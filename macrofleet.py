@@ -143,21 +143,22 @@ def tickets_import(
     from training.tenants import import_examples, read_catalogue_file
 
     check_tenant(tenant)
-    found = read_tickets(
-        path,
-        file_format=file_format,
-        where=_pairs(where),
-        out_of_scope=_names(out_of_scope),
-        skip_invalid=skip_invalid,
-    )
-    merge = import_examples(
-        _open_store(),
-        tenant,
-        found.examples,
-        titles=found.titles,
-        catalogue=read_catalogue_file(macros) if macros else None,
-        add_macros=add_macros,
-    )
+    with _waiting(f"importing {path.name}"):
+        found = read_tickets(
+            path,
+            file_format=file_format,
+            where=_pairs(where),
+            out_of_scope=_names(out_of_scope),
+            skip_invalid=skip_invalid,
+        )
+        merge = import_examples(
+            _open_store(),
+            tenant,
+            found.examples,
+            titles=found.titles,
+            catalogue=read_catalogue_file(macros) if macros else None,
+            add_macros=add_macros,
+        )
     for problem in found.problems:
         typer.echo(f"left out: {problem}", err=True)
     report = {"tenant": tenant, "added": merge.added, "changed": merge.changed, "unchanged": merge.unchanged,
@@ -272,7 +273,8 @@ def suggest(
     from serving.offline import suggest_offline
     from serving.settings import ServingSettings
 
-    report = suggest_offline(_open_store(), tenant, text, settings=read_settings(ServingSettings))
+    with _waiting("loading the model"):
+        report = suggest_offline(_open_store(), tenant, text, settings=read_settings(ServingSettings))
     if as_json:
         _print_json(report)
     elif report["abstained"]:
@@ -311,7 +313,8 @@ def programs_build(
     """Export a program and publish it; building again gives the same digest."""
     from training.programs.release import build_and_publish
 
-    digest = build_and_publish(name, _open_store() if publish else None)
+    with _waiting(f"building {name}"):
+        digest = build_and_publish(name, _open_store() if publish else None)
     _report({"program": name, "digest": digest}, as_json)
 
 
@@ -362,6 +365,18 @@ def _progress(quiet: bool) -> Iterator[Step]:
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("starting", total=1.0)
         yield lambda text, share: bar.update(task, description=text[:60], completed=share)
+
+
+@contextmanager
+def _waiting(text: str) -> Iterator[None]:
+    """A spinner on standard error for a few seconds without a measure of progress; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
 
 
 def _open_store() -> ObjectStore:
