@@ -188,6 +188,9 @@ def _settle(folder: Path, store: StoreSettings) -> None:
             "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
             "MACROFLEET_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "PREFECT_HOME": str(folder / "prefect"),
+            # Libraries that write into the home folder when they are imported.
+            "KERAS_HOME": str(folder / "keras"),
+            "MPLCONFIGDIR": str(folder / "matplotlib"),
         }
     )
 

@@ -12,6 +12,7 @@ import os
 import re
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +41,7 @@ from registry.tensors import map_tensors
 _RECORD = "installed.json"
 # More than one only matters where another process keeps finding and replacing a bad copy at the same time.
 _INSTALL_ATTEMPTS = 3
+_LEFTOVER_SECONDS = 24 * 3600
 _MAX_FILE_LIST_BYTES = 1024 * 1024
 _FETCHED_AGAIN = "It is fetched again when it is next installed."
 _VERSION = re.compile(r"[0-9a-f]{16}")
@@ -86,6 +88,7 @@ class DiskTier:
         self._folder = folder
         self._store = store
         self._trusted = trusted
+        self._swept = False
 
     def model_folder(self, tenant: str, version: str) -> Path:
         """Where a model version lies once installed. Raises BundleCorrupt when `version` cannot be one."""
@@ -191,6 +194,7 @@ class DiskTier:
         try:
             waiting = self._folder / "incoming"
             waiting.mkdir(parents=True, exist_ok=True)
+            self._sweep(waiting)
             beside = Path(tempfile.mkdtemp(dir=waiting))
             try:
                 yield beside
@@ -201,6 +205,17 @@ class DiskTier:
                 f"cannot write below {self._folder}: {problem.strerror}",
                 remedy="Check free space and permissions of the disk tier.",
             ) from problem
+
+    def _sweep(self, waiting: Path) -> None:
+        """Once a tier and process: remove what a process that was killed a day ago or more left unfinished."""
+        if self._swept:
+            return
+        self._swept = True
+        oldest = time.time() - _LEFTOVER_SECONDS
+        for left in waiting.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                if left.stat().st_mtime < oldest:
+                    shutil.rmtree(left, ignore_errors=True)
 
     def _download_model(self, beside: Path, tenant: str, version: str, manifest_digest: str) -> None:
         key = model_key(tenant, version, MANIFEST)

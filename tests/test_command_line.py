@@ -136,9 +136,7 @@ def csv_of(place: Path) -> Path:
         for number in range(60):
             label = list(words)[number % 3]
             split = "test" if number >= 48 and domain == "shop" else "train"
-            lines.append(
-                f"{words[label]} please {number} thanks,{label},{domain},{split}"
-            )
+            lines.append(f"{words[label]} please {number} thanks,{label},{domain},{split}")
         lines.append(f"zebra,oos,{domain},test")
     path = place / "data.csv"
     path.write_text("\n".join(lines))
@@ -153,9 +151,11 @@ def test_evaluate_prints_figures(place: Path) -> None:
     assert {"top3", "fit_seconds", "model_bytes", "oos_recall"} <= report.keys()
 
 
-def test_the_whole_road_on_a_real_s3_server(place: Path) -> None:
+def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """`macrofleet demo`: everything it starts ends with it, and everything it leaves is in the folder it names."""
     before = set(place.iterdir())
+    (place / "home").mkdir()
+    monkeypatch.setenv("HOME", str(place / "home"))
     out, _ = run("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
     assert {row["tenant"] for row in report["tenants"]} == {"shop", "bank"}
@@ -167,7 +167,8 @@ def test_the_whole_road_on_a_real_s3_server(place: Path) -> None:
         assert len(suggestion["macros"]) == 3
         assert suggestion["macros"][0]["score"] > 0.5
     assert report["failed"] == []
-    assert set(place.iterdir()) - before == {place / "data.csv", place / "left"} - before
+    assert set(place.iterdir()) - before == {place / "data.csv", place / "left", place / "home"} - before
+    assert list((place / "home").rglob("*")) == []
     assert not running(place / "left")
 
 

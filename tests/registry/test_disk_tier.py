@@ -1,6 +1,7 @@
 import os
 import shutil
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -327,3 +328,14 @@ def test_a_program_digest_that_is_none_touches_no_file(store: Counted, tmp_path:
         DiskTier(tmp_path / "disk", store, trusted=frozenset([digest])).install_program(digest)
     assert (tmp_path / "victim").is_dir()
     assert not (tmp_path / "disk").exists()
+
+
+def test_what_a_killed_process_left_goes_after_a_day(tier: DiskTier, published: Manifest, tmp_path: Path) -> None:
+    waiting = tmp_path / "disk" / "incoming"
+    for name in ("old", "fresh"):
+        (waiting / name).mkdir(parents=True)
+        (waiting / name / "weights.safetensors").write_bytes(b"half")
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(waiting / "old", (two_days_ago, two_days_ago))
+    tier.install_model("acme", published.version, published.digest)
+    assert [path.name for path in waiting.iterdir()] == ["fresh"]
