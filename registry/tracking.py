@@ -12,16 +12,11 @@ import re
 import tempfile
 import threading
 import time
-import uuid
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from importlib import metadata
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from registry.bundle import Manifest
 from registry.errors import InvalidInput, ModelNotFound, TrackingUnavailable
@@ -29,21 +24,14 @@ from registry.layout import models_prefix
 from registry.names import check_tenant
 from registry.settings import StoreSettings
 from registry.store import open_store
+from registry.tracking_address import SQLITE, checked_location, database_file, is_database, without_password
+from registry.tracking_artifact import ARTIFACT, ArtifactTemplate, without_warnings
 
 ALIASES = ("champion", "challenger")
 MANIFEST_TAG = "macrofleet.manifest"
 _PREFIX = "macrofleet."
-_ARTIFACT = "model"
-_MLMODEL = "MLmodel"
-_FLAVOUR = Path(__file__).with_name("flavour.py")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_A_METRIC = re.compile(r"[^\w./ :-]")
-_SQLITE = "sqlite:///"
-_URI_REMEDY = (
-    "Use sqlite:///path/to/mlflow.db, the http(s) address of a tracking server, or a database such as "
-    "postgresql://user:password@host/mlflow."
-)
-_DATABASES = {"postgresql", "mysql", "mssql"}
 _DOWN_REMEDY = (
     "Check that MLflow runs at that address and takes these credentials, then run it again: serving does not need it, "
     "and what is already recorded is found."
@@ -113,23 +101,23 @@ class Tracking:
         experiment: str = "macrofleet",
         artifact_location: str | None = None,
     ) -> None:
-        self._database = _database(tracking_uri)
-        self._uri = f"{_SQLITE}{self._database}" if self._database else tracking_uri
-        self._shown = _without_password(self._uri)
-        if artifact_location is None and _is_database(tracking_uri):
+        self._database = database_file(tracking_uri)
+        self._uri = f"{SQLITE}{self._database}" if self._database else tracking_uri
+        self._shown = without_password(self._uri)
+        if artifact_location is None and is_database(tracking_uri):
             raise InvalidInput(
                 f"MLflow's database {self._shown} says nothing of where artifacts go",
-                remedy="Set MACROFLEET_ARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
+                remedy="Set MACROFLEETARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
             )
         if artifact_location is None and self._database is not None:
             artifact_location = str(self._database.with_name(f"{self._database.stem}-artifacts"))
-        self._artifact_location = None if artifact_location is None else _location(artifact_location)
+        self._artifact_location = None if artifact_location is None else checked_location(artifact_location)
         self._store_url = open_store(store).url
         self._endpoint_url = store.endpoint_url
         self._experiment = experiment
         self._lock = threading.Lock()
         self._opened: _Opened | None = None
-        self._template: _Template | None = None
+        self._template: ArtifactTemplate | None = None
 
     def prepare(self) -> None:
         """Make or migrate the SQLite file, and the experiment. Again is quick and harmless; every method sees to it.
@@ -184,7 +172,7 @@ class Tracking:
             self._create_registered_model(opened, name, manifest.tenant)
             made = opened.client.create_model_version(
                 name,
-                f"{run.info.artifact_uri}/{_ARTIFACT}",
+                f"{run.info.artifact_uri}/{ARTIFACT}",
                 run_id,
                 tags=all_tags,
                 # Such a version is ready at once; waiting for it would cost another request.
@@ -266,11 +254,11 @@ class Tracking:
         }
         with self._lock:
             if self._template is None:
-                self._template = _Template()
+                self._template = ArtifactTemplate()
         with tempfile.TemporaryDirectory() as folder:
             self._template.write(Path(folder), run_id=run_id, config=config)
             # The client's own `log_artifacts` would ask for the run again to learn its URI.
-            get_artifact_repository(artifact_uri, tracking_uri=self._uri).log_artifacts(folder, _ARTIFACT)
+            get_artifact_repository(artifact_uri, tracking_uri=self._uri).log_artifacts(folder, ARTIFACT)
 
     def _create_registered_model(self, opened: _Opened, name: str, tenant: str) -> None:
         from mlflow.exceptions import MlflowException
@@ -290,7 +278,7 @@ class Tracking:
                     from mlflow import MlflowClient
                 except ImportError as error:
                     raise TrackingUnavailable("MLflow is not installed", remedy="Install macrofleet[flows].") from error
-                with self._translated("cannot be opened"), _without_warnings():
+                with self._translated("cannot be opened"), without_warnings():
                     if self._database is not None:
                         _migrate(self._database, self._uri)
                     # A client of its own, since MLflow's current tracking server is one for the whole process.
@@ -327,20 +315,10 @@ class Tracking:
                 raise
             code = getattr(error, "error_code", type(error).__name__)
             # The chain is cut: what a driver says of an address may hold its password.
-            cause = None if _is_database(self._uri) else error
+            cause = None if is_database(self._uri) else error
             if code == "INVALID_PARAMETER_VALUE":
                 raise InvalidInput(f"MLflow does not take this: {str(error).splitlines()[0][:300]}") from cause
             raise TrackingUnavailable(f"MLflow at {self._shown} {failure} ({code})", remedy=_DOWN_REMEDY) from cause
-
-
-@contextmanager
-def _without_warnings() -> Iterator[None]:
-    """Hides what MLflow 3.17 warns of, itself or by its dependencies; where warnings are errors, it would fail."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "The ``noload`` loader strategy", DeprecationWarning)  # SQLAlchemy 2.1
-        warnings.filterwarnings("ignore", "Operation with range is deprecated", DeprecationWarning)  # pandas 3.1
-        warnings.filterwarnings("ignore", ".*Any type hint is inferred as AnyType", UserWarning)  # on import
-        yield
 
 
 def _vendor_errors() -> tuple[type[Exception], ...]:
@@ -354,142 +332,14 @@ def _vendor_errors() -> tuple[type[Exception], ...]:
     return (MlflowException, SQLAlchemyError, CommandError, OSError, Boto3Error, BotoCoreError, ClientError)
 
 
-class _Template:
-    """The artifact of a version, all but what differs between versions.
-
-    `mlflow.pyfunc.save_model` takes as long as the rest of a registration and executes the flavour, so it is called
-    once, and each version's `MLmodel` is made from the result.
-    """
-
-    def __init__(self) -> None:
-        import mlflow
-        import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
-
-        with tempfile.TemporaryDirectory() as folder, _without_warnings():
-            mlflow.pyfunc.save_model(
-                f"{folder}/{_ARTIFACT}",
-                python_model=str(_FLAVOUR),
-                signature=_signature(),
-                input_example=pd.DataFrame({"text": ["Hello, where is my order?"]}),
-                pip_requirements=_requirements(),
-                model_config={"manifest": ""},
-            )
-            saved = Path(folder, _ARTIFACT)
-            self._model = mlflow.models.Model.load(str(saved)).to_dict()
-            self._files = {path.name: path.read_bytes() for path in saved.iterdir() if path.name != _MLMODEL}
-
-    def write(self, folder: Path, *, run_id: str, config: Mapping[str, str | None]) -> None:
-        """Write the artifact of one version to an empty folder."""
-        import yaml  # type: ignore[import-untyped]  # has no types of its own
-
-        for name, data in self._files.items():
-            (folder / name).write_bytes(data)
-        flavour = {
-            **self._model["flavors"]["python_function"],
-            "config": dict(config),
-            # MLflow notes where on this machine the file came from; it only ever reads the name.
-            "model_code_path": _FLAVOUR.name,
-        }
-        described = {
-            **self._model,
-            "artifact_path": _ARTIFACT,
-            "flavors": {"python_function": flavour},
-            "model_uuid": uuid.uuid4().hex,
-            "run_id": run_id,
-            "utc_time_created": str(datetime.now(UTC).replace(tzinfo=None)),
-        }
-        # `Model.save` writes the same with PyYAML's slow dumper.
-        dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
-        (folder / _MLMODEL).write_text(yaml.dump(described, Dumper=dumper, allow_unicode=True), encoding="utf-8")
-
-
 def registered_model(tenant: str) -> str:
     """MLflow's name for a tenant's models."""
     return f"{_PREFIX}{check_tenant(tenant)}"
 
 
-def _signature() -> Any:
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array, Object, Property
-
-    macro = Object(
-        [Property("id", DataType.string), Property("title", DataType.string), Property("score", DataType.double)]
-    )
-    return ModelSignature(
-        inputs=Schema([ColSpec(DataType.string, "text")]),
-        outputs=Schema([ColSpec(Array(macro), "macros"), ColSpec(DataType.boolean, "abstained")]),
-    )
-
-
-def _requirements() -> list[str]:
-    """What a process needs to load a model; named here because finding it out would mean executing one."""
-    needed = [f"mlflow=={metadata.version('mlflow')}"]
-    try:
-        return [f"macrofleet[serving]=={metadata.version('macrofleet')}", *needed]
-    except metadata.PackageNotFoundError:
-        return needed  # run from a checkout, which no requirement can name
-
-
 def _metric_name(name: str) -> str:
     """`precision@1` as MLflow takes it: `precision_at_1`."""
     return _NOT_IN_A_METRIC.sub("_", name.replace("@", "_at_"))
-
-
-def _database(uri: str) -> Path | None:
-    """The SQLite file that a tracking URI names; None for a server."""
-    if uri.startswith(_SQLITE):
-        path = uri.removeprefix(_SQLITE)
-        if not path or path.endswith("/") or any(letter in path for letter in ":?#%"):
-            raise InvalidInput("the tracking URI names no SQLite file", remedy=_URI_REMEDY)
-        return Path(path).resolve()
-    if not _is_database(uri):
-        _check_address(uri, "tracking URI", {"http", "https"}, remedy=_URI_REMEDY)
-    return None
-
-
-def _is_database(uri: str) -> bool:
-    """Whether a tracking URI names a database server, `dialect[+driver]://…/name`."""
-    try:
-        parts = urlsplit(uri)
-        return parts.scheme.partition("+")[0] in _DATABASES and bool(parts.hostname) and len(parts.path) > 1
-    except ValueError:
-        return False
-
-
-def _without_password(uri: str) -> str:
-    """A tracking URI as messages may show it: neither user nor password nor query."""
-    scheme, separator, rest = uri.partition("://")
-    return f"{scheme}{separator}{rest.rpartition('@')[2].partition('?')[0]}"
-
-
-def _location(location: str) -> str:
-    """An artifact location as MLflow takes it, absolute."""
-    remedy = "Use a folder, or a URI such as s3://bucket/prefix."
-    if not location.strip():
-        raise InvalidInput("the artifact location is empty", remedy=remedy)
-    if location.startswith("file:///"):
-        location = unquote(location.removeprefix("file://"))
-    if "://" not in location:
-        return Path(location).resolve().as_uri()
-    _check_address(location, "artifact location", {"s3", "gs", "wasbs", "abfss"}, remedy=remedy)
-    return location.rstrip("/")
-
-
-def _check_address(uri: str, what: str, schemes: set[str], *, remedy: str) -> None:
-    try:
-        parts = urlsplit(uri)
-        usable = parts.scheme in schemes and bool(parts.hostname)
-    except ValueError:
-        raise InvalidInput(f"the {what} is malformed", remedy=remedy) from None
-    if parts.password is not None or parts.query or parts.fragment or (parts.username and parts.scheme != "abfss"):
-        # Not repeated here: what stands before an @ is often a password.
-        raise InvalidInput(
-            f"the {what} holds credentials or a query",
-            remedy="Give MLflow's credentials in its own variables (MLFLOW_TRACKING_USERNAME, AWS_ACCESS_KEY_ID …).",
-        )
-    if not usable:
-        raise InvalidInput(f"{uri[:200]!r} is no {what}", remedy=remedy)
 
 
 def _migrate(database: Path, uri: str) -> None:
