@@ -107,7 +107,7 @@ class Tracking:
         if artifact_location is None and is_database(tracking_uri):
             raise InvalidInput(
                 f"MLflow's database {self._shown} says nothing of where artifacts go",
-                remedy="Set MACROFLEETARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
+                remedy="Set MACROFLEET_ARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
             )
         if artifact_location is None and self._database is not None:
             artifact_location = str(self._database.with_name(f"{self._database.stem}-artifacts"))
