@@ -430,7 +430,8 @@ def _table(columns: list[str], rows: list[list[Any]]) -> None:
     for row in rows:
         # As text: a cell in square brackets is no markup.
         table.add_row(*(Text(str(value)) for value in row))
-    Console().print(table)
+    # A file or a pipe has no width to keep to.
+    Console(width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def main() -> None:
