@@ -60,6 +60,7 @@ class Fitter:
         self._kernel = _Parameter(tf, free)
         self._bias = _Parameter(tf, tf.TensorShape([None]))
         self._step = self._compile_step()
+        self._warm_up()
 
     def fit(
         self,
@@ -121,6 +122,14 @@ class Fitter:
         # What training never saw weighs nothing; zeros make that visible and the file smaller to compress.
         embedding[weight == 0] = 0
         return {"embedding": embedding, "weight": weight, "kernel": self._kernel.value(), "bias": self._bias.value()}
+
+    def _warm_up(self) -> None:
+        """Have the step traced and optimised now: that is TensorFlow's start, not the first tenant's time."""
+        self._embedding.reset(np.zeros((self._rows, self._dimensions), np.float32))
+        self._kernel.reset(np.zeros((self._dimensions, 2), np.float32))
+        self._bias.reset(np.zeros(2, np.float32))
+        zero, one = np.zeros(1, np.int32), np.ones(1, np.float32)
+        self._step(zero, one, (zero, zero), (zero, zero), one, zero, np.float32(0))
 
     def _compile_step(self) -> Any:
         tf, settings = self._tf, self._settings

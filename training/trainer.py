@@ -52,6 +52,7 @@ class Trainer:
         self._program = program
         self._settings = settings or FitSettings()
         self._fitter = Fitter(program.spec, self._settings)
+        program.featurise(["The first call of a program takes longer than all others."])
 
     def train(
         self,
