@@ -120,10 +120,18 @@ def test_a_reader_keeps_the_last_fleet_when_the_root_is_damaged(store: ObjectSto
 
 
 def test_a_retry_refused_by_ones_own_success_is_success(store: ObjectStore) -> None:
+    update_fleet(store, {"acme": to(entry("a").model_copy(update={"previous": "b" * 16}))})
     lossy = LosesAnswers(store)
-    assert update_fleet(lossy, {"acme": to(entry("a"))}) == 1
+
+    def swap(found: FleetEntry | None) -> FleetEntry:
+        """A roll-back: applied twice it is undone, so a success that is not recognised shows."""
+        assert found is not None
+        return found.model_copy(update={"version": found.previous, "previous": found.version})
+
+    assert update_fleet(lossy, {"acme": swap}) == 2
     assert lossy.lost == 1
-    assert read_fleet(store).entries == {"acme": entry("a")}
+    rolled_back = read_fleet(store).entries["acme"]
+    assert (rolled_back.version, rolled_back.previous) == ("b" * 16, "a" * 16)
 
 
 def test_a_crash_between_shard_and_root_leaves_the_old_fleet_and_a_rerun_finishes(store: ObjectStore) -> None:

@@ -102,6 +102,11 @@ F4 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}
     [
         ({"a": {**F4, "data_offsets": [64, 80]}}, bytes(80)),
         ({"a": F4, "b": {**F4, "data_offsets": [8, 24]}}, bytes(24)),
+        # Lengths that add up to the file's, over the same bytes: only the order of offsets gives it away.
+        (
+            {"a": {**F4, "shape": [16], "data_offsets": [0, 64]}, "b": {**F4, "shape": [16], "data_offsets": [0, 64]}},
+            bytes(128),
+        ),
         ({"a": F4}, bytes(20)),
         ({"a": {**F4, "shape": [5]}}, bytes(16)),
         ({"a": {**F4, "shape": [-4]}}, bytes(16)),
