@@ -88,6 +88,38 @@ class Overloaded(MacrofleetError):
     """More work is waiting than may wait."""
 
 
+class TenantThrottled(MacrofleetError):
+    """A tenant asks for more than its share: its rate, its concurrency, or its place in a full queue.
+
+    Args:
+        retry_after_seconds: when a retry may do better.
+    """
+
+    def __init__(self, what: str, *, retry_after_seconds: float = 1.0, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class LoadBackingOff(MacrofleetError):
+    """A model failed to load a moment ago and is not tried again yet.
+
+    Args:
+        retry_after_seconds: when it is.
+    """
+
+    def __init__(self, what: str, *, retry_after_seconds: float = 1.0, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class ModelAlreadyLoaded(MacrofleetError):
+    """A model is loaded under that name already."""
+
+
+class OutOfResources(MacrofleetError):
+    """A model does not fit into what memory or disk is left."""
+
+
 class DeadlineExceeded(MacrofleetError):
     """The answer would come after the caller stopped waiting."""
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Mapping
-from typing import Annotated
+from typing import Annotated, Literal, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict, Field, model_validator
 
 from registry.documents import Document
 from registry.errors import ObjectNotFound, PreconditionFailed, PublishConflict, StoreError
@@ -24,6 +24,39 @@ _MAX_SHARD_BYTES = 64 * 1024 * 1024
 _WRITE_ATTEMPTS = 12
 
 
+class TenantLimits(Document):
+    """What one tenant may use of a replica; None takes the replica's own setting.
+
+    Attributes:
+        concurrency: requests under way at once.
+        requests_per_second: over time; a second's worth may come at once.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    concurrency: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    requests_per_second: Annotated[float, Field(gt=0, le=1_000_000, allow_inf_nan=False)] | None = None
+
+
+class PreloadPlan(Document):
+    """What must be on a replica's local disk before it says that it is ready.
+
+    Attributes:
+        models: "all"; "pinned"; "top", the `top` tenants with the most recent traffic; "bytes", as many as fit in
+            `bytes`, by recent traffic; "none". The pinned ones always come first, and with every plan but "none".
+    """
+
+    models: Literal["all", "pinned", "top", "bytes", "none"]
+    top: Annotated[int, Field(ge=1)] | None = None
+    bytes: Annotated[int, Field(ge=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_bound(self) -> Self:
+        if (self.models == "top") != (self.top is not None) or (self.models == "bytes") != (self.bytes is not None):
+            raise ValueError("`top` goes with the plan 'top', and `bytes` with the plan 'bytes'")
+        return self
+
+
 class FleetEntry(Document):
     """What one tenant serves. Fields of later releases are kept when an older one rewrites the entry.
 
@@ -31,7 +64,11 @@ class FleetEntry(Document):
         version: the model version that serves, or None while there is none.
         manifest: digest of that version's manifest.
         previous: the version that served before, for a quick roll-back.
+        previous_manifest: digest of that version's manifest.
         reason: why there is no version to serve (too few examples, say).
+        keep_loaded: pinned: on disk and in memory before a replica is ready, and never evicted.
+        hold_version: set by a roll-back: publishing does not change what serves until it is released.
+        limits: what the tenant may use of each replica.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -39,7 +76,11 @@ class FleetEntry(Document):
     version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
     manifest: Digest | None = None
     previous: str | None = None
+    previous_manifest: Digest | None = None
     reason: str | None = None
+    keep_loaded: bool = False
+    hold_version: bool = False
+    limits: TenantLimits | None = None
 
     @property
     def serves(self) -> bool:
@@ -53,9 +94,12 @@ class _Shard(Document):
 
 
 class _Root(Document):
+    model_config = ConfigDict(extra="allow")
+
     format: Annotated[int, Field(ge=1, le=1)] = 1
     generation: int
     shards: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")], int]
+    preload: PreloadPlan | None = None
 
 
 # Given a tenant's entry (None: not in the fleet), the entry it shall have (None: leave the fleet).
@@ -68,13 +112,17 @@ class Fleet:
     Attributes:
         generation: counts the fleet's writes; 0 for a store without a fleet.
         entries: tenant to entry.
+        preload: the plan for every replica, where the fleet has one.
     """
 
-    __slots__ = ("entries", "generation")
+    __slots__ = ("entries", "generation", "preload")
 
-    def __init__(self, generation: int, entries: Mapping[str, FleetEntry]) -> None:
+    def __init__(
+        self, generation: int, entries: Mapping[str, FleetEntry], *, preload: PreloadPlan | None = None
+    ) -> None:
         self.generation = generation
         self.entries = entries
+        self.preload = preload
 
     def serving(self) -> dict[str, FleetEntry]:
         """The entries that name a version."""
@@ -111,7 +159,7 @@ class FleetReader:
         entries = {tenant: entry for shard in shards.values() for tenant, entry in shard.tenants.items()}
         self._shards = {name: (root.shards[name], shard) for name, shard in shards.items()}
         self._etag = found.etag
-        self._fleet = Fleet(root.generation, entries)
+        self._fleet = Fleet(root.generation, entries, preload=root.preload)
         return self._fleet
 
     def _shard(self, name: str, number: int) -> _Shard:
@@ -158,7 +206,7 @@ def update_fleet(store: ObjectStore, changes: Mapping[str, Change]) -> int:
                 numbers[name] = _write_shard(store, name, number + 1, _Shard(tenants=after))
         if numbers == root.shards:
             return root.generation
-        new = _Root(generation=root.generation + 1, shards=numbers)
+        new = root.model_copy(update={"generation": root.generation + 1, "shards": numbers})
         if _write_root(store, new, etag):
             return new.generation
         time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter between writers, not a secret

@@ -147,7 +147,7 @@ class DataPlane:
         fleet, known = await self._watch.next_fleet(None), None
         while True:
             try:
-                if self._settings.preload == "all":
+                if self._settings.preload.models == "all":
                     await (self._preload.retry() if fleet is known else self._preload.run(self._watch.refs()))
                 elif not self._ready:
                     await self._open_programs()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http
 import logging
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,14 +23,18 @@ from registry.errors import (
     CatalogueUnavailable,
     DeadlineExceeded,
     InvalidInput,
+    LoadBackingOff,
     MacrofleetError,
+    ModelAlreadyLoaded,
     ModelNotFound,
     NotReady,
+    OutOfResources,
     Overloaded,
     ProgramCorrupt,
     ProgramUntrusted,
     StoreError,
     TenantNotFound,
+    TenantThrottled,
 )
 from serving.logs import REQUEST_ID
 
@@ -72,6 +77,10 @@ PROBLEMS: dict[type[MacrofleetError], Problem] = {
     ProgramCorrupt: _MODEL,
     ProgramUntrusted: _MODEL,
     StoreError: _STORE,
+    LoadBackingOff: _MODEL,
+    ModelAlreadyLoaded: Problem(409, "already-loaded", "Model already loaded"),
+    OutOfResources: Problem(507, "out-of-resources", "Out of resources"),
+    TenantThrottled: Problem(429, "throttled", "Too many requests of this tenant", retry_after=1),
     Overloaded: Problem(503, "overloaded", "Overloaded", "More requests are waiting than may wait.", 1),
     NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "Deadline exceeded", "No answer within the deadline."),
@@ -152,7 +161,13 @@ async def _domain_error(request: Request, error: Exception) -> Response:
     if problem.status >= 500:
         extra = {"tenant": request.path_params.get("tenant"), "status": problem.status}
         _LOG.warning(problem.title, extra=extra, exc_info=error)
-    return problem_response(problem, path=request.url.path, detail=str(error))
+    return problem_response(problem, path=request.url.path, detail=str(error), headers=retry_headers(error))
+
+
+def retry_headers(error: MacrofleetError) -> dict[str, str]:
+    """Retry-After, in whole seconds, where the error itself knows when a retry may do better."""
+    seconds = getattr(error, "retry_after_seconds", None)
+    return {} if seconds is None else {"Retry-After": str(max(1, math.ceil(seconds)))}
 
 
 async def _invalid_request(request: Request, error: Exception) -> Response:

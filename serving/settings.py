@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
 from registry.files import Digest
+from registry.fleet import PreloadPlan
 from registry.program import RELEASED_PROGRAMS
 from registry.settings import user_cache
 
@@ -23,14 +24,23 @@ class ServingSettings(BaseSettings):
         host: address to listen on.
         port: 0 lets the system choose; the log line "serving" names what it chose.
         insecure: allow an address that other machines reach, although nobody is asked for a key.
+        operator_host: address of the operator's faces (`/admin`, `/metrics`, `/v2`).
+        operator_port: 0 lets the system choose.
         disk_folder: the local disk tier; processes on one machine may share it.
+        disk_bytes: budget of the disk tier.
         memory_bytes: budget of the memory tier, counted by the models' mapped size.
         trusted_programs: digests of the programs that this process may execute; comma-separated in the environment.
         fleet_poll_seconds: how often the fleet is looked at.
         catalogue_seconds: least age at which a tenant's catalogue is read again.
         request_timeout_ms: deadline of a request that names none.
-        max_queue: requests that may wait for one program.
-        preload: what must be on local disk before the server is ready.
+        max_queue: requests that may wait for one program; a tenant may take a quarter of it.
+        tenant_concurrency: requests of one tenant under way at once, where the fleet says nothing else.
+        tenant_requests_per_second: the same for its rate; None is no bound.
+        cold_loads_per_second: models fetched from the store for requests; what would wait longer than its deadline is
+            refused.
+        preload: what must be on local disk before the server is ready, where the fleet says nothing: "all", "pinned",
+            "none", "top:N" (tenants by recent traffic) or "bytes:N".
+        preload_broken: whether a model that cannot be had keeps the server from being ready: "excuse" or "block".
         signing_key: makes suggestion ids. Replicas must share one, or the same ticket has another id at each of them,
             and ids do not outlive the process that made them; unset, each process draws its own.
 
@@ -43,14 +53,21 @@ class ServingSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
     insecure: bool = False
+    operator_host: str = "127.0.0.1"
+    operator_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
     disk_folder: Path = Field(default_factory=user_cache)
+    disk_bytes: Annotated[int, Field(gt=0)] = 40 * 1024**3
     memory_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
     trusted_programs: Annotated[frozenset[Digest], NoDecode] = frozenset(RELEASED_PROGRAMS.values())
     fleet_poll_seconds: Annotated[float, Field(gt=0)] = 5
     catalogue_seconds: Annotated[float, Field(gt=0)] = 30
     request_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
     max_queue: Annotated[int, Field(ge=1)] = 256
-    preload: Literal["all", "none"] = "all"
+    tenant_concurrency: Annotated[int, Field(ge=1)] = 64
+    tenant_requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    cold_loads_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50
+    preload: Annotated[PreloadPlan, NoDecode] = PreloadPlan(models="all")
+    preload_broken: Literal["excuse", "block"] = "excuse"
     signing_key: Annotated[SecretStr, Field(min_length=16)] = Field(
         default_factory=lambda: SecretStr(secrets.token_hex(32))
     )
@@ -62,13 +79,26 @@ class ServingSettings(BaseSettings):
             return frozenset(part.strip() for part in value.split(",") if part.strip())
         return value
 
+    @field_validator("preload", mode="before")
+    @classmethod
+    def _parse_plan(cls, value: Any) -> Any:
+        if not isinstance(value, str):
+            return value
+        models, colon, bound = value.strip().partition(":")
+        if not colon:
+            return {"models": models}
+        if models not in {"top", "bytes"} or not bound.isascii() or not bound.isdecimal():
+            raise ValueError("it is one of all, pinned, none, top:N and bytes:N")
+        return {"models": models, models: int(bound)}
+
     @model_validator(mode="after")
     def _keep_to_loopback(self) -> Self:
-        if not self.insecure and not _is_loopback(self.host):
-            raise InvalidInput(
-                f"host {self.host!r} can be reached from other machines, and there are no API keys yet",
-                remedy="Listen on 127.0.0.1, or set MACROFLEET_INSECURE=true where the network itself is trusted.",
-            )
+        for host in (self.host, self.operator_host):
+            if not self.insecure and not _is_loopback(host):
+                raise InvalidInput(
+                    f"host {host!r} can be reached from other machines, and there are no API keys yet",
+                    remedy="Listen on 127.0.0.1, or set MACROFLEET_INSECURE=true where the network itself is trusted.",
+                )
         return self
 
 
