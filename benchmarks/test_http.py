@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.client import Client
 from benchmarks.conftest import TENANTS
-from benchmarks.http import Client, ticket_bodies
+from benchmarks.tickets import ticket_bodies
 
 BODIES = ticket_bodies(len(TENANTS), seed=3)
 FRESH = list(zip(TENANTS, BODIES, strict=True))

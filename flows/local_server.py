@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -19,6 +19,7 @@ from registry.settings import StoreSettings
 
 _READY_SECONDS = 180.0
 _STOP_SECONDS = 20.0
+_POLL_SECONDS = 0.02
 
 
 def store_environment(store: StoreSettings) -> dict[str, str]:
@@ -33,20 +34,38 @@ def store_environment(store: StoreSettings) -> dict[str, str]:
 
 
 class LocalServer:
-    """`macrofleet serve` on a free port; entering the context waits until it is ready for traffic.
+    """`macrofleet serve` on free ports; entering the context waits until it is ready for traffic.
 
     Args:
-        folder: takes its log (`server.log`) and, while it runs, its address (`server.url`).
+        folder: takes its log (`server.log`) and, while it runs, its addresses (`server.url`).
         environment: settings on top of this process's environment.
         detach: leave it running at the end of the context; `pid` says whom to stop.
+        cores: the processor's cores that it may use; None leaves that to the kernel.
+        ready_seconds: how long it may take.
+
+    Attributes:
+        url: where tickets are sent to.
+        operator_url: where `/admin` and `/metrics` are.
+        log: what it writes.
     """
 
-    def __init__(self, folder: Path, environment: Mapping[str, str], *, detach: bool = False) -> None:
-        self._folder = folder
-        self._environment = {**os.environ, **environment}
+    def __init__(
+        self,
+        folder: Path,
+        environment: Mapping[str, str],
+        *,
+        detach: bool = False,
+        cores: Collection[int] | None = None,
+        ready_seconds: float = _READY_SECONDS,
+    ) -> None:
+        self.url = self.operator_url = ""
+        self.log = folder / "server.log"
+        self._address = folder / "server.url"
+        self._environment = {**os.environ, "MACROFLEET_OPERATOR_PORT": "0", **environment}
         self._detach = detach
+        self._cores = cores
+        self._ready_seconds = ready_seconds
         self._process: subprocess.Popen[bytes] | None = None
-        self.url = ""
 
     @property
     def pid(self) -> int:
@@ -60,8 +79,9 @@ class LocalServer:
         Raises:
             NotReady: it ended or did not become ready in time; names its log.
         """
+        self._address.unlink(missing_ok=True)  # of a server before this one that was killed
         command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(self._address)]
-        with self._log.open("ab") as log:
+        with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
@@ -72,7 +92,10 @@ class LocalServer:
                 start_new_session=True,
             )
         try:
-            self.url = self._wait_ready(self._process)
+            if self._cores is not None:
+                # Before it has threads, which keep what the first one had.
+                os.sched_setaffinity(self._process.pid, self._cores)
+            self.url, self.operator_url = self._wait_ready(self._process)
         except BaseException:
             self.stop()
             raise
@@ -92,22 +115,14 @@ class LocalServer:
             self._process.kill()
             self._process.wait()
 
-    @property
-    def _log(self) -> Path:
-        return self._folder / "server.log"
-
-    @property
-    def _address(self) -> Path:
-        return self._folder / "server.url"
-
-    def _wait_ready(self, process: subprocess.Popen[bytes]) -> str:
-        deadline = time.monotonic() + _READY_SECONDS
+    def _wait_ready(self, process: subprocess.Popen[bytes]) -> tuple[str, str]:
+        deadline = time.monotonic() + self._ready_seconds
         while time.monotonic() < deadline and process.poll() is None:
-            url = self._address.read_text().strip() if self._address.exists() else ""
-            if url and _is_ready(url):
-                return url
-            time.sleep(0.05)
-        raise NotReady("the server did not become ready", remedy=f"Its log is {self._log}.")
+            addresses = self._address.read_text().split() if self._address.exists() else []
+            if addresses and _is_ready(addresses[0]):
+                return addresses[0], addresses[1] if len(addresses) > 1 else ""
+            time.sleep(_POLL_SECONDS)
+        raise NotReady("the server did not become ready", remedy=f"Its log is {self.log}.")
 
 
 def _is_ready(url: str) -> bool:

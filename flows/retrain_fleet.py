@@ -78,8 +78,8 @@ def retrain_fleet(tenants: list[str] | None = None) -> Summary:
     if chosen:
         retraining.prepare()
         outcomes = [_train(retraining, tenant, place, len(chosen)) for place, tenant in enumerate(chosen)]
-    generation, warnings = retraining.serve(outcomes)
-    summary = Summary(generation=generation, outcomes=tuple(outcomes), warnings=tuple(warnings))
+    generation, served, warnings = retraining.serve(outcomes)
+    summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
     create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
     return summary
 

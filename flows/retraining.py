@@ -6,8 +6,8 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,7 @@ from flows.settings import FlowSettings
 from registry.catalogue import read_catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, MacrofleetError, NotEnoughData, ProgramCorrupt, TenantNotFound
-from registry.fleet import Change, FleetEntry, update_fleet
+from registry.fleet import Change, FleetEntry, edit_fleet
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
 from registry.publishing import publish_bundle, record_provenance
@@ -37,8 +37,9 @@ class Outcome:
     """What became of one tenant.
 
     Attributes:
-        state: "trained"; "not_eligible" (too little data); "unknown" (no such tenant); "failed".
-        reason: why it was not trained. Never an exception's text that is not ours, which could quote a ticket.
+        state: "trained"; "held" (trained and registered, but a roll-back holds another version); "not_eligible" (too
+            little data); "unknown" (no such tenant); "failed".
+        reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
         top1, top3: None where there were no rows to judge on.
     """
 
@@ -144,11 +145,12 @@ class Retraining:
         )
         return _outcome(trained, seconds)
 
-    def serve(self, outcomes: list[Outcome]) -> tuple[int, list[str]]:
+    def serve(self, outcomes: list[Outcome]) -> tuple[int, list[Outcome], list[str]]:
         """One write of the fleet for a whole run; then MLflow's aliases, which only follow.
 
         Returns:
-            The fleet's generation, and what MLflow did not take: a rerun sets it.
+            The fleet's generation; the outcomes, "held" where the fleet holds another version than was trained; and
+            what MLflow did not take: a rerun sets it.
         """
         changes: dict[str, Change] = {}
         for outcome in outcomes:
@@ -158,9 +160,14 @@ class Retraining:
                 changes[outcome.tenant] = _not_serving(outcome.reason)
             elif outcome.state == "failed":
                 changes[outcome.tenant] = _not_serving(_FAILED)
-        generation = update_fleet(self._store, changes)
+
+        def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+            return {tenant: changes[tenant](entry) for tenant, entry in found.items()}
+
+        edited = edit_fleet(self._store, changes, edit)
+        served = [_held(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
         warnings = []
-        for outcome in outcomes:
+        for outcome in served:
             if outcome.state == "trained":
                 try:
                     self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
@@ -168,7 +175,7 @@ class Retraining:
                     warnings.append(
                         f"tenant {outcome.tenant} serves, but MLflow's alias champion was not set: {problem}"
                     )
-        return generation, warnings
+        return edited.generation, served, warnings
 
 
 def _git_revision() -> str | None:
@@ -205,16 +212,16 @@ def _outcome(trained: Trained, seconds: float) -> Outcome:
     )
 
 
-def _serving(version: str, manifest: str) -> Change:
-    def change(entry: FleetEntry | None) -> FleetEntry:
-        before = entry or FleetEntry()
-        if before.version == version:
-            return before
-        return before.model_copy(
-            update={"version": version, "manifest": manifest, "previous": before.version, "reason": None}
-        )
+def _held(outcome: Outcome, entry: FleetEntry | None) -> Outcome:
+    """The outcome after the fleet was written."""
+    if outcome.state != "trained" or entry is None or entry.manifest == outcome.manifest:
+        return outcome
+    reason = f"the fleet holds version {entry.version}: macrofleet fleet rollback {outcome.tenant} --release lifts that"
+    return replace(outcome, state="held", reason=reason)
 
-    return change
+
+def _serving(version: str, manifest: str) -> Change:
+    return lambda entry: (entry or FleetEntry()).published(version, manifest)
 
 
 def _not_serving(reason: str) -> Change:

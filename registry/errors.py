@@ -88,15 +88,23 @@ class Overloaded(MacrofleetError):
     """More work is waiting than may wait."""
 
 
+class TooManyLoads(Overloaded):
+    """More models are to be fetched from the store than may be in a second."""
+
+
 class TenantThrottled(MacrofleetError):
-    """A tenant asks for more than its share: its rate, its concurrency, or its place in a full queue.
+    """A tenant asks for more than its share.
 
     Args:
+        bound: which one: "tenant_rate", "tenant_concurrency" or "tenant_queue".
         retry_after_seconds: when a retry may do better.
     """
 
-    def __init__(self, what: str, *, retry_after_seconds: float = 1.0, remedy: str = "") -> None:
+    def __init__(
+        self, what: str, *, bound: str = "tenant_rate", retry_after_seconds: float = 1.0, remedy: str = ""
+    ) -> None:
         super().__init__(what, remedy=remedy)
+        self.bound = bound
         self.retry_after_seconds = retry_after_seconds
 
 

@@ -1,21 +1,27 @@
-"""Files on their way to and from the store: digests taken while the bytes pass, immutable objects, durable writes."""
+"""Local files and immutable objects: digests, reads whose failure means something, durable writes."""
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
 
-from registry.documents import Document
-from registry.errors import MacrofleetError, PreconditionFailed, PublishConflict
+from registry.documents import Document, sha256
+from registry.errors import MacrofleetError, ObjectNotFound, PreconditionFailed, PublishConflict, StoreError
 from registry.store import ObjectStore
+from registry.store.port import LOST_RACE
 
 # Far above any model (7-15 MB) or program we make; what claims to be larger is refused before it is downloaded.
 MAX_FILE_BYTES = 512 * 1024 * 1024
 _CHUNK = 256 * 1024
+_PUT_ATTEMPTS = 3
+_NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
@@ -25,6 +31,51 @@ class FileDigest(Document):
 
     sha256: Digest
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
+
+
+class FileState(NamedTuple):
+    """What tells that a file is still the one that was verified: size, inode and time of the last change."""
+
+    size: int
+    inode: int
+    mtime_ns: int
+
+
+def file_state(status: os.stat_result) -> FileState:
+    """The state of a file, of its `stat`."""
+    return FileState(status.st_size, status.st_ino, status.st_mtime_ns)
+
+
+def read_failure(path: Path, problem: OSError, *, missing: type[MacrofleetError]) -> MacrofleetError:
+    """What a failed read of a local file means.
+
+    Returns:
+        `missing` where the file is not there or is no file: the copy is bad, another one helps. Otherwise a StoreError:
+        the process has no descriptors left, the disk fails, permissions are wrong; throwing the copy away would not help.
+    """
+    if problem.errno in _NO_SUCH_FILE:
+        return missing(f"{path} cannot be opened ({problem.strerror})")
+    return StoreError(
+        f"cannot read {path}: {problem.strerror}",
+        remedy="Check the disk, its permissions, and the limits on open files and mappings.",
+    )
+
+
+def read_whole(path: Path, limit: int, *, error: type[MacrofleetError]) -> bytes:
+    """A small local file whole.
+
+    Raises:
+        error: it is not there, or larger than `limit` bytes.
+        StoreError: it is there and cannot be read.
+    """
+    try:
+        with path.open("rb", buffering=0) as file:
+            data = file.read(limit + 1)
+    except OSError as problem:
+        raise read_failure(path, problem, missing=error) from None
+    if len(data) > limit:
+        raise error(f"{path} is larger than {limit} bytes")
+    return data
 
 
 def file_digest(path: Path) -> FileDigest:
@@ -39,33 +90,42 @@ def put_immutable(store: ObjectStore, key: str, data: bytes) -> None:
 
     Raises:
         PublishConflict: other content is there.
+        PreconditionFailed: something is there, and gone when it is looked at, again and again.
     """
-    try:
-        store.put(key, data, if_absent=True)
-    except PreconditionFailed:
-        if store.get(key).data != data:
-            raise _conflict(store, key) from None
+    expected = FileDigest(sha256=sha256(data), size=len(data))
+    _put_immutable(store, key, lambda: store.put(key, data, if_absent=True), lambda: expected)
 
 
 def put_immutable_file(store: ObjectStore, key: str, path: Path) -> None:
     """Like `put_immutable`, from a file."""
-    try:
-        store.put_file(key, path, if_absent=True)
-    except PreconditionFailed:
-        expected = file_digest(path)
-        hasher = hashlib.sha256()
-        with store.open(key) as stream:
-            while chunk := stream.read(_CHUNK):
-                hasher.update(chunk)
-        if hasher.hexdigest() != expected.sha256:
-            raise _conflict(store, key) from None
+    _put_immutable(store, key, lambda: store.put_file(key, path, if_absent=True), lambda: file_digest(path))
 
 
-def _conflict(store: ObjectStore, key: str) -> PublishConflict:
-    return PublishConflict(
-        f"{store.url}/{key} exists with other content",
-        remedy="Published objects never change: find out who wrote it, remove it, and publish again.",
-    )
+def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expected: Callable[[], FileDigest]) -> None:
+    for _ in range(_PUT_ATTEMPTS):
+        try:
+            put()
+            return
+        except PreconditionFailed:
+            # Gone when it is looked at: whoever removed it has made the place free again.
+            with suppress(ObjectNotFound):
+                if _holds(store, key, expected()):
+                    return
+                raise PublishConflict(
+                    f"{store.url}/{key} exists with other content",
+                    remedy="Published objects never change: find out who wrote it, remove it, and publish again.",
+                ) from None
+    raise PreconditionFailed(f"{store.url}/{key} is written and removed by others all the time", remedy=LOST_RACE)
+
+
+def _holds(store: ObjectStore, key: str, expected: FileDigest) -> bool:
+    hasher = hashlib.sha256()
+    left = expected.size
+    with store.open(key) as stream:
+        while left >= 0 and (chunk := stream.read(_CHUNK)):
+            hasher.update(chunk)
+            left -= len(chunk)
+    return left == 0 and hasher.hexdigest() == expected.sha256
 
 
 def download(store: ObjectStore, key: str, path: Path, expected: FileDigest, *, error: type[MacrofleetError]) -> None:
@@ -100,9 +160,18 @@ def write_durably(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
+def sync_file(path: Path) -> None:
+    """Make a file's content durable."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def sync_folder(path: Path) -> None:
     """Make renames inside a folder durable."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         os.fsync(descriptor)
     finally:

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from enum import Enum
+from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
@@ -22,6 +25,20 @@ from registry.store import ObjectStore
 _MAX_ROOT_BYTES = 1024 * 1024
 _MAX_SHARD_BYTES = 64 * 1024 * 1024
 _WRITE_ATTEMPTS = 12
+_THREADS = 16
+
+In = TypeVar("In")
+Out = TypeVar("Out")
+
+
+class Unset(Enum):
+    """The type of `UNSET`."""
+
+    UNSET = "unset"
+
+
+# Leave it as it is, where None says something else.
+UNSET: Final = Unset.UNSET
 
 
 class TenantLimits(Document):
@@ -45,6 +62,8 @@ class PreloadPlan(Document):
         models: "all"; "pinned"; "top", the `top` tenants with the most recent traffic; "bytes", as many as fit in
             `bytes`, by recent traffic; "none". The pinned ones always come first, and with every plan but "none".
     """
+
+    model_config = ConfigDict(extra="allow")
 
     models: Literal["all", "pinned", "top", "bytes", "none"]
     top: Annotated[int, Field(ge=1)] | None = None
@@ -87,6 +106,19 @@ class FleetEntry(Document):
         """Whether there is a version to serve."""
         return self.version is not None and self.manifest is not None
 
+    def with_version(self, version: str, manifest: str) -> Self:
+        """The entry once `version` serves; what served until then becomes the previous one. All else stays."""
+        if (version, manifest) == (self.version, self.manifest):
+            return self
+        update: dict[str, object] = {"version": version, "manifest": manifest, "reason": None}
+        if self.serves and self.version != version:
+            update |= {"previous": self.version, "previous_manifest": self.manifest}
+        return self.model_copy(update=update)
+
+    def published(self, version: str, manifest: str) -> Self:
+        """The entry once a newly trained version is there: it serves, unless the entry holds the one it has."""
+        return self if self.hold_version else self.with_version(version, manifest)
+
 
 class _Shard(Document):
     format: Annotated[int, Field(ge=1, le=1)] = 1
@@ -97,13 +129,36 @@ class _Root(Document):
     model_config = ConfigDict(extra="allow")
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
-    generation: int
-    shards: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")], int]
+    generation: Annotated[int, Field(ge=0)]
+    shards: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")], Annotated[int, Field(ge=1)]]
     preload: PreloadPlan | None = None
 
 
 # Given a tenant's entry (None: not in the fleet), the entry it shall have (None: leave the fleet).
 Change = Callable[[FleetEntry | None], FleetEntry | None]
+# The same for several tenants at once, which can refuse all of them by raising.
+Edit = Callable[[Mapping[str, FleetEntry | None]], Mapping[str, FleetEntry | None]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetEdit:
+    """What a write of the fleet found and what it left.
+
+    Attributes:
+        generation: the fleet's; the one that holds the edit, or the present one where nothing was written.
+        before, after: tenant to entry, None where it is not in the fleet.
+        preload_before, preload_after: the fleet's preload plan.
+    """
+
+    generation: int
+    before: Mapping[str, FleetEntry | None]
+    after: Mapping[str, FleetEntry | None]
+    preload_before: PreloadPlan | None
+    preload_after: PreloadPlan | None
+
+    def changed(self) -> list[str]:
+        """The tenants whose entry differs, in order."""
+        return sorted(tenant for tenant, entry in self.after.items() if entry != self.before[tenant])
 
 
 class Fleet:
@@ -135,7 +190,7 @@ class FleetReader:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self._etag: str | None = None
-        self._shards: dict[str, tuple[int, _Shard]] = {}
+        self._states = _ShardStates(store)
         self._fleet: Fleet | None = None
 
     def refresh(self) -> Fleet:
@@ -155,18 +210,12 @@ class FleetReader:
         if found is None:
             raise StoreError(f"{self._store.url} answered 'not changed' to a first read of the fleet")
         root = _Root.parse(found.data, what=f"{self._store.url}/{FLEET_ROOT}", error=StoreError)
-        shards = {name: self._shard(name, number) for name, number in root.shards.items()}
+        # Side by side only on the first read: later ones run beside requests, which many threads would hold up.
+        shards = self._states.read(root.shards, threads=_THREADS if self._fleet is None else 1)
         entries = {tenant: entry for shard in shards.values() for tenant, entry in shard.tenants.items()}
-        self._shards = {name: (root.shards[name], shard) for name, shard in shards.items()}
         self._etag = found.etag
         self._fleet = Fleet(root.generation, entries, preload=root.preload)
         return self._fleet
-
-    def _shard(self, name: str, number: int) -> _Shard:
-        known = self._shards.get(name)
-        if known is not None and known[0] == number:
-            return known[1]
-        return _read_shard(self._store, name, number)
 
 
 def read_fleet(store: ObjectStore) -> Fleet:
@@ -174,46 +223,138 @@ def read_fleet(store: ObjectStore) -> Fleet:
     return FleetReader(store).refresh()
 
 
-def update_fleet(store: ObjectStore, changes: Mapping[str, Change]) -> int:
-    """Apply changes to the fleet: shards first, then the root, conditionally. Another writer's changes are merged.
+def update_fleet(
+    store: ObjectStore, changes: Mapping[str, Change], *, preload: PreloadPlan | Unset | None = UNSET
+) -> int:
+    """Apply changes to the fleet, each tenant for itself; otherwise as `edit_fleet`.
 
     Args:
-        changes: by tenant; each is applied to the entry it finds, again whenever another writer was quicker.
+        changes: by tenant.
+        preload: the plan for every replica; None takes it away.
 
     Returns:
-        The generation that holds the changes. Nothing is written when no entry differs.
+        The generation that holds the changes.
+    """
+
+    def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+        return {tenant: changes[tenant](entry) for tenant, entry in found.items()}
+
+    return edit_fleet(store, changes, edit, preload=preload).generation
+
+
+def edit_fleet(
+    store: ObjectStore,
+    tenants: Iterable[str],
+    edit: Edit,
+    *,
+    preload: PreloadPlan | Unset | None = UNSET,
+    write: bool = True,
+) -> FleetEdit:
+    """Edit the fleet in one write: shards first, then the root, conditionally. Another writer's edits are merged.
+
+    Args:
+        tenants: whose entries are edited.
+        edit: given their entries, what these shall be. It is applied again whenever another writer was quicker, and
+            may then find its own outcome, if the answer to a write was lost: applied to that, it must change nothing.
+            What it raises is passed on, and nothing was written.
+        preload: the plan for every replica; None takes it away.
+        write: False only says what would be written.
+
+    Returns:
+        What was found and left. Nothing is written when nothing differs.
 
     Raises:
         PublishConflict: other writers kept winning.
     """
+    places: dict[str, list[str]] = {}
+    for tenant in dict.fromkeys(tenants):
+        places.setdefault(fleet_shard(tenant), []).append(tenant)
+    states = _ShardStates(store)
     for attempt in range(_WRITE_ATTEMPTS):
         root, etag = _read_root(store)
-        numbers = dict(root.shards)
-        touched: dict[str, list[str]] = {}
-        for tenant in changes:
-            touched.setdefault(fleet_shard(tenant), []).append(tenant)
-        for name, tenants in touched.items():
-            number = numbers.get(name, 0)
-            before = _read_shard(store, name, number).tenants if number else {}
-            after = dict(before)
-            for tenant in tenants:
-                entry = changes[tenant](before.get(tenant))
-                if entry is None:
-                    after.pop(tenant, None)
-                else:
-                    after[tenant] = entry
-            if after != before:
-                numbers[name] = _write_shard(store, name, number + 1, _Shard(tenants=after))
-        if numbers == root.shards:
-            return root.generation
-        new = root.model_copy(update={"generation": root.generation + 1, "shards": numbers})
+        shards = states.read({name: root.shards.get(name, 0) for name in places})
+        before = {tenant: shards[name].tenants.get(tenant) for name, members in places.items() for tenant in members}
+        after = {**before, **edit(before)}
+        edited = {name: _edited(shards[name], {tenant: after[tenant] for tenant in places[name]}) for name in places}
+        changed = {name: shard for name, shard in edited.items() if shard is not None}
+        plan = root.preload if isinstance(preload, Unset) else preload
+        report = FleetEdit(
+            generation=root.generation,
+            before=before,
+            after=after,
+            preload_before=root.preload,
+            preload_after=plan,
+        )
+        if not write or (not changed and plan == root.preload):
+            return report
+        numbers = root.shards | states.write({name: (root.shards.get(name, 0), changed[name]) for name in changed})
+        generation = root.generation + 1
+        new = root.model_copy(update={"generation": generation, "shards": numbers, "preload": plan})
         if _write_root(store, new, etag):
-            return new.generation
+            return replace(report, generation=generation)
         time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter between writers, not a secret
     raise PublishConflict(
         f"the fleet in {store.url} kept changing under this writer",
         remedy="Run it again; if it persists, look for a writer that loops.",
     )
+
+
+def in_threads(function: Callable[[In], Out], items: Iterable[In], *, threads: int = _THREADS) -> list[Out]:
+    """`function` of every item, in order, several at once: what waits for a store waits side by side.
+
+    Raises:
+        Exception: what `function` raises first; what has not begun then is left out.
+    """
+    work = list(items)
+    if min(threads, len(work)) < 2:
+        return [function(item) for item in work]
+    with ThreadPoolExecutor(min(threads, len(work))) as pool:
+        return list(pool.map(function, work))
+
+
+class _ShardStates:
+    """Shards as last read or written, so that one that stayed as it was is fetched and written only once."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._read: dict[str, tuple[int, _Shard]] = {}
+        self._written: dict[str, tuple[int, _Shard, int]] = {}
+
+    def read(self, numbers: Mapping[str, int], *, threads: int = _THREADS) -> dict[str, _Shard]:
+        """The shards in these states; 0 stands for a shard that does not exist yet."""
+        wanted = [item for item in numbers.items() if item[1] != self._read.get(item[0], (-1,))[0]]
+        shards = in_threads(self._fetch, wanted, threads=threads)
+        self._read |= {name: (number, shard) for (name, number), shard in zip(wanted, shards, strict=True)}
+        return {name: self._read[name][1] for name in numbers}
+
+    def _fetch(self, state: tuple[str, int]) -> _Shard:
+        name, number = state
+        return _read_shard(self._store, name, number) if number else _Shard(tenants={})
+
+    def write(self, shards: Mapping[str, tuple[int, _Shard]]) -> dict[str, int]:
+        """Write new states, each given with the number of the state it comes after; their numbers."""
+
+        def put(item: tuple[str, tuple[int, _Shard]]) -> int:
+            name, (base, shard) = item
+            known = self._written.get(name)
+            if known is not None and known[:2] == (base, shard):
+                return known[2]
+            return _write_shard(self._store, name, base + 1, shard)
+
+        numbers = dict(zip(shards, in_threads(put, shards.items()), strict=True))
+        self._written |= {name: (base, shard, numbers[name]) for name, (base, shard) in shards.items()}
+        return numbers
+
+
+def _edited(shard: _Shard, entries: Mapping[str, FleetEntry | None]) -> _Shard | None:
+    """The shard with these entries in it (None: without them), or None where that changes nothing."""
+    after = dict(shard.tenants)
+    for tenant, entry in entries.items():
+        if entry is None:
+            after.pop(tenant, None)
+        else:
+            after[tenant] = entry
+    return None if after == shard.tenants else _Shard(tenants=after)
 
 
 def _read_root(store: ObjectStore) -> tuple[_Root, str | None]:

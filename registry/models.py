@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from registry.bundle import MAX_MANIFEST_BYTES, parse_manifest
-from registry.errors import ModelNotFound, ObjectNotFound, TenantNotFound
+from registry.bundle import MAX_MANIFEST_BYTES, Manifest, parse_manifest
+from registry.errors import BundleCorrupt, ModelNotFound, ObjectNotFound, TenantNotFound
 from registry.fleet import FleetEntry, read_fleet
 from registry.layout import MANIFEST, PROVENANCE, model_key
 from registry.names import check_tenant
@@ -31,15 +31,31 @@ def serving_entry(store: ObjectStore, tenant: str) -> tuple[FleetEntry, str, str
     return entry, entry.version, entry.manifest
 
 
-def describe_model(store: ObjectStore, tenant: str) -> dict[str, Any]:
-    """Version, manifest and provenance of what a tenant serves. Raises as `serving_entry`, and BundleCorrupt."""
-    entry, version, digest = serving_entry(store, tenant)
+def read_manifest(store: ObjectStore, tenant: str, version: str, *, digest: str | None) -> Manifest:
+    """The manifest of a version in the store, checked: its tenant, its digest, and that the version is its own.
+
+    Args:
+        digest: what its SHA-256 must be; None where only the version is known.
+
+    Raises:
+        ModelNotFound: the store has no such version.
+        BundleCorrupt: it is another one's, or not what the digest says.
+    """
     key = model_key(tenant, version, MANIFEST)
     try:
         data = store.get(key, max_bytes=MAX_MANIFEST_BYTES).data
     except ObjectNotFound:
         raise ModelNotFound(f"version {version} of tenant {tenant} is not in {store.url}") from None
     manifest = parse_manifest(data, tenant=tenant, digest=digest, what=f"{store.url}/{key}")
+    if manifest.version != version:
+        raise BundleCorrupt(f"{store.url}/{key} is the manifest of version {manifest.version}")
+    return manifest
+
+
+def describe_model(store: ObjectStore, tenant: str) -> dict[str, Any]:
+    """Version, manifest and provenance of what a tenant serves. Raises as `serving_entry`, and BundleCorrupt."""
+    entry, version, digest = serving_entry(store, tenant)
+    manifest = read_manifest(store, tenant, version, digest=digest)
     try:
         provenance = json.loads(store.get(model_key(tenant, version, PROVENANCE), max_bytes=MAX_MANIFEST_BYTES).data)
     except (ObjectNotFound, ValueError):
@@ -48,6 +64,7 @@ def describe_model(store: ObjectStore, tenant: str) -> dict[str, Any]:
         "tenant": tenant,
         "version": version,
         "previous": entry.previous,
+        "held": entry.hold_version,
         "manifest": manifest.model_dump(mode="json"),
         "provenance": provenance,
     }

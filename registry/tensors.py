@@ -21,6 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.errors import BundleCorrupt
+from registry.files import read_failure
+from registry.pages import is_cached, read_in
 
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 64 * 1024
@@ -153,31 +155,53 @@ def _tensors(header: dict[str, Any]) -> list[tuple[str, TensorInfo]]:
     return found
 
 
-def map_tensors(path: Path, *, expected_size: int | None = None) -> dict[str, NDArray[Any]]:
-    """Map a tensor file and return its tensors as arrays over the mapping, nothing copied.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MappedTensors:
+    """Tensors over one mapping of their file.
 
-    The mapping is private and writable, because NumPy exports no read-only array through DLPack; nobody writes to it,
-    so its pages stay shared with the page cache. The arrays keep the mapping alive and nothing closes it by hand.
+    Attributes:
+        tensors: by name; they keep the mapping alive, and nothing closes it by hand.
+        mapping: private and writable, because NumPy exports no read-only array through DLPack. Nobody writes to it, so
+            its pages stay shared with the page cache.
+    """
+
+    tensors: dict[str, NDArray[Any]]
+    mapping: mmap.mmap
+
+
+def map_tensors(path: Path) -> dict[str, NDArray[Any]]:
+    """The tensors of `open_tensors`, by name."""
+    return open_tensors(path).tensors
+
+
+def open_tensors(path: Path, *, expected_size: int | None = None) -> MappedTensors:
+    """Map a tensor file, read into memory if it was not there, with its tensors as arrays over the mapping, nothing copied.
 
     Raises:
         BundleCorrupt: the file is missing, does not have `expected_size`, or `parse_header` refuses it. All is checked
             before a byte is bound: a misaligned tensor or a file that shrinks would end the process.
+        StoreError: the file is there and cannot be read or mapped.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            size = os.fstat(descriptor).st_size
+            if size < 8 or (expected_size is not None and size != expected_size):
+                raise BundleCorrupt(
+                    f"{path} has {size} bytes, expected {'a header' if expected_size is None else expected_size}"
+                )
+            if not is_cached(descriptor, size):
+                read_in(descriptor)
+            infos = parse_header(os.pread(descriptor, 8 + MAX_HEADER_BYTES, 0), size, what=str(path))
+            mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
+        finally:
+            os.close(descriptor)
     except OSError as problem:
-        raise BundleCorrupt(f"{path} cannot be opened ({problem.strerror})") from None
-    try:
-        size = os.fstat(descriptor).st_size
-        if size < 8 or (expected_size is not None and size != expected_size):
-            raise BundleCorrupt(f"{path} has {size} bytes, expected {expected_size if expected_size else 'a header'}")
-        infos = parse_header(os.pread(descriptor, 8 + MAX_HEADER_BYTES, 0), size, what=str(path))
-        mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
-    finally:
-        os.close(descriptor)
-    return {
+        raise read_failure(path, problem, missing=BundleCorrupt) from None
+    tensors = {
         name: np.frombuffer(
             mapping, dtype=_DTYPES[info.dtype], count=math.prod(info.shape), offset=info.offset
         ).reshape(info.shape)
         for name, info in infos.items()
     }
+    return MappedTensors(tensors=tensors, mapping=mapping)

@@ -25,6 +25,7 @@ _PROBLEMS = {
     409: "The tenant has no model yet; the detail says why.",
     413: "The body is over 64 KiB.",
     422: "The request is malformed; `fields` says where.",
+    429: "The tenant is over its rate or its concurrency; see Retry-After.",
     503: "Too busy, starting, or the model cannot be loaded; see Retry-After.",
     504: "No answer within the deadline.",
 }
@@ -34,6 +35,7 @@ _DETAILS = {
     409: "tenant acme has no model to serve: too few examples",
     413: f"A request's body may have {MAX_BODY_BYTES} bytes.",
     422: "ticket.id: Field required",
+    429: "tenant acme asks more than 50 times a second",
 }
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
@@ -206,6 +208,13 @@ def make_router(data_plane: DataPlane) -> APIRouter:
         )
         return Response(response.model_dump_json(), media_type="application/json")
 
+    return router
+
+
+def make_health_router(data_plane: DataPlane) -> APIRouter:
+    """Liveness and readiness, which both faces of a server have."""
+    router = APIRouter()
+
     @router.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
@@ -218,10 +227,12 @@ def make_router(data_plane: DataPlane) -> APIRouter:
             response.headers["Retry-After"] = "1"
         return {
             "ready": state.ready,
+            "draining": state.draining,
             "fleet": {"generation": state.generation, "age_seconds": state.fleet_age_seconds},
             "models": {
                 "total": state.progress.models,
                 "on_disk": state.progress.on_disk,
+                "skipped": state.progress.skipped,
                 "failed": state.progress.failed,
             },
         }

@@ -1,18 +1,22 @@
-"""The ASGI application, composed."""
+"""The ASGI applications, composed: the product's and the operator's faces over one data plane."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from fastapi import FastAPI
 
 from registry.store import ObjectStore
-from serving.api import add_schemas, make_router
+from serving.admin import make_admin_router
+from serving.api import add_schemas, make_health_router, make_router
 from serving.data_plane import DataPlane
 from serving.edge import Edge
 from serving.errors import add_error_handlers
+from serving.metrics import make_metrics_router
+from serving.oip import make_oip_router
 from serving.settings import ServingSettings
 
 
@@ -25,11 +29,25 @@ class _App(FastAPI):
         return schema
 
 
-def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:
-    """An application that serves the fleet of `store`. It works while its lifespan lasts.
+@dataclass(frozen=True, slots=True)
+class Apps:
+    """The two applications of a server.
+
+    Attributes:
+        public: the product API and health; its lifespan runs the data plane.
+        operator: `/admin`, `/metrics`, `/v2` and health; works while the lifespan of `public` lasts.
+    """
+
+    public: FastAPI
+    operator: FastAPI
+    data_plane: DataPlane
+
+
+def create_apps(settings: ServingSettings, store: ObjectStore) -> Apps:
+    """The applications that serve the fleet of `store`.
 
     Args:
-        settings: `host` and `port` are not looked at.
+        settings: the addresses are not looked at.
         store: only ever read.
     """
     data_plane = DataPlane(settings, store)
@@ -39,7 +57,7 @@ def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:
         async with data_plane.running():
             yield
 
-    app = _App(
+    public = _App(
         title="macrofleet",
         summary="Macro suggestions for support tickets, from one model per tenant",
         lifespan=lifespan,
@@ -47,7 +65,24 @@ def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:
         docs_url=None,  # the page fetches its scripts from elsewhere; /openapi.json is there
         redoc_url=None,
     )
-    app.add_middleware(Edge)
-    add_error_handlers(app)
-    app.include_router(make_router(data_plane))
-    return app
+    operator = FastAPI(
+        title="macrofleet operator",
+        summary="One replica: its models, its metrics, and the Open Inference Protocol",
+        redirect_slashes=False,
+        docs_url=None,
+        redoc_url=None,
+    )
+    for app in (public, operator):
+        app.add_middleware(Edge, metrics=data_plane.metrics)
+        add_error_handlers(app)
+        app.include_router(make_health_router(data_plane))
+    public.include_router(make_router(data_plane))
+    operator.include_router(make_admin_router(data_plane))
+    operator.include_router(make_metrics_router(data_plane.metrics))
+    operator.include_router(make_oip_router(data_plane))
+    return Apps(public, operator, data_plane)
+
+
+def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:
+    """The public application alone; see `create_apps`."""
+    return create_apps(settings, store).public

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
 
 from registry.catalogue import MAX_CATALOGUE_BYTES, parse_catalogue
@@ -13,6 +13,7 @@ from registry.errors import CatalogueUnavailable, MacrofleetError
 from registry.layout import catalogue_key
 from registry.store import ObjectStore
 from serving.single_flight import SingleFlight
+from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class _Entry:
     titles: Mapping[str, str]
     etag: str
     checked_at: float
+    confirmed_at: float
     refreshing: bool = False
 
 
@@ -32,15 +34,22 @@ class Catalogues:
     conditional GET. One that cannot be read any more stays as it was.
 
     Args:
-        store: read in threads.
+        store: read in the threads of `workers`.
+        workers: they run beside the event loop.
         refresh_seconds: least age at which a catalogue is read again.
         clock: seconds, never backwards.
     """
 
     def __init__(
-        self, store: ObjectStore, *, refresh_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        store: ObjectStore,
+        *,
+        workers: Workers,
+        refresh_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
+        self._workers = workers
         self._refresh_seconds = refresh_seconds
         self._clock = clock
         self._entries: dict[str, _Entry] = {}
@@ -53,15 +62,31 @@ class Catalogues:
         Raises:
             CatalogueUnavailable: the catalogue was never read and cannot be read now.
         """
+        known = self.known(tenant)
+        if known is not None:
+            return known
+        return (await self._first_reads.run(tenant, lambda: self._first(tenant))).titles
+
+    def known(self, tenant: str) -> Mapping[str, str] | None:
+        """What `titles` gives at once where the catalogue was read before, and otherwise None."""
         entry = self._entries.get(tenant)
         if entry is None:
-            entry = await self._first_reads.run(tenant, lambda: self._first(tenant))
-        elif not entry.refreshing and self._clock() - entry.checked_at >= self._refresh_seconds:
+            return None
+        if not entry.refreshing and self._clock() - entry.checked_at >= self._refresh_seconds:
             entry.refreshing = True
             task = asyncio.create_task(self._refresh(tenant, entry), name=f"catalogue {tenant}")
             self._refreshes.add(task)
             task.add_done_callback(self._refreshes.discard)
         return entry.titles
+
+    def oldest_seconds(self) -> float:
+        """Age of the catalogue that was confirmed the longest time ago; 0 while there is none."""
+        oldest = min((entry.confirmed_at for entry in self._entries.values()), default=None)
+        return 0.0 if oldest is None else self._clock() - oldest
+
+    def forget_all_but(self, tenants: Container[str]) -> None:
+        """Drop the catalogues of tenants that are not in the fleet any more."""
+        self._entries = {tenant: entry for tenant, entry in self._entries.items() if tenant in tenants}
 
     async def close(self) -> None:
         """End the readings that are under way."""
@@ -71,21 +96,23 @@ class Catalogues:
 
     async def _first(self, tenant: str) -> _Entry:
         try:
-            found = await asyncio.to_thread(self._read, tenant, None)
+            found = await self._workers.run(self._read, tenant, None)
         except MacrofleetError as error:
             raise CatalogueUnavailable(f"the macro catalogue of tenant {tenant} cannot be read: {error}") from error
         if found is None:
             raise CatalogueUnavailable(f"the store answered 'not changed' to a first read of tenant {tenant}")
         titles, etag = found
-        entry = self._entries[tenant] = _Entry(titles, etag, self._clock())
+        now = self._clock()
+        entry = self._entries[tenant] = _Entry(titles, etag, now, now)
         return entry
 
     async def _refresh(self, tenant: str, entry: _Entry) -> None:
         try:
-            found = await asyncio.to_thread(self._read, tenant, entry.etag)
+            found = await self._workers.run(self._read, tenant, entry.etag)
         except Exception as error:  # noqa: BLE001  # whatever it is, the last catalogue stays
             _LOG.warning("a catalogue cannot be read again", extra={"tenant": tenant}, exc_info=error)
         else:
+            entry.confirmed_at = self._clock()
             if found is not None:
                 entry.titles, entry.etag = found
         finally:

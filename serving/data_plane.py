@@ -6,23 +6,39 @@ import asyncio
 import gc
 import logging
 import time
-from collections.abc import AsyncIterator, Collection
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 from registry.disk_tier import DiskTier
-from registry.errors import DeadlineExceeded, MacrofleetError
+from registry.errors import (
+    DeadlineExceeded,
+    LoadBackingOff,
+    MacrofleetError,
+    NotReady,
+    OutOfResources,
+    Overloaded,
+    TenantThrottled,
+    TooManyLoads,
+)
 from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
-from serving.cache import ModelCache
+from serving.admission import Admission, Pacer
+from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
 from serving.fleet_watch import FleetWatch
+from serving.metrics import Metrics
 from serving.models import Models, ServedModel
-from serving.preload import Preload, Progress
+from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
 from serving.suggest import Suggestions, choose, suggestion_id
+from serving.threads import Workers
+from serving.traffic import Traffic
+from serving.traffic_record import read_traffic, write_traffic
 
 _LOG = logging.getLogger(__name__)
+_SWAPS_AT_ONCE = 4
+_TRAFFIC_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,11 +55,13 @@ class Readiness:
     """Whether requests may be sent here, and how far the start is.
 
     Attributes:
+        draining: the server is about to stop.
         generation: of the fleet that serves; None before one was read.
         fleet_age_seconds: since the store last confirmed it.
     """
 
     ready: bool
+    draining: bool
     generation: int | None
     fleet_age_seconds: float | None
     progress: Progress
@@ -55,25 +73,51 @@ class DataPlane:
     Args:
         settings: budgets, bounds and intervals.
         store: read only.
+        metrics: counts what happens.
     """
 
-    def __init__(self, settings: ServingSettings, store: ObjectStore) -> None:
+    def __init__(self, settings: ServingSettings, store: ObjectStore, metrics: Metrics | None = None) -> None:
         self._settings = settings
+        self.metrics = metrics or Metrics()
         self._key = settings.signing_key.get_secret_value().encode()
-        disk = DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs)
-        self._models = Models(disk, trusted=settings.trusted_programs, max_queue=settings.max_queue)
-        self._watch = FleetWatch(FleetReader(store), poll_seconds=settings.fleet_poll_seconds)
-        self._cache: ModelCache[ServedModel] = ModelCache(
-            wanted=self._watch.wanted, load=self._models.load, budget_bytes=settings.memory_bytes
+        self._traffic = Traffic()
+        self._disk = DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs)
+        self._files = Workers("files", 1)
+        self._readers = Workers("catalogue", 2)
+        self._models = Models(
+            self._disk,
+            trusted=settings.trusted_programs,
+            max_queue=settings.max_queue,
+            pacer=Pacer(
+                per_second=settings.cold_loads_per_second,
+                longest_wait_seconds=settings.request_timeout_ms / 1000,
+            ),
+            metrics=self.metrics,
         )
-        self._catalogues = Catalogues(store, refresh_seconds=settings.catalogue_seconds)
-        self._preload = Preload(self._models.prepare)
+        self._watch = FleetWatch(FleetReader(store), workers=self._files, poll_seconds=settings.fleet_poll_seconds)
+        self._cache: ModelCache[ServedModel] = ModelCache(
+            wanted=self._watch.wanted,
+            load=self._models.load,
+            budget_bytes=settings.memory_bytes,
+            traffic=self._traffic,
+            pinned=self._watch.is_pinned,
+            observer=_CacheEvents(self.metrics),
+        )
+        self._catalogues = Catalogues(store, workers=self._readers, refresh_seconds=settings.catalogue_seconds)
+        self._admission = Admission(
+            concurrency=settings.tenant_concurrency, requests_per_second=settings.tenant_requests_per_second
+        )
+        self._preload = Preload(self._models.prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
+        self._draining = False
+        self._add_gauges()
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Follow the fleet while the context lasts; preloading goes on inside of it."""
-        tasks = [asyncio.create_task(self._watch.run()), asyncio.create_task(self._follow())]
+        self._traffic.restore(await self._files.run(read_traffic, self._settings.disk_folder))
+        work = (self._watch.run(), self._follow_with_memory(), self._follow_with_disk(), self._record_traffic())
+        tasks = [asyncio.create_task(each) for each in work]
         try:
             yield
         finally:
@@ -83,13 +127,21 @@ class DataPlane:
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._cache.close()
             await self._catalogues.close()
+            await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
             self._models.close()
+            self._files.close()
+            self._readers.close()
+
+    def drain(self) -> None:
+        """Say from now on that the server is not ready, so that whoever sends requests stops; they are still answered."""
+        self._draining = True
 
     def readiness(self) -> Readiness:
         """Whether requests may be sent here."""
         fleet = self._watch.fleet
         return Readiness(
-            ready=self._ready,
+            ready=self._ready and not self._draining,
+            draining=self._draining,
             generation=fleet.generation if fleet else None,
             fleet_age_seconds=self._watch.age_seconds,
             progress=self._preload.progress(),
@@ -119,21 +171,30 @@ class DataPlane:
         Raises:
             TenantNotFound: no such tenant.
             ModelNotFound: the tenant has no model yet.
+            TenantThrottled: the tenant is over its limits.
             DeadlineExceeded: no answer in time.
-            Overloaded: too many requests wait.
+            Overloaded: too many requests wait, or too many models are being fetched.
+            LoadBackingOff: the model failed to load a moment ago.
             NotReady, CatalogueUnavailable, BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError: not now.
         """
         seconds = self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         try:
-            async with asyncio.timeout(seconds), self._cache.lease(tenant) as model:
-                titles = await self._catalogues.titles(tenant)
-                scores = await model.executor.score(model.bound, text, deadline=deadline)
-                bound, version = model.bound, model.version
-        except TimeoutError:
-            raise DeadlineExceeded("there was no answer within the request's deadline") from None
-        threshold = bound.manifest.threshold
-        chosen = choose(scores, bound.labels, titles, exclude=exclude, limit=limit, threshold=threshold)
+            with self._admission.admitted(tenant, self._watch.entry(tenant).limits):
+                lease = self._cache.try_lease(tenant)
+                titles = self._catalogues.known(tenant)
+                if lease is None or titles is None:
+                    lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
+                with lease as model:
+                    scores, _ = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                    bound, version = model.bound, model.version
+                    labels, threshold = bound.labels, bound.manifest.threshold
+                    del model, bound
+        except MacrofleetError as error:
+            if (reason := _refusal(error)) is not None:
+                self.metrics.refused(reason)
+            raise
+        chosen = choose(scores, labels, titles, exclude=exclude, limit=limit, threshold=threshold)
         return Answer(
             suggestion_id=suggestion_id(
                 self._key, tenant=tenant, ticket=ticket, revision=revision, version=version, macros=chosen.macros
@@ -142,21 +203,124 @@ class DataPlane:
             suggestions=chosen,
         )
 
-    async def _follow(self) -> None:
+    # What an operator asks of this replica
+
+    def models(self) -> list[ModelStatus]:
+        """Every tenant's model, in the order of tenants."""
+        entries = self._watch.fleet.entries if self._watch.fleet else {}
+        return [self.model(tenant) for tenant in sorted(entries) if entries[tenant].serves]
+
+    def model(self, tenant: str) -> ModelStatus:
+        """One tenant's model. Raises TenantNotFound, ModelNotFound and NotReady like `suggest`."""
+        return self._cache.status(self._watch.wanted(tenant))
+
+    async def load_model(self, tenant: str) -> ModelStatus:
+        """Have a tenant's model in memory. Raises what a load raises."""
+        await self._cache.renew(tenant)
+        return self.model(tenant)
+
+    async def unload_model(self, tenant: str) -> None:
+        """Let go of a tenant's model; done when its memory is free. The next request loads it again.
+
+        Raises:
+            TenantNotFound, ModelNotFound, NotReady: see `suggest`.
+        """
+        self._watch.wanted(tenant)
+        await self._cache.unload(tenant)
+
+    async def refresh_fleet(self) -> int:
+        """Read the fleet now, and start to follow it. Returns its generation. Raises StoreError."""
+        return (await self._watch.refresh()).generation
+
+    # Inside
+
+    async def _fetched(
+        self,
+        tenant: str,
+        lease: Lease[ServedModel] | None,
+        titles: Mapping[str, str] | None,
+        *,
+        seconds: float,
+    ) -> tuple[Lease[ServedModel], Mapping[str, str]]:
+        """What is missing of model and catalogue, fetched side by side."""
+        reading = asyncio.ensure_future(self._catalogues.titles(tenant)) if titles is None else None
+        try:
+            async with asyncio.timeout(seconds):
+                if lease is None:
+                    lease = await self._cache.lease(tenant)
+                if reading is not None:
+                    titles = await reading
+        except BaseException as error:
+            if lease is not None:
+                lease.release()
+            if isinstance(error, TimeoutError):
+                raise DeadlineExceeded("there was no answer within the request's deadline") from None
+            raise
+        finally:
+            if reading is not None and not reading.done():
+                reading.cancel()
+            elif reading is not None and not reading.cancelled():
+                reading.exception()  # seen: the model's failure may have come first
+        assert titles is not None
+        return lease, titles
+
+    async def _follow_with_memory(self) -> None:
+        """Bring what is in memory to each new fleet, and try again what failed."""
+        fleet: Fleet | None = None
+        while True:
+            fleet = await self._next_fleet(fleet, again=bool(self._cache.outdated()))
+            self._cache.retain(self._watch.serves)
+            self._traffic.forget_all_but(fleet.entries)
+            self._catalogues.forget_all_but(fleet.entries)
+            self._admission.forget_idle()
+            await self._renew_all(self._cache.outdated())
+
+    async def _follow_with_disk(self) -> None:
         """Prepare what each new fleet names, and again and again what could not be had yet; become ready once."""
         fleet, known = await self._watch.next_fleet(None), None
         while True:
             try:
-                if self._settings.preload.models == "all":
-                    await (self._preload.retry() if fleet is known else self._preload.run(self._watch.refs()))
-                elif not self._ready:
-                    await self._open_programs()
+                await self._carry_out_plan(fleet, anew=fleet is not known)
             except Exception:  # noqa: BLE001  # the loop must outlive it
                 _LOG.exception("preloading failed")
             # A fleet that came in the meantime may name what is not on disk.
             if not self._ready and self._preload.complete and fleet is self._watch.fleet:
                 self._become_ready(fleet)
-            known, fleet = fleet, await self._next_round(fleet)
+            known, fleet = fleet, await self._next_fleet(fleet, again=not self._preload.complete)
+
+    async def _carry_out_plan(self, fleet: Fleet, *, anew: bool) -> None:
+        plan = fleet.preload or self._settings.preload
+        if plan.models == "none" and not self._ready:
+            await self._open_programs()
+        if not anew:
+            await self._preload.retry()
+            return
+        # In a thread: for ten thousand tenants it takes as long as several requests.
+        refs = await self._files.run(plan_models, plan, fleet, requests=self._traffic.requests())
+        await self._preload.run(refs, room=plan.bytes)
+        await self._renew_all(ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant))
+
+    async def _renew_all(self, tenants: Iterable[str]) -> None:
+        """A few at a time; what fails is the cache's to tell."""
+        waiting = iter(tenants)
+
+        async def work_off() -> None:
+            for tenant in waiting:
+                with suppress(Exception):
+                    await self._cache.renew(tenant)
+
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_SWAPS_AT_ONCE):
+                group.create_task(work_off())
+
+    async def _next_fleet(self, fleet: Fleet | None, *, again: bool) -> Fleet:
+        """The next fleet as soon as there is one; where something is to be tried again, this one after a while."""
+        try:
+            async with asyncio.timeout(self._settings.fleet_poll_seconds if again else None):
+                return await self._watch.next_fleet(fleet)
+        except TimeoutError:
+            assert fleet is not None
+            return fleet
 
     def _become_ready(self, fleet: Fleet) -> None:
         # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
@@ -165,15 +329,6 @@ class DataPlane:
         self._ready = True
         _LOG.info("ready", extra={"generation": fleet.generation})
 
-    async def _next_round(self, fleet: Fleet) -> Fleet:
-        """The next fleet as soon as there is one; where something is to be tried again, this one after a while."""
-        seconds = None if self._preload.complete else self._settings.fleet_poll_seconds
-        try:
-            async with asyncio.timeout(seconds):
-                return await self._watch.next_fleet(fleet)
-        except TimeoutError:
-            return fleet
-
     async def _open_programs(self) -> None:
         """Without preloading nobody knows which programs the models need: open those that the store has."""
         for digest in sorted(self._settings.trusted_programs):
@@ -181,3 +336,77 @@ class DataPlane:
                 await self._models.program(digest)
             except MacrofleetError as error:
                 _LOG.warning("a program cannot be loaded", extra={"program": digest}, exc_info=error)
+
+    async def _record_traffic(self) -> None:
+        while True:
+            await asyncio.sleep(_TRAFFIC_SECONDS)
+            await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
+
+    def _add_gauges(self) -> None:
+        gauge = self.metrics.gauge
+        gauge("macrofleet_models_loaded", "Models in memory", lambda: len(self._cache))
+        gauge(
+            "macrofleet_queue_depth",
+            "Tickets that wait for an executor",
+            lambda: sum(running.executor.waiting for running in self._models.programs.values()),
+        )
+        gauge("macrofleet_ready", "Whether requests may be sent here", lambda: float(self.readiness().ready))
+        gauge(
+            "macrofleet_fleet_generation",
+            "Generation of the fleet that serves",
+            lambda: self._watch.fleet.generation if self._watch.fleet else 0,
+        )
+        gauge(
+            "macrofleet_fleet_age_seconds",
+            "Since the store last confirmed the fleet",
+            lambda: self._watch.age_seconds or 0.0,
+        )
+        gauge(
+            "macrofleet_catalogue_age_seconds",
+            "Since the oldest catalogue in use was confirmed",
+            self._catalogues.oldest_seconds,
+        )
+
+
+class _CacheEvents:
+    """What the cache tells, as metrics; evicted models also lose their pages."""
+
+    def __init__(self, metrics: Metrics) -> None:
+        self._metrics = metrics
+
+    def hit(self) -> None:
+        self._metrics.cache_hit("memory")
+
+    def waited(self, seconds: float) -> None:
+        self._metrics.phase("load_wait", seconds)
+
+    def loaded(self, seconds: float) -> None:  # noqa: ARG002  # the phases of a load are measured where they happen
+        self._metrics.loaded()
+
+    def load_failed(self, error: BaseException) -> None:
+        self._metrics.load_failed(type(error).__name__)
+
+    def swapped(self, outcome: str) -> None:
+        self._metrics.swapped("done" if outcome == "done" else "failed")
+
+    def evicted(self, model: ServedModel, cause: str) -> None:  # noqa: ARG002
+        self._metrics.evicted("memory", cause)
+
+
+_REFUSALS: Mapping[type[MacrofleetError], Callable[[MacrofleetError], str]] = {
+    TenantThrottled: lambda error: error.bound if isinstance(error, TenantThrottled) else "",
+    TooManyLoads: lambda _: "cold_loads",
+    Overloaded: lambda _: "queue_full",
+    DeadlineExceeded: lambda _: "deadline",
+    NotReady: lambda _: "not_ready",
+    LoadBackingOff: lambda _: "load_backing_off",
+    OutOfResources: lambda _: "out_of_resources",
+}
+
+
+def _refusal(error: MacrofleetError) -> str | None:
+    """Why a request was turned away, where nothing was wrong with it."""
+    reason = _REFUSALS.get(type(error))
+    return None if reason is None else reason(error)
+
+

@@ -5,27 +5,44 @@ from __future__ import annotations
 import logging
 import re
 import secrets
+import time
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import INTERNAL, TOO_LARGE, problem_response
 from serving.logs import REQUEST_ID
+from serving.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
+_HUNG_UP = 499
+_FACES = {
+    "v1": "api",
+    "v2": "v2",
+    "admin": "admin",
+    "metrics": "metrics",
+    "healthz": "health",
+    "readyz": "health",
+    "ping": "health",
+    "models": "sagemaker",
+    "invocations": "sagemaker",
+}
 
 
 class Edge:
     """ASGI middleware. The body is read whole before the application sees the request, so a chunked one is bounded too.
 
+    Every request is counted, by face and status; one whose caller hung up counts as 499.
+
     A caller's X-Request-Id is kept when it is 1 to 128 of `A-Z a-z 0-9 . _ -`, and made otherwise; every answer has it.
     """
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
         self._app = app
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -35,12 +52,13 @@ class Edge:
         headers = Headers(scope=scope)
         given = headers.get(REQUEST_ID_HEADER, "")
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        started = False
+        status = 0
+        began = time.monotonic()
 
         async def send_with_id(message: Message) -> None:
-            nonlocal started
+            nonlocal status
             if message["type"] == "http.response.start":
-                started = True
+                status = message["status"]
                 MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
             await send(message)
 
@@ -58,10 +76,17 @@ class Edge:
             return
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
             _LOG.exception("request failed")
-            if not started:
+            if not status:
                 await problem_response(INTERNAL, path=scope["path"])(scope, receive, send_with_id)
         finally:
             REQUEST_ID.reset(token)
+            if self._metrics is not None:
+                self._metrics.requests(face_of(scope["path"]), status or _HUNG_UP, time.monotonic() - began)
+
+
+def face_of(path: str) -> str:
+    """Which face a path belongs to, by its first part."""
+    return _FACES.get(path[1:].partition("/")[0], "other")
 
 
 class _Gone(Exception):  # not an error: the caller hung up

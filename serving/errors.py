@@ -79,7 +79,7 @@ PROBLEMS: dict[type[MacrofleetError], Problem] = {
     StoreError: _STORE,
     LoadBackingOff: _MODEL,
     ModelAlreadyLoaded: Problem(409, "already-loaded", "Model already loaded"),
-    OutOfResources: Problem(507, "out-of-resources", "Out of resources"),
+    OutOfResources: Problem(507, "out-of-resources", "Out of resources", "The model does not fit into what is left."),
     TenantThrottled: Problem(429, "throttled", "Too many requests of this tenant", retry_after=1),
     Overloaded: Problem(503, "overloaded", "Overloaded", "More requests are waiting than may wait.", 1),
     NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5),

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from queue import SimpleQueue
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded
+from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
 from registry.runtime import Features
 
 Scores: TypeAlias = NDArray[Any]
@@ -30,118 +31,200 @@ class Featuriser(Protocol):
 class Scorer(Protocol):
     """What the executor asks of a model."""
 
-    def score(self, features: Features) -> Scores:
-        """Probabilities [tickets, macros]."""
+    def score_ticket(self, features: Features, index: int) -> Scores:
+        """Probabilities [macros] of one ticket of a batch."""
         ...
 
 
+class Observer(Protocol):
+    """What the executor tells of a batch; `batch` is called on the event loop, `phase` in the executor's thread."""
+
+    def batch(self, size: int) -> None:
+        """So many tickets are worked on together."""
+
+    def phase(self, name: Literal["queue", "featurise", "score"], seconds: float) -> None:
+        """A ticket waited in the queue, a batch was featurised, a ticket was scored."""
+
+
 @dataclass(slots=True, eq=False)
-class _Job:
+class Job:
+    """One ticket on its way through the executor; the times are `time.monotonic`, for traces.
+
+    Attributes:
+        began: when its batch was taken up.
+        featurised: when the batch's features were there.
+        scored: when its scores were.
+    """
+
     model: Scorer
     text: str
     deadline: float
     outcome: asyncio.Future[Scores | Exception]
+    queued: float
+    began: float = 0.0
+    featurised: float = 0.0
+    scored: float = 0.0
 
 
 class Executor:
     """Featurises tickets of any tenants together, one batch at a time, and scores each with its own model.
 
-    Nothing waits while the executor is free, and what arrives while it works makes up the next batch. The queue belongs
-    to the event loop; one thread of its own does the work.
+    Nothing waits while the executor is free, and what arrives while it works makes up the next batch. Tenants take turns
+    in a batch, so that one with many requests waiting holds up its own only, and none may fill more than a quarter of
+    the queue. The queue belongs to the event loop; one thread of its own does the work.
 
     Args:
         program: turns texts into features.
         max_queue: requests that may wait.
+        observer: hears of batches.
         max_tickets: bound on a batch.
         max_code_points: another one, so that one long ticket does not hold up many short ones; a ticket that is longer
             makes up a batch of its own.
     """
 
     def __init__(
-        self, program: Featuriser, *, max_queue: int, max_tickets: int = 64, max_code_points: int = 20_000
+        self,
+        program: Featuriser,
+        *,
+        max_queue: int,
+        observer: Observer,
+        max_tickets: int = 64,
+        max_code_points: int = 20_000,
     ) -> None:
         self._program = program
         self._max_queue = max_queue
+        self._max_of_tenant = max(1, max_queue // 4)
+        self._observer = observer
         self._max_tickets = max_tickets
         self._max_code_points = max_code_points
-        self._queue: deque[_Job] = deque()
+        self._queues: OrderedDict[str, deque[Job]] = OrderedDict()  # whose turn is next comes first
+        self._waiting = 0
         self._busy = False
         self._closed = False
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="executor")
+        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
+        self._thread.start()
 
-    async def score(self, model: Scorer, text: str, *, deadline: float) -> Scores:
-        """The scores of one ticket, float32 [macros].
+    @property
+    def waiting(self) -> int:
+        """Tickets in the queue."""
+        return self._waiting
+
+    async def score(self, model: Scorer, text: str, *, tenant: str, deadline: float) -> tuple[Scores, Job]:
+        """The scores of one ticket, float32 [macros], and when what was done.
 
         Args:
+            tenant: whose turn it takes.
             deadline: by `time.monotonic`; a request that is still queued then, or whose caller was cancelled, is
                 dropped before any work is done for it.
 
         Raises:
             Overloaded: the queue is full.
+            TenantThrottled: the tenant's part of the queue is full.
             DeadlineExceeded: its turn came too late.
             BundleCorrupt: the model's scores are not numbers.
             NotReady: the executor was closed.
         """
         if self._closed:
             raise NotReady("the server is stopping")
-        if len(self._queue) >= self._max_queue:
-            raise Overloaded(f"{len(self._queue)} requests are waiting", remedy="Try again in a second.")
+        if self._waiting >= self._max_queue:
+            raise Overloaded(f"{self._waiting} requests are waiting", remedy="Try again in a second.")
         loop = asyncio.get_running_loop()
-        job = _Job(model, text, deadline, loop.create_future())
-        self._queue.append(job)
+        job = Job(model, text, deadline, loop.create_future(), time.monotonic())
+        queue = self._queues.get(tenant)
+        if queue is None:
+            queue = self._queues[tenant] = deque()
+        elif len(queue) >= self._max_of_tenant:
+            raise TenantThrottled(
+                f"{len(queue)} requests of this tenant are waiting",
+                bound="tenant_queue",
+                remedy="Try again in a second.",
+            )
+        queue.append(job)
+        self._waiting += 1
         if not self._busy:
             self._start(loop)
         outcome = await job.outcome
         if isinstance(outcome, Exception):
             raise outcome
-        return outcome
+        return outcome, job
 
     def close(self) -> None:
         """Refuse what is queued and whatever comes; waits for the batch that is being worked on."""
+        if self._closed:
+            return
         self._closed = True
-        while self._queue:
-            _settle(self._queue.popleft(), NotReady("the server is stopping"))
-        self._thread.shutdown()
+        for queue in self._queues.values():
+            for job in queue:
+                _settle(job, NotReady("the server is stopping"))
+        self._queues.clear()
+        self._waiting = 0
+        self._work.put(None)
+        self._thread.join()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next_batch()
         self._busy = bool(batch)
         if batch:
-            self._thread.submit(self._work, loop, batch)
+            self._observer.batch(len(batch))
+            self._work.put((loop, batch))
 
-    def _next_batch(self) -> list[_Job]:
-        batch: list[_Job] = []
+    def _next_batch(self) -> list[Job]:
+        """One ticket of each tenant in turn; what nobody waits for any more is left out."""
+        batch: list[Job] = []
         code_points = 0
         now = time.monotonic()
-        while self._queue and len(batch) < self._max_tickets:
-            job = self._queue[0]
-            if job.outcome.done():  # cancelled
-                self._queue.popleft()
-                continue
-            if job.deadline <= now:
-                _settle(self._queue.popleft(), DeadlineExceeded("the request waited past its deadline"))
-                continue
-            code_points += len(job.text)
-            if batch and code_points > self._max_code_points:
-                break
-            batch.append(self._queue.popleft())
+        while self._queues and len(batch) < self._max_tickets:
+            tenant, queue = next(iter(self._queues.items()))
+            job = queue[0]
+            gone = job.outcome.done()  # cancelled
+            late = job.deadline <= now
+            if not gone and not late:
+                code_points += len(job.text)
+                if batch and code_points > self._max_code_points:
+                    break
+                batch.append(job)
+            elif not gone:
+                _settle(job, DeadlineExceeded("the request waited past its deadline"))
+            queue.popleft()
+            self._waiting -= 1
+            if not queue:
+                del self._queues[tenant]
+            elif not gone and not late:
+                self._queues.move_to_end(tenant)
         return batch
 
-    def _work(self, loop: asyncio.AbstractEventLoop, batch: list[_Job]) -> None:
-        """Runs in the thread: every job of the batch gets an outcome, whatever happens to the others."""
-        outcomes: list[Scores | Exception]
+    def _run(self) -> None:
+        """The thread: one batch after the other until told to end."""
+        while (work := self._work.get()) is not None:
+            loop, batch = work
+            outcomes = self._worked(batch)
+            loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
+            del work, batch, outcomes  # what waits for the next batch must keep no model mapped
+
+    def _worked(self, batch: list[Job]) -> list[Scores | Exception]:
+        """An outcome for every job of a batch, whatever happens to the others."""
+        began = time.monotonic()
         try:
             features = self._program.featurise([job.text for job in batch])
         except Exception as error:  # noqa: BLE001  # it belongs to the callers of this batch
-            outcomes = [error] * len(batch)
-        else:
-            outcomes = [_scored(job.model, features, index) for index, job in enumerate(batch)]
-        loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
+            return [error] * len(batch)
+        featurised = last = time.monotonic()
+        phase = self._observer.phase
+        phase("featurise", featurised - began)
+        outcomes = []
+        for index, job in enumerate(batch):
+            outcomes.append(_scored(job.model, features, index))
+            job.began, job.featurised, job.scored = began, featurised, time.monotonic()
+            phase("queue", began - job.queued)
+            phase("score", job.scored - last)
+            last = job.scored
+        return outcomes
 
     def _finish(
-        self, loop: asyncio.AbstractEventLoop, batch: list[_Job], outcomes: Sequence[Scores | Exception]
+        self, loop: asyncio.AbstractEventLoop, batch: list[Job], outcomes: Sequence[Scores | Exception]
     ) -> None:
-        if self._queue:
+        if self._waiting:
             self._start(loop)
         else:
             self._busy = False
@@ -151,7 +234,7 @@ class Executor:
 
 def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception:
     try:
-        scores: Scores = model.score(features.select(index))[0]
+        scores: Scores = model.score_ticket(features, index)
     except Exception as error:  # noqa: BLE001  # it belongs to this ticket's caller
         return error
     if not np.isfinite(scores).all():
@@ -159,6 +242,6 @@ def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception
     return scores
 
 
-def _settle(job: _Job, outcome: Scores | Exception) -> None:
+def _settle(job: Job, outcome: Scores | Exception) -> None:
     if not job.outcome.done():
         job.outcome.set_result(outcome)

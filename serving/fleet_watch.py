@@ -11,6 +11,7 @@ from typing import Protocol
 
 from registry.errors import MacrofleetError, ModelNotFound, NotReady, TenantNotFound
 from registry.fleet import Fleet, FleetEntry
+from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,52 +38,74 @@ class FleetWatch:
 
     Args:
         source: read in a thread, by one reader at a time.
+        workers: threads to read in.
         poll_seconds: pause between two readings.
         clock: seconds, never backwards.
     """
 
     def __init__(
-        self, source: FleetSource, *, poll_seconds: float, clock: Callable[[], float] = time.monotonic
+        self,
+        source: FleetSource,
+        *,
+        workers: Workers,
+        poll_seconds: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._source = source
+        self._workers = workers
         self._poll_seconds = poll_seconds
         self._clock = clock
         self._fleet: Fleet | None = None
         self._read_at = 0.0
+        self._reading = asyncio.Lock()
         self._changed = asyncio.Event()
 
     @property
     def fleet(self) -> Fleet | None:
-        """The last fleet that was read, or None before the first."""
+        """The last one read, or None before the first."""
         return self._fleet
 
     @property
     def age_seconds(self) -> float | None:
-        """How long ago the store last confirmed the fleet, or None before the first reading."""
+        """Since the store last confirmed the fleet, or None before the first reading."""
         return None if self._fleet is None else self._clock() - self._read_at
 
-    def wanted(self, tenant: str) -> ModelRef:
-        """The version that a tenant shall serve.
+    def entry(self, tenant: str) -> FleetEntry:
+        """What the fleet says of a tenant.
 
         Raises:
             NotReady: no fleet was ever read.
             TenantNotFound: not in the fleet; whatever cannot be a tenant's name is not in it either.
-            ModelNotFound: the tenant has no version to serve; the message says why where the fleet does.
         """
         if self._fleet is None:
             raise NotReady("the fleet was not read yet")
         entry = self._fleet.entries.get(tenant)
         if entry is None:
             raise TenantNotFound("there is no such tenant")
+        return entry
+
+    def wanted(self, tenant: str) -> ModelRef:
+        """The version that a tenant shall serve.
+
+        Raises:
+            NotReady, TenantNotFound: see `entry`.
+            ModelNotFound: the tenant has no version to serve; the message says why where the fleet does.
+        """
+        entry = self.entry(tenant)
         ref = _ref(tenant, entry)
         if ref is None:
             raise ModelNotFound(f"tenant {tenant} has no model to serve: {entry.reason or 'none was published yet'}")
         return ref
 
-    def refs(self) -> list[ModelRef]:
-        """Every version that shall serve, in the order of tenants."""
-        entries = self._fleet.entries if self._fleet else {}
-        return [ref for tenant in sorted(entries) if (ref := _ref(tenant, entries[tenant])) is not None]
+    def is_pinned(self, tenant: str) -> bool:
+        """Whether a tenant's model shall be kept in memory."""
+        entry = self._fleet.entries.get(tenant) if self._fleet else None
+        return entry is not None and entry.keep_loaded
+
+    def serves(self, tenant: str) -> bool:
+        """Whether the fleet names a version for a tenant."""
+        entry = self._fleet.entries.get(tenant) if self._fleet else None
+        return entry is not None and entry.serves
 
     async def next_fleet(self, after: Fleet | None) -> Fleet:
         """The current fleet, as soon as it is another one than `after`."""
@@ -90,28 +113,38 @@ class FleetWatch:
             await self._changed.wait()
         return self._fleet
 
-    async def refresh(self) -> None:
-        """Read the fleet once; one that cannot be read leaves the last one valid."""
-        try:
-            fleet = await asyncio.to_thread(self._source.refresh)
-        except MacrofleetError as error:
-            _LOG.warning("the fleet cannot be read", extra={"age_seconds": self.age_seconds}, exc_info=error)
-            return
-        except Exception:  # noqa: BLE001  # polling goes on, whatever it was
-            _LOG.exception("reading the fleet failed")
-            return
-        self._read_at = self._clock()
-        if fleet is not self._fleet:
-            self._fleet = fleet
-            self._changed.set()
-            self._changed.clear()
-            _LOG.info("fleet", extra={"generation": fleet.generation, "tenants": len(fleet.entries)})
+    async def refresh(self) -> Fleet:
+        """Read the fleet now; what was written before the call is in it.
+
+        Raises:
+            StoreError: it cannot be read; the last one stays valid.
+        """
+        async with self._reading:
+            fleet = await self._workers.run(self._source.refresh)
+            self._read_at = self._clock()
+            if fleet is not self._fleet:
+                self._fleet = fleet
+                self._changed.set()
+                self._changed.clear()
+                _LOG.info("fleet", extra={"generation": fleet.generation, "tenants": len(fleet.entries)})
+            return fleet
 
     async def run(self) -> None:
-        """Read the fleet again and again, until cancelled."""
+        """Read the fleet again and again, until cancelled; one that cannot be read leaves the last one valid."""
         while True:
-            await self.refresh()
+            try:
+                await self.refresh()
+            except MacrofleetError as error:
+                _LOG.warning("the fleet cannot be read", extra={"age_seconds": self.age_seconds}, exc_info=error)
+            except Exception:  # noqa: BLE001  # polling goes on, whatever it was
+                _LOG.exception("reading the fleet failed")
             await asyncio.sleep(self._poll_seconds)
+
+
+def model_refs(fleet: Fleet) -> list[ModelRef]:
+    """Every version that shall serve."""
+    found = (_ref(tenant, entry) for tenant, entry in fleet.entries.items())
+    return [ref for ref in found if ref is not None]
 
 
 def _ref(tenant: str, entry: FleetEntry) -> ModelRef | None:

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import signal
 import socket
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 
-import uvicorn
+import uvloop
 
 from registry.errors import InvalidInput
 from registry.runtime import limit_threads
 from registry.settings import StoreSettings
 from registry.store import open_store
-from serving.app import create_app
+from serving.doors import Door, DrainPlan, serve_until
 from serving.logs import configure_logs
+from serving.ready_file import check_ready_file, write_ready_file
+from serving.replicas import end_with_supervisor
 from serving.settings import ServingSettings
 
 _LOG = logging.getLogger(__name__)
-_DRAIN_SECONDS = 10
+_BACKLOG = 2048
+_SAGEMAKER_PORT = 8080
 
 
 def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file: Path | None = None) -> None:
@@ -29,57 +34,114 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
     Args:
         settings: what to serve how, and where to listen.
         store_settings: where the fleet is.
-        ready_file: written with the server's URL once it accepts connections, and removed at the end. Being ready for
-            traffic is another matter, which `/readyz` tells.
+        ready_file: written once the server accepts connections, and removed at the end: the public URL on the first
+            line, the operator's on the second. Being ready for traffic is another matter, which `/readyz` tells.
 
     Raises:
-        InvalidInput: the store's settings name no store, the address cannot be listened on, or the ready file cannot be
+        InvalidInput: the store's settings name no store, an address cannot be listened on, or the ready file cannot be
             written where it shall be.
         KeyboardInterrupt: SIGINT came twice.
     """
+    end_with_supervisor()
     if ready_file is not None:
-        _check_ready_file(ready_file)
+        check_ready_file(ready_file)
     configure_logs()
-    limit_threads()
-    app = create_app(settings, open_store(store_settings))
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="none",
-        lifespan="on",
-        access_log=False,
-        log_config=None,
-        server_header=False,
-        timeout_graceful_shutdown=_DRAIN_SECONDS,
-    )
-    with _listen(settings.host, settings.port, backlog=config.backlog) as listener:
-        _Server(config, ready_file).run(sockets=[listener])
+    with ExitStack() as stack:
+        public = stack.enter_context(_listen(settings.host, settings.port, options=("--host", "--port")))
+        operator = stack.enter_context(
+            _listen(settings.operator_host, settings.operator_port, options=("--operator-host", "--operator-port"))
+        )
+        limit_threads()
+        from serving.app import create_apps
+
+        apps = create_apps(settings, open_store(store_settings))
+        doors = [Door(apps.public, public, lifespan=True), Door(apps.operator, operator, lifespan=False)]
+        _serve(doors, ready_file, drain=apps.data_plane.drain)
 
 
-def _check_ready_file(path: Path) -> None:
-    folder = path.absolute().parent
-    if not folder.is_dir():
-        problem = f"there is no folder {folder}"
-    elif not os.access(folder, os.W_OK | os.X_OK):
-        problem = f"{folder} cannot be written to"
-    elif path.is_dir():
-        problem = "it is a folder"
-    else:
-        return
-    raise InvalidInput(
-        f"the ready file {path} cannot be written: {problem}",
-        remedy="Name a file in a folder that exists and can be written to.",
-    )
+def run_sagemaker(settings: ServingSettings, programs_folder: Path, *, ready_file: Path | None = None) -> None:
+    """Serve SageMaker's multi-model container contract, as `run` serves a fleet: no store, and one address.
+
+    It listens on every address of the container, on the port `SAGEMAKER_BIND_TO_PORT` or 8080.
+
+    Args:
+        settings: budgets and bounds; its addresses are not looked at.
+        programs_folder: the programs that the image brings.
+        ready_file: as for `run`, with one line.
+
+    Raises:
+        InvalidInput: the port cannot be listened on, or the ready file cannot be written where it shall be.
+        KeyboardInterrupt: SIGINT came twice.
+    """
+    end_with_supervisor()
+    if ready_file is not None:
+        check_ready_file(ready_file)
+    configure_logs()
+    with _listen("0.0.0.0", _sagemaker_port(os.environ), options=("SAGEMAKER_BIND_TO_PORT",)) as listener:  # noqa: S104
+        limit_threads()
+        from serving.sagemaker import create_sagemaker_app
+
+        app = create_sagemaker_app(settings, programs_folder=programs_folder)
+        # Its platform asks /ping whether to replace the container, not whether to send requests: that stays green.
+        _serve([Door(app, listener, lifespan=True)], ready_file, drain=lambda: None)
 
 
-def _listen(host: str, port: int, *, backlog: int) -> socket.socket:
-    """A socket that listens on one address: names are looked up as IPv4."""
+def _sagemaker_port(environment: Mapping[str, str]) -> int:
+    given = environment.get("SAGEMAKER_BIND_TO_PORT") or str(_SAGEMAKER_PORT)
+    if not given.isascii() or not given.isdecimal() or int(given) > 65_535:
+        raise InvalidInput(
+            "SAGEMAKER_BIND_TO_PORT is not a port", remedy="Set it to a number up to 65535, or unset it for 8080."
+        )
+    return int(given)
+
+
+def _serve(doors: list[Door], ready_file: Path | None, *, drain: Callable[[], None]) -> None:
+    forced = False
+
+    async def serve() -> None:
+        nonlocal forced
+        stop, force = asyncio.Event(), asyncio.Event()
+
+        def interrupt() -> None:
+            (force if stop.is_set() else stop).set()
+
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, stop.set)
+        loop.add_signal_handler(signal.SIGINT, interrupt)
+        urls = [door.url for door in doors]
+
+        def on_open() -> None:
+            if ready_file is not None:
+                write_ready_file(ready_file, urls)
+            _LOG.info("serving", extra=dict(zip(("url", "operator_url"), urls, strict=False)))
+
+        def on_stop() -> None:
+            drain()
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+
+        await serve_until(stop, doors, force=force, plan=DrainPlan(), on_open=on_open, on_stop=on_stop)
+        forced = force.is_set()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(serve())
+    if forced:
+        raise KeyboardInterrupt
+
+
+def _listen(host: str, port: int, *, options: tuple[str, ...]) -> socket.socket:
+    """A socket that listens on one address: names are looked up as IPv4.
+
+    Args:
+        host: a name or an address; empty is every address.
+        port: 0 takes a free one.
+        options: what a user changes to have another address.
+    """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         # Apart from binding, which would hide why a name cannot be looked up. An empty host is every address.
         found = socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(found[0][4], family=family, backlog=backlog)
+        return socket.create_server(found[0][4], family=family, backlog=_BACKLOG)
     except UnicodeError:
         reason = "it cannot be the name of a host"
     except socket.gaierror as problem:
@@ -90,35 +152,5 @@ def _listen(host: str, port: int, *, backlog: int) -> socket.socket:
     place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
     raise InvalidInput(
         f"cannot listen on {place} ({reason})",
-        remedy="Choose another --host or --port (0 takes a free port), or stop what listens there.",
+        remedy=f"Choose another {' or '.join(options)} (0 takes a free port), or stop what listens there.",
     )
-
-
-class _Server(uvicorn.Server):
-    """uvicorn, which says where it listens once it does, and for which being told to stop is no failure."""
-
-    def __init__(self, config: uvicorn.Config, ready_file: Path | None) -> None:
-        super().__init__(config)
-        self._ready_file = ready_file
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain and return. uvicorn would raise the signal again at the end, and the process would die of it."""
-        if self.should_exit and sig == signal.SIGINT:
-            super().handle_exit(sig, frame)
-        self.should_exit = True
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        assert sockets
-        host, port = sockets[0].getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-        if self._ready_file is not None:
-            beside = self._ready_file.with_name(f".{self._ready_file.name}.{os.getpid()}")
-            beside.write_text(url)
-            beside.replace(self._ready_file)
-        _LOG.info("serving", extra={"url": url})
-
-    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self._ready_file is not None:
-            self._ready_file.unlink(missing_ok=True)
-        await super().shutdown(sockets)

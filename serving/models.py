@@ -5,27 +5,39 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ProgramCorrupt
-from registry.runtime import BoundModel, Program
+from registry.runtime import BoundModel, Features, Program
+from serving.admission import Pacer
 from serving.executor import Executor
 from serving.fleet_watch import ModelRef
+from serving.metrics import Metrics
 from serving.single_flight import SingleFlight
+from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
 _WARM_TEXT = "Where is my order? It should have arrived on Monday. "
+# Batches to trace and allocate for before the first request; a program's cost changes little in between.
+_WARM_BATCHES = (1, 2, 8, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class RunningProgram:
-    """A program, loaded and warmed, with its executor."""
+    """A program, loaded and warmed, with its executor.
+
+    Attributes:
+        features: of a text that every new model must be able to score.
+    """
 
     program: Program
     executor: Executor
+    features: Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +51,14 @@ class ServedModel:
     bound: BoundModel
     executor: Executor
     version: str
+    nbytes: int
 
-    @property
-    def nbytes(self) -> int:
-        """What it counts against the memory budget."""
-        return self.bound.nbytes
+
+@dataclass(frozen=True, slots=True)
+class _OnDisk:
+    """A model that is on disk but cannot be bound yet, because its program is not running."""
+
+    program: str
 
 
 class Models:
@@ -53,49 +68,76 @@ class Models:
         disk: where bundles and programs are installed.
         trusted: digests of the programs that may be executed.
         max_queue: bound on the queue of each program's executor.
+        pacer: spaces out the downloads that requests wait for.
+        metrics: hears of loads and batches.
     """
 
-    def __init__(self, disk: DiskTier, *, trusted: frozenset[str], max_queue: int) -> None:
+    def __init__(
+        self, disk: DiskTier, *, trusted: frozenset[str], max_queue: int, pacer: Pacer, metrics: Metrics
+    ) -> None:
         self._disk = disk
         self._trusted = trusted
         self._max_queue = max_queue
+        self._pacer = pacer
+        self._metrics = metrics
+        # Apart, so that no preload or swap holds up a model that a request waits for.
+        self._for_requests = Workers("load", 4)
+        self._in_background = Workers("background", 4)
         self._programs: dict[str, RunningProgram] = {}
         self._opening: SingleFlight[str, RunningProgram] = SingleFlight()
         # One at a time for a version: an installation that finds nothing whole clears the place first.
         self._installing: SingleFlight[ModelRef, Manifest] = SingleFlight()
 
-    async def prepare(self, ref: ModelRef) -> None:
+    @property
+    def programs(self) -> Mapping[str, RunningProgram]:
+        """Those that are ready to work, by digest."""
+        return self._programs
+
+    async def prepare(self, ref: ModelRef) -> int:
         """Have a version on local disk, verified, and its program ready, so that `load` is quick.
 
+        Returns:
+            Bytes of its files.
+
         Raises:
+            OutOfResources: there is no room for it on the disk tier without evicting another.
             MacrofleetError: see `load`.
         """
-        manifest = await self._install(ref)
+        manifest = await self._install(ref, self._in_background)
         await self.program(manifest.program)
+        return sum(file.size for file in manifest.files.values())
 
-    async def load(self, ref: ModelRef) -> ServedModel:
-        """A version in memory; fetched first where the disk does not have it.
+    async def load(self, ref: ModelRef, *, demand: bool) -> ServedModel:
+        """A version in memory that has scored a ticket; fetched first where the disk does not have it.
+
+        Args:
+            demand: a request waits for it; only those are bounded in number a second.
 
         Raises:
             BundleCorrupt: the bundle is missing, is not what the fleet names, or does not fit its program.
             ProgramUntrusted: this process may not execute its program.
             ProgramCorrupt: the program is missing, or is not what its digest says.
             StoreError: the store or the disk failed.
+            Overloaded: too many models are being fetched.
         """
-        manifest = await self._install(ref)
-        running = await self.program(manifest.program)
-        started = time.monotonic()
-        bound = await asyncio.to_thread(self._bind, running.program, ref)
-        _LOG.info(
-            "model loaded",
-            extra={
-                "tenant": ref.tenant,
-                "version": ref.version,
-                "bytes": bound.nbytes,
-                "milliseconds": _since(started),
-            },
-        )
-        return ServedModel(bound, running.executor, bound.manifest.version)
+        workers = self._for_requests if demand else self._in_background
+        found = await workers.run(self._open, ref)
+        source: Literal["disk", "store"] = "disk" if found is not None else "store"
+        if found is None:
+            if demand:
+                await asyncio.sleep(self._pacer.reserve())
+            began = time.monotonic()
+            manifest = await self._install(ref, workers)
+            self._metrics.phase("download", time.monotonic() - began)
+            found = _OnDisk(manifest.program)
+        if isinstance(found, _OnDisk):
+            running = await self.program(found.program)
+            found = await workers.run(self._bind, running, ref)
+        if demand:
+            self._metrics.cache_hit(source)
+            self._metrics.cold_load(source)
+        _LOG.info("model loaded", extra={"tenant": ref.tenant, "version": ref.version, "from": source})
+        return found
 
     async def program(self, digest: str) -> RunningProgram:
         """A program that is ready to work; loaded, which takes seconds, when it is first asked for.
@@ -105,17 +147,19 @@ class Models:
         """
         running = self._programs.get(digest)
         if running is None:
-            running = await self._opening.run(digest, lambda: self._open(digest))
+            running = await self._opening.run(digest, lambda: self._start(digest))
         return running
 
     def close(self) -> None:
-        """End the executors."""
+        """End the executors and the threads."""
         for running in self._programs.values():
             running.executor.close()
+        self._for_requests.close()
+        self._in_background.close()
 
-    async def _install(self, ref: ModelRef) -> Manifest:
+    async def _install(self, ref: ModelRef, workers: Workers) -> Manifest:
         async def install() -> Manifest:
-            return await asyncio.to_thread(self._disk.install_model, ref.tenant, ref.version, ref.manifest)
+            return await workers.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest)
 
         try:
             return await self._installing.run(ref, install)
@@ -123,29 +167,46 @@ class Models:
             # To a caller this is a model that is damaged, not a tenant that has none yet.
             raise BundleCorrupt(f"the fleet names a version that is not there: {error}") from error
 
-    async def _open(self, digest: str) -> RunningProgram:
-        started = time.monotonic()
+    async def _start(self, digest: str) -> RunningProgram:
+        began = time.monotonic()
         try:
-            folder = await asyncio.to_thread(self._disk.install_program, digest)
+            folder = await self._in_background.run(self._disk.install_program, digest)
         except InvalidInput as error:
             raise ProgramCorrupt(str(error)) from error
-        program = await asyncio.to_thread(self._load_program, folder)
-        running = self._programs[digest] = RunningProgram(program, Executor(program, max_queue=self._max_queue))
+        program, features = await self._in_background.run(self._load_program, folder)
+        executor = Executor(program, max_queue=self._max_queue, observer=self._metrics)
+        running = self._programs[digest] = RunningProgram(program, executor, features)
         _LOG.info(
-            "program ready", extra={"program": digest, "family": program.spec.name, "milliseconds": _since(started)}
+            "program ready", extra={"program": digest, "family": program.spec.name, "milliseconds": _since(began)}
         )
         return running
 
-    def _load_program(self, folder: Path) -> Program:
+    def _load_program(self, folder: Path) -> tuple[Program, Features]:
         """Runs in a thread: load, then trace and allocate what the first request would otherwise wait for."""
         program = Program(folder, trusted=self._trusted)
-        for tickets in (1, 2, 64):
+        for tickets in _WARM_BATCHES:
             program.featurise([_WARM_TEXT] * tickets)
-        return program
+        return program, program.featurise([_WARM_TEXT])
 
-    def _bind(self, program: Program, ref: ModelRef) -> BoundModel:
-        return program.bind(self._disk.map_model(ref.tenant, ref.version, ref.manifest))
+    def _open(self, ref: ModelRef) -> ServedModel | _OnDisk | None:
+        """Runs in a thread: the model where it is on disk and its program runs."""
+        if not self._disk.model_folder(ref.tenant, ref.version).is_dir():
+            return None
+        try:
+            manifest = self._disk.install_model(ref.tenant, ref.version, ref.manifest)
+        except ModelNotFound:
+            return None
+        running = self._programs.get(manifest.program)
+        return _OnDisk(manifest.program) if running is None else self._bind(running, ref)
+
+    def _bind(self, running: RunningProgram, ref: ModelRef) -> ServedModel:
+        """Runs in a thread: map, bind, and score a ticket, so that what cannot is found out here."""
+        began = time.monotonic()
+        bound = running.program.bind(self._disk.map_model(ref.tenant, ref.version, ref.manifest))
+        bound.check(running.features)
+        self._metrics.phase("map", time.monotonic() - began)
+        return ServedModel(bound, running.executor, ref.version, bound.nbytes)
 
 
-def _since(started: float) -> float:
-    return round((time.monotonic() - started) * 1000, 1)
+def _since(began: float) -> float:
+    return round((time.monotonic() - began) * 1000, 1)

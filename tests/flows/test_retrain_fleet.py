@@ -9,7 +9,8 @@ from flows import retraining
 from flows.retrain_fleet import Summary, listener, markdown, retrain_fleet
 from flows.retraining import Outcome
 from registry.errors import InvalidTenant, TrackingUnavailable
-from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
+from registry.fleet_control import limit, pin, release, roll_back
 from registry.models import describe_model
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
@@ -160,12 +161,44 @@ def test_mlflow_failing_after_the_fleet_was_written_is_a_warning(
 
 
 def test_a_reason_keeps_what_a_later_release_wrote(store: ObjectStore) -> None:
-    later = FleetEntry.model_validate({"limits": {"rps": 1}})
+    later = FleetEntry.model_validate({"limits": {"concurrency": 2, "burst": 9}, "shadow": {"share": 0.1}})
     update_fleet(store, {"tiny": lambda _: later})
     import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
     retrain_fleet(["tiny"])
-    entry = read_fleet(store).entries["tiny"].model_dump()
-    assert (entry["limits"], "20 are needed" in entry["reason"]) == ({"rps": 1}, True)
+    entry = read_fleet(store).entries["tiny"]
+    assert entry == later.model_copy(update={"reason": entry.reason})
+    assert "20 are needed" in (entry.reason or "")
+
+
+def test_a_version_held_by_a_roll_back_goes_on_serving_and_the_run_says_so(store: ObjectStore, tmp_path: Path) -> None:
+    fill(store, "acme")
+    first = retrain_fleet(["acme"]).outcomes[0]
+    pin(store, ["acme"])
+    limit(store, ["acme"], concurrency=3)
+    fill(store, "acme", tickets=150)
+    second = retrain_fleet(["acme"]).outcomes[0]
+    entry = read_fleet(store).entries["acme"]
+    assert (entry.version, entry.previous, entry.previous_manifest) == (second.version, first.version, first.manifest)
+    assert (entry.keep_loaded, entry.limits) == (True, TenantLimits(concurrency=3)), "publishing keeps what is desired"
+
+    roll_back(store, ["acme"])
+    held = read_fleet(store).entries["acme"]
+    fill(store, "acme", tickets=180)
+    summary = retrain_fleet(["acme"])
+    (outcome,) = summary.outcomes
+    assert (outcome.state, summary.generation) == ("held", read_fleet(store).generation)
+    assert first.version in outcome.reason
+    assert "macrofleet fleet rollback acme --release" in outcome.reason
+    assert "| acme | held |" in markdown(summary)
+    assert read_fleet(store).entries["acme"] == held
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    champion = client.get_model_version_by_alias("macrofleet.acme", "champion")
+    assert champion.tags["macrofleet.manifest"] != outcome.manifest, "the alias does not run ahead of the fleet"
+
+    release(store, ["acme"])
+    (outcome,) = retrain_fleet(["acme"]).outcomes
+    entry = read_fleet(store).entries["acme"]
+    assert (outcome.state, entry.version, entry.previous) == ("trained", outcome.version, first.version)
 
 
 def test_an_empty_lake_is_left_alone(store: ObjectStore) -> None:

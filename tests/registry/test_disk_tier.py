@@ -1,15 +1,17 @@
+import errno
 import os
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from benchmarks.fleets import publish_tenants
-from registry import disk_tier
+from registry import disk_tier, install_record, mapped
+from registry.background import Background
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import (
@@ -21,6 +23,7 @@ from registry.errors import (
     StoreUnavailable,
 )
 from registry.files import FileDigest, file_digest, write_durably
+from registry.install_record import RECORD, sync_model
 from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key, program_key
 from registry.program import publish_program
 from registry.runtime import Program
@@ -48,13 +51,22 @@ def store(tmp_path: Path) -> Counted:
 
 
 @pytest.fixture
-def published(store: Counted, bag: Program) -> Manifest:
-    return publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)["acme"]
+def published(store: Counted, publish: Callable[..., Manifest]) -> Manifest:
+    """A model whose weights come in several pieces."""
+    return publish(store, "acme", rows=40_000)
 
 
 @pytest.fixture
-def tier(tmp_path: Path, store: Counted, bag: Program) -> DiskTier:
-    return DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest]))
+def tier(tmp_path: Path, store: Counted) -> Iterator[DiskTier]:
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as made:
+        yield made
+
+
+@pytest.fixture
+def trusting(tmp_path: Path, store: Counted, bag: Program) -> Iterator[DiskTier]:
+    """A tier that may install the program `bag`."""
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest])) as made:
+        yield made
 
 
 def test_a_model_is_downloaded_once_and_mapped_with_its_own_bytes(
@@ -87,7 +99,7 @@ def test_what_the_store_holds_is_refused_when_it_is_not_what_the_fleet_names(
     with pytest.raises(BundleCorrupt):
         tier.install_model("acme", published.version, published.digest)
     assert not tier.model_folder("acme", published.version).exists(), "nothing half-written"
-    assert list((tmp_path / "disk" / "incoming").iterdir()) == []
+    assert list(tmp_path.glob("disk/incoming/*")) == []
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, LABELS])
@@ -116,13 +128,14 @@ def test_damage_on_disk_is_found_before_mapping_and_mended_by_installing(
 
 
 def test_a_copied_tier_is_verified_again_and_used_without_a_download(
-    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, bag: Program
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path
 ) -> None:
     tier.install_model("acme", published.version, published.digest)
+    tier.settle()
     shutil.copytree(tmp_path / "disk", tmp_path / "copy")
     store.down = True
-    copy = DiskTier(tmp_path / "copy", store, trusted=frozenset([bag.digest]))
-    assert copy.install_model("acme", published.version, published.digest) == published
+    with DiskTier(tmp_path / "copy", store, trusted=frozenset()) as copy:
+        assert copy.install_model("acme", published.version, published.digest) == published
 
 
 def test_another_tenants_model_is_refused(tier: DiskTier, store: Counted, published: Manifest) -> None:
@@ -138,12 +151,10 @@ def test_a_version_that_is_not_there_is_named(tier: DiskTier, published: Manifes
         tier.install_model("acme", "0" * 16, "0" * 64)
 
 
-def test_two_processes_may_install_the_same_model_at_once(
-    store: Counted, published: Manifest, tmp_path: Path, bag: Program
-) -> None:
+def test_two_processes_may_install_the_same_model_at_once(store: Counted, published: Manifest, tmp_path: Path) -> None:
     def install(_: int) -> Manifest:
-        tier = DiskTier(tmp_path / "shared", store, trusted=frozenset([bag.digest]))
-        return tier.install_model("acme", published.version, published.digest)
+        with DiskTier(tmp_path / "shared", store, trusted=frozenset()) as tier:
+            return tier.install_model("acme", published.version, published.digest)
 
     with ThreadPoolExecutor(4) as pool:
         assert list(pool.map(install, range(4))) == [published] * 4
@@ -151,19 +162,21 @@ def test_two_processes_may_install_the_same_model_at_once(
 
 
 def test_a_process_that_saw_nothing_does_not_take_away_what_another_installed_meanwhile(
-    tier: DiskTier, published: Manifest, tmp_path: Path, store: Counted, bag: Program, monkeypatch: pytest.MonkeyPatch
+    tier: DiskTier, published: Manifest, tmp_path: Path, store: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    other = DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest]))
-    install = tier._install
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as other:
+        put_in_place = disk_tier._put_in_place
 
-    def late(folder: Path, fill: Callable[[Path], None]) -> None:
-        other.install_model("acme", published.version, published.digest)
-        inode = (folder / WEIGHTS).stat().st_ino
-        install(folder, fill)
-        assert (folder / WEIGHTS).stat().st_ino == inode
+        def late(beside: Path, folder: Path) -> bool:
+            monkeypatch.setattr(disk_tier, "_put_in_place", put_in_place)
+            other.install_model("acme", published.version, published.digest)
+            inode = (folder / WEIGHTS).stat().st_ino
+            placed = put_in_place(beside, folder)
+            assert (folder / WEIGHTS).stat().st_ino == inode
+            return placed
 
-    monkeypatch.setattr(tier, "_install", late)
-    assert tier.install_model("acme", published.version, published.digest) == published
+        monkeypatch.setattr(disk_tier, "_put_in_place", late)
+        assert tier.install_model("acme", published.version, published.digest) == published
 
 
 def test_an_untrusted_program_is_not_even_downloaded(store: Counted, bag_folder: Path, tmp_path: Path) -> None:
@@ -176,8 +189,9 @@ def test_an_untrusted_program_is_not_even_downloaded(store: Counted, bag_folder:
 
 
 def test_a_program_is_installed_and_a_changed_one_is_refused(
-    store: Counted, tier: DiskTier, bag_folder: Path, bag: Program
+    store: Counted, trusting: DiskTier, bag_folder: Path, bag: Program
 ) -> None:
+    tier = trusting
     assert publish_program(store, bag_folder) == bag.digest
     folder = tier.install_program(bag.digest)
     (folder / "saved_model.pb").write_bytes(FLIP((folder / "saved_model.pb").read_bytes()))
@@ -192,21 +206,84 @@ def test_a_program_is_installed_and_a_changed_one_is_refused(
     assert not folder.exists()
 
 
-def test_a_program_that_the_store_does_not_have_is_named(tier: DiskTier, bag: Program) -> None:
+def test_a_program_that_the_store_does_not_have_is_named(trusting: DiskTier, bag: Program) -> None:
     with pytest.raises(ProgramCorrupt, match="programs build"):
-        tier.install_program(bag.digest)
+        trusting.install_program(bag.digest)
 
 
 # The install record
 
-RECORD = "installed.json"
+
+def installed_and_recorded(tier: DiskTier, published: Manifest) -> Path:
+    tier.install_model("acme", published.version, published.digest)
+    tier.settle()
+    return tier.model_folder("acme", published.version)
+
+
+@pytest.fixture
+def hashed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are hashed from now on."""
+    names: list[str] = []
+
+    def noted(path: Path) -> FileDigest:
+        names.append(path.name)
+        return file_digest(path)
+
+    monkeypatch.setattr(mapped, "file_digest", noted)
+    return names
+
+
+def test_a_recorded_model_is_not_hashed_again(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, hashed: list[str]
+) -> None:
+    installed_and_recorded(tier, published)
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        later.install_model("acme", published.version, published.digest)
+        later.map_model("acme", published.version, published.digest)
+    assert hashed == []
+
+
+def test_a_model_without_a_record_is_hashed_once_and_recorded(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, hashed: list[str]
+) -> None:
+    record = installed_and_recorded(tier, published) / RECORD
+    before = record.read_bytes()
+    record.unlink()
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        for _ in range(2):
+            later.open_model("acme", published.version, published.digest)
+    assert sorted(hashed) == [LABELS, WEIGHTS]
+    assert record.read_bytes() == before
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"manifest":"x","files":{}}', b"\0" * 100])
+def test_a_record_that_cannot_be_read_is_none(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, hashed: list[str], content: bytes
+) -> None:
+    record = installed_and_recorded(tier, published) / RECORD
+    before = record.read_bytes()
+    record.write_bytes(content)
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        later.open_model("acme", published.version, published.digest)
+    assert sorted(hashed) == [LABELS, WEIGHTS]
+    assert record.read_bytes() == before
+
+
+def test_a_model_is_usable_before_it_is_recorded_and_not_hashed_for_it(
+    tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch, hashed: list[str]
+) -> None:
+    monkeypatch.setattr(Background, "submit", lambda *_: None)
+    tier.install_model("acme", published.version, published.digest)
+    tier.map_model("acme", published.version, published.digest)
+    tier.open_model("acme", published.version, published.digest)
+    assert not (tier.model_folder("acme", published.version) / RECORD).exists()
+    assert hashed == []
 
 
 def test_openers_that_find_no_record_do_not_stand_in_each_others_way(
-    store: Counted, tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch
+    store: Counted, tier: DiskTier, published: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tier.install_model("acme", published.version, published.digest)
-    record = tier.model_folder("acme", published.version) / RECORD
+    record = installed_and_recorded(tier, published) / RECORD
     before = record.read_bytes()
     record.unlink()
     all_have_verified = threading.Barrier(6)
@@ -215,22 +292,26 @@ def test_openers_that_find_no_record_do_not_stand_in_each_others_way(
         all_have_verified.wait(60)
         write_durably(path, data)
 
-    monkeypatch.setattr(disk_tier, "write_durably", write_when_all_have_verified)
+    monkeypatch.setattr(install_record, "write_durably", write_when_all_have_verified)
+
+    def open_it(_: int) -> Manifest:
+        with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as opener:
+            return opener.map_model("acme", published.version, published.digest).manifest
+
     with ThreadPoolExecutor(6) as pool:
-        found = list(pool.map(lambda _: tier.map_model("acme", published.version, published.digest), range(6)))
-    assert [mapped.manifest for mapped in found] == [published] * 6
+        assert list(pool.map(open_it, range(6))) == [published] * 6
     assert record.read_bytes() == before
     assert {path.name for path in record.parent.iterdir()} == {RECORD, WEIGHTS, LABELS, MANIFEST}
 
 
 def test_a_tier_that_cannot_be_written_serves_what_it_holds(
-    tier: DiskTier, published: Manifest, tmp_path: Path
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path
 ) -> None:
-    tier.install_model("acme", published.version, published.digest)
-    (tier.model_folder("acme", published.version) / RECORD).unlink()
+    (installed_and_recorded(tier, published) / RECORD).unlink()
     refuse_writes(tmp_path / "disk")
-    assert tier.install_model("acme", published.version, published.digest) == published
-    assert tier.map_model("acme", published.version, published.digest).manifest == published
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        assert later.install_model("acme", published.version, published.digest) == published
+        assert later.map_model("acme", published.version, published.digest).manifest == published
 
 
 def refuse_writes(folder: Path) -> None:
@@ -239,25 +320,209 @@ def refuse_writes(folder: Path) -> None:
     (folder / "incoming").touch()
 
 
-def test_a_file_that_is_replaced_while_it_is_verified_is_not_recorded(
-    tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch
+def replace_file(path: Path) -> None:
+    """Other content of the same length under a file's name."""
+    path.with_name("other").write_bytes(FLIP(path.read_bytes()))
+    path.with_name("other").replace(path)
+
+
+def test_a_file_that_is_replaced_while_it_is_verified_is_not_used_or_recorded(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tier.install_model("acme", published.version, published.digest)
-    folder = tier.model_folder("acme", published.version)
+    folder = installed_and_recorded(tier, published)
     (folder / RECORD).unlink()
 
     def replaced_after_hashing(path: Path) -> FileDigest:
         found = file_digest(path)
         if path.name == WEIGHTS:
-            path.with_name("other").write_bytes(FLIP(path.read_bytes()))
-            path.with_name("other").replace(path)
+            replace_file(path)
         return found
 
-    with monkeypatch.context() as patched:
-        patched.setattr(disk_tier, "file_digest", replaced_after_hashing)
-        tier.map_model("acme", published.version, published.digest)
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        with monkeypatch.context() as patched:
+            patched.setattr(mapped, "file_digest", replaced_after_hashing)
+            with pytest.raises(BundleCorrupt):
+                later.map_model("acme", published.version, published.digest)
+        later.settle()
+        assert not (folder / RECORD).exists()
+        with pytest.raises(BundleCorrupt):
+            later.map_model("acme", published.version, published.digest)
+
+
+def test_a_file_that_is_replaced_before_it_is_recorded_is_not(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither this process's memory nor the record may speak for a file that came later."""
+
+    def replaced(folder: Path, names: Iterable[str], *, root: Path) -> None:
+        replace_file(folder / WEIGHTS)
+        sync_model(folder, names, root=root)
+
+    monkeypatch.setattr(disk_tier, "sync_model", replaced)
+    folder = installed_and_recorded(tier, published)
+    assert not (folder / RECORD).exists()
     with pytest.raises(BundleCorrupt):
         tier.map_model("acme", published.version, published.digest)
+
+
+# Crashes
+
+
+class Crash(BaseException):
+    """The machine loses its power here."""
+
+
+class Disk:
+    """What of the files would survive: those that were synced. `crash_at` ends the work before that step.
+
+    Names survive here, synced or not: the worst case, since a name without its content is what must not be believed.
+    """
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.steps = 0
+        self.crash_at: int | None = None
+        self.synced: set[int] = set()
+        for name in ("fsync", "rename", "replace", "mkdir", "utime"):
+            monkeypatch.setattr(os, name, self._step(name, getattr(os, name)))
+        monkeypatch.setattr(Background, "submit", lambda _, job: job())
+
+    def _step(self, name: str, real: Callable[..., None]) -> Callable[..., None]:
+        def step(*args: Any, **kwargs: Any) -> None:
+            self.steps += 1
+            if self.steps == self.crash_at:
+                raise Crash
+            real(*args, **kwargs)
+            if name == "fsync":
+                self.synced.add(os.fstat(args[0]).st_ino)
+
+        return step
+
+    def lose_power(self, folder: Path) -> None:
+        """Every file that was not synced keeps its name, length and times, and has zeros in it."""
+        for path in folder.rglob("*"):
+            status = path.stat()
+            if path.is_file() and status.st_ino not in self.synced:
+                with path.open("r+b") as file:
+                    file.write(bytes(status.st_size))
+                os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def test_a_crash_at_any_step_never_leaves_wrong_bytes_that_are_believed(
+    store: Counted, published: Manifest, tmp_path: Path
+) -> None:
+    expected = store.get(model_key("acme", published.version, WEIGHTS)).data
+
+    def open_and_compare(folder: Path) -> None:
+        with DiskTier(folder, store, trusted=frozenset()) as tier:
+            opened = tier.open_model("acme", published.version, published.digest)
+            assert expected.endswith(opened.tensors["kernel"].tobytes())
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disk = Disk(monkeypatch)
+        open_and_compare(tmp_path / "whole")
+        steps = disk.steps
+    assert steps > 10
+    for crash in range(1, steps + 1):
+        folder = tmp_path / f"crash-{crash}"
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            disk = Disk(monkeypatch)
+            disk.crash_at = crash
+            with pytest.raises(Crash):
+                open_and_compare(folder)
+        disk.lose_power(folder)
+        open_and_compare(folder)
+
+
+def test_what_can_not_be_synced_is_fetched_again(
+    tier: DiskTier, store: Counted, published: Manifest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel says only once that it lost bytes, so they must not be synced, or hashed from memory, once more."""
+
+    def lost(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, "Input/output error")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(disk_tier, "sync_model", lost)
+        folder = installed_and_recorded(tier, published)
+    assert not folder.exists()
+    store.opened.clear()
+    tier.open_model("acme", published.version, published.digest)
+    assert model_key("acme", published.version, WEIGHTS) in store.opened
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EROFS, errno.EINVAL])
+def test_what_is_merely_not_synced_stays(
+    tier: DiskTier, published: Manifest, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(disk_tier, "sync_model", refused)
+    folder = installed_and_recorded(tier, published)
+    assert folder.exists()
+    assert not (folder / RECORD).exists()
+    tier.map_model("acme", published.version, published.digest)
+
+
+# Reads that fail
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EIO, errno.EACCES, errno.ENOMEM])
+@pytest.mark.parametrize("name", [WEIGHTS, LABELS, MANIFEST])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_a_copy_that_cannot_be_read_is_not_thrown_away(
+    tier: DiskTier,
+    store: Counted,
+    published: Manifest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: int,
+    name: str,
+    recorded: bool,
+) -> None:
+    folder = installed_and_recorded(tier, published)
+    inode = folder.stat().st_ino
+    if not recorded:
+        (folder / RECORD).unlink()
+    with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as later:
+        with monkeypatch.context() as patched:
+            refuse_opening(patched, folder / name, number)
+            with pytest.raises(StoreError, match="cannot read"):
+                later.open_model("acme", published.version, published.digest)
+        assert folder.stat().st_ino == inode
+        store.down = True
+        later.open_model("acme", published.version, published.digest)
+
+
+def test_a_program_that_cannot_be_read_is_not_thrown_away(
+    trusting: DiskTier, store: Counted, bag: Program, bag_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish_program(store, bag_folder)
+    folder = trusting.install_program(bag.digest)
+    for path in (folder / PROGRAM_FILES, folder / "saved_model.pb"):
+        with monkeypatch.context() as patched:
+            refuse_opening(patched, path, errno.EMFILE)
+            with pytest.raises(StoreError, match="cannot read"):
+                trusting.install_program(bag.digest)
+    store.down = True
+    assert trusting.install_program(bag.digest) == folder
+
+
+def refuse_opening(monkeypatch: pytest.MonkeyPatch, refused: Path, number: int) -> None:
+    real_open, real_os_open = Path.open, os.open
+
+    def path_open(path: Path, *args: Any, **kwargs: Any) -> Any:
+        if path == refused:
+            raise OSError(number, os.strerror(number))
+        return real_open(path, *args, **kwargs)
+
+    def os_open(path: Any, *args: Any, **kwargs: Any) -> int:
+        if path == refused:
+            raise OSError(number, os.strerror(number))
+        return real_os_open(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "open", path_open)
+    monkeypatch.setattr(os, "open", os_open)
 
 
 # A tier that cannot be written

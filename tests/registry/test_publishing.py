@@ -12,6 +12,7 @@ import pytest
 
 from registry.bundle import Label, Manifest, write_bundle
 from registry.errors import BundleCorrupt, MacrofleetError, PreconditionFailed, PublishConflict, StoreUnavailable
+from registry.files import put_immutable, put_immutable_file
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, model_key
 from registry.publishing import publish_bundle, record_provenance
 from registry.store.local import LocalStore
@@ -162,6 +163,63 @@ def test_another_tenants_bundle_is_not_published(store: Scripted, bundle: Path) 
     with pytest.raises(BundleCorrupt, match="another tenant"):
         publish_bundle(store, bundle, tenant="globex")
     assert store.asked == []
+
+
+@pytest.mark.parametrize("name", [LABELS, WEIGHTS])
+@pytest.mark.parametrize("damage", ["change", "cut", "remove"])
+def test_files_that_are_not_what_the_manifest_says_are_not_published(
+    store: Scripted, bundle: Path, name: str, damage: str
+) -> None:
+    data = (bundle / name).read_bytes()
+    if damage == "remove":
+        (bundle / name).unlink()
+    else:
+        (bundle / name).write_bytes(data[:-1] + (b"~" if damage == "change" else b""))
+    with pytest.raises(BundleCorrupt):
+        publish_bundle(store, bundle, tenant="acme")
+    assert store.asked == []
+
+
+class Vanishing(Scripted):
+    """Refuses the first writes, and then says that nothing is there: somebody removed it in between."""
+
+    def __init__(self, root: Path, refusals: int) -> None:
+        super().__init__(root)
+        self.refusals = refusals
+
+    def _play(self, key: str, write: Callable[[], str]) -> str:
+        if self.refusals:
+            self.refusals -= 1
+            raise PreconditionFailed("the object exists")
+        return super()._play(key, write)
+
+
+@pytest.mark.parametrize("refusals", [1, 2])
+def test_an_object_that_is_removed_before_it_can_be_compared_is_written_again(
+    tmp_path: Path, bundle: Path, refusals: int
+) -> None:
+    store = Vanishing(tmp_path / "store", refusals)
+    manifest = publish_bundle(store, bundle, tenant="acme")
+    assert contents(store) == as_in(bundle, manifest)
+
+
+def test_an_object_that_comes_and_goes_all_the_time_is_a_lost_race(tmp_path: Path) -> None:
+    store = Vanishing(tmp_path / "store", 1_000)
+    with pytest.raises(PreconditionFailed, match="all the time"):
+        put_immutable(store, "a", b"1")
+    (tmp_path / "file").touch()
+    with pytest.raises(PreconditionFailed, match="all the time"):
+        put_immutable_file(store, "a", tmp_path / "file")
+
+
+@pytest.mark.parametrize("other", [b"", b"123", b"12345", b"1235", b"1" * 1_000_000])
+def test_content_of_any_other_length_is_a_conflict(store: Scripted, tmp_path: Path, other: bytes) -> None:
+    (tmp_path / "file").write_bytes(b"1234")
+    store.put("a", other)
+    with pytest.raises(PublishConflict):
+        put_immutable(store, "a", b"1234")
+    with pytest.raises(PublishConflict):
+        put_immutable_file(store, "a", tmp_path / "file")
 
 
 def test_the_first_record_of_provenance_stays(store: Scripted) -> None:

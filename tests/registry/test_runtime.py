@@ -2,6 +2,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -85,8 +86,77 @@ def test_a_ticket_scores_the_same_alone_and_in_any_batch(bag: Program, model: Bo
         part = together.select(index)
         for name, tensor in alone.tensors.items():
             np.testing.assert_array_equal(part.tensors[name], tensor)
-        np.testing.assert_allclose(model.score(part)[0], scores[index], atol=1e-6)
+        for same in (model.score(part)[0], model.score(alone)[0], model.score_ticket(together, index)):
+            np.testing.assert_array_equal(same, scores[index])
         np.testing.assert_allclose(own[index], scores[index], atol=1e-5)
+
+
+def test_no_tickets_have_no_scores(bag: Program, model: BoundModel) -> None:
+    assert model.score(bag.featurise([])).shape == (0, 7)
+
+
+def test_many_threads_score_one_ticket_alike(bag: Program, model: BoundModel) -> None:
+    features = bag.featurise([f"{text} {number}" for number in range(8) for text in TEXTS])
+    expected = model.score(features)
+
+    def score(index: int) -> NDArray[np.float32]:
+        return model.score_ticket(features, index)
+
+    with ThreadPoolExecutor(4) as threads:
+        for _ in range(5):
+            np.testing.assert_array_equal(list(threads.map(score, range(features.tickets))), expected)
+
+
+def test_many_threads_featurise_alike(bag: Program) -> None:
+    expected = bag.featurise(TEXTS)
+    with ThreadPoolExecutor(4) as threads:
+        for found in threads.map(bag.featurise, [TEXTS] * 40):
+            for name, tensor in expected.tensors.items():
+                np.testing.assert_array_equal(found.tensors[name], tensor)
+
+
+def test_a_ticket_of_which_training_saw_nothing_scores_by_the_bias_alone(bag: Program) -> None:
+    bias = np.array([0, 1, 2], np.float32)
+    unseen = mapped(bag, {"bias": bias, "embedding": np.ones((40_000, 64), np.float32)})
+    expected = np.exp(bias) / np.exp(bias).sum()
+    features = bag.featurise(["anything"])
+    np.testing.assert_allclose(bag.bind(unseen).score_ticket(features, 0), expected, rtol=1e-6)
+    # Arrays, not what was bound: these do not begin on 64 bytes.
+    np.testing.assert_allclose(bag.score_in_program(features, unseen.tensors)[0], expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("bias", np.nan), ("kernel", np.inf), ("embedding", np.nan), ("weight", np.nan), ("weight", np.inf)],
+)
+def test_a_model_whose_scores_are_no_numbers_does_not_pass_the_check(bag: Program, name: str, value: float) -> None:
+    features = bag.featurise(["anything"])
+    weights = {
+        tensor: np.ones([3 if isinstance(size, str) else size for size in spec.shape], np.float32)
+        for tensor, spec in bag.spec.weights("score_f32").items()
+    }
+    bag.bind(mapped(bag, weights)).check(features)
+    with pytest.raises(BundleCorrupt, match="acme"):
+        bag.bind(mapped(bag, {**weights, name: np.full_like(weights[name], value)})).check(features)
+
+
+def test_a_scorer_that_does_not_know_its_macros_does_not_pass_the_check(
+    bag: Program, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bound = bag.bind(mapped(bag))
+    monkeypatch.setattr(bag, "_quick_score", lambda *_: np.ones(2, np.float32))
+    with pytest.raises(BundleCorrupt, match="acme"):
+        bound.check(bag.featurise(["anything"]))
+
+
+def test_a_program_without_a_quick_scorer_scores_by_its_own_function(
+    bag: Program, model: BoundModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    features = bag.featurise(TEXTS)
+    quick = model.score(features)
+    monkeypatch.setattr(bag, "_quick_score", None)
+    np.testing.assert_allclose(model.score(features), quick, atol=1e-5)
+    np.testing.assert_allclose(model.score_ticket(features, 2), quick[2], atol=1e-5)
 
 
 def test_text_is_normalised_inside_the_program(bag: Program) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from registry.errors import BundleCorrupt
-from registry.tensors import ALIGNMENT, MAX_HEADER_BYTES, map_tensors, parse_header, write_tensors
+from registry.tensors import ALIGNMENT, MAX_HEADER_BYTES, map_tensors, open_tensors, parse_header, write_tensors
 
 TENSORS: dict[str, NDArray[Any]] = {
     "bias": np.arange(5, dtype=np.float32),
@@ -91,7 +91,7 @@ def test_a_file_of_another_size_than_the_manifest_says_is_refused(tmp_path: Path
     path = tmp_path / "w"
     write_tensors(path, TENSORS)
     with pytest.raises(BundleCorrupt, match="bytes, expected"):
-        map_tensors(path, expected_size=path.stat().st_size + 64)
+        open_tensors(path, expected_size=path.stat().st_size + 64)
 
 
 F4 = {"dtype": "F32", "shape": [4], "data_offsets": [0, 16]}

@@ -4,107 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import weakref
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-from hypothesis import settings
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from registry.errors import BundleCorrupt, MacrofleetError, NotReady, TenantNotFound
-from serving.cache import ModelCache
-from serving.fleet_watch import ModelRef
+from registry.errors import BundleCorrupt, LoadBackingOff, NotReady, Overloaded, TenantNotFound
+from tests.serving.cache_world import Holder, World, loaded, ref
 from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio
-
-
-class FakeModel:
-    def __init__(self, ref: ModelRef, nbytes: int) -> None:
-        self.ref = ref
-        self.nbytes = nbytes
-
-
-class World:
-    """A cache, the fleet it asks, and a loader whose loads end when the test says so."""
-
-    def __init__(self, *, budget: int = 10, sizes: dict[str, int] | None = None) -> None:
-        self.fleet: dict[str, str] = {}
-        self.sizes = sizes or {}
-        self.now = 0.0
-        self.pending: dict[ModelRef, asyncio.Future[None]] = {}
-        self.loads: list[ModelRef] = []
-        self.alive: weakref.WeakSet[FakeModel] = weakref.WeakSet()
-        self.cache: ModelCache[FakeModel] = ModelCache(
-            wanted=self.wanted, load=self.load, budget_bytes=budget, retry_seconds=30, clock=lambda: self.now
-        )
-
-    def wanted(self, tenant: str) -> ModelRef:
-        if tenant not in self.fleet:
-            raise TenantNotFound("there is no such tenant")
-        return ref(tenant, self.fleet[tenant])
-
-    async def load(self, ref: ModelRef) -> FakeModel:
-        assert ref not in self.pending, "two loads of one version at once"
-        self.loads.append(ref)
-        self.pending[ref] = asyncio.get_running_loop().create_future()
-        try:
-            await self.pending[ref]
-        finally:
-            del self.pending[ref]
-        model = FakeModel(ref, self.sizes.get(ref.tenant, 1))
-        self.alive.add(model)
-        return model
-
-    def finish(self, ref: ModelRef, error: Exception | None = None) -> None:
-        if error is None:
-            self.pending[ref].set_result(None)
-        else:
-            self.pending[ref].set_exception(error)
-
-    def finish_all(self) -> None:
-        for pending in self.pending.values():
-            pending.set_result(None)
-
-    def in_memory(self) -> set[tuple[str, str]]:
-        return {(model.ref.tenant, model.ref.version) for model in self.alive}
-
-
-class Holder:
-    """Someone who leases a model and keeps it until told otherwise."""
-
-    def __init__(self, world: World, tenant: str) -> None:
-        self.tenant = tenant
-        self.model: weakref.ref[FakeModel] | None = None
-        self.ref: ModelRef | None = None
-        self._done = asyncio.Event()
-        self.task = asyncio.get_running_loop().create_task(self._hold(world))
-
-    async def _hold(self, world: World) -> None:
-        async with world.cache.lease(self.tenant) as model:
-            self.model, self.ref = weakref.ref(model), model.ref
-            await self._done.wait()
-
-    @property
-    def waits(self) -> bool:
-        return self.ref is None and not self.task.done()
-
-    @property
-    def holds(self) -> bool:
-        return self.ref is not None and not self.task.done()
-
-    async def end(self) -> None:
-        self._done.set()
-        await self.task
-
-    def let_go(self) -> None:
-        self._done.set()
-
-
-def ref(tenant: str, version: str) -> ModelRef:
-    return ModelRef(tenant, version, version)
 
 
 @pytest.fixture
@@ -113,16 +21,6 @@ def world() -> Iterator[World]:
     made.fleet = {"a": "1", "b": "1", "c": "1"}
     yield made
     assert not made.pending
-
-
-async def loaded(world: World, tenant: str) -> Holder:
-    holder = Holder(world, tenant)
-    await spin()
-    if holder.waits:
-        world.finish(ref(tenant, world.fleet[tenant]))
-        await spin()
-    assert holder.holds
-    return holder
 
 
 async def test_leases_that_come_together_share_one_load(world: World) -> None:
@@ -176,7 +74,7 @@ async def test_a_load_that_everybody_gave_up_still_counts(world: World) -> None:
     await again.end()
 
 
-async def test_a_failed_load_reaches_all_who_wait_and_is_not_cached(world: World) -> None:
+async def test_a_failed_load_reaches_all_who_wait_and_pauses_the_next(world: World) -> None:
     holders = [Holder(world, "a") for _ in range(3)]
     await spin()
     world.finish(ref("a", "1"), BundleCorrupt("broken"))
@@ -184,22 +82,53 @@ async def test_a_failed_load_reaches_all_who_wait_and_is_not_cached(world: World
     for holder in holders:
         with pytest.raises(BundleCorrupt, match="broken"):
             await holder.task
-    again = await loaded(world, "a")
-    assert len(world.loads) == 2
-    await again.end()
+    for pause in (8, 16, 32, 32):  # twice as long every time, up to a bound
+        world.now += pause - 0.5
+        with pytest.raises(LoadBackingOff, match="broken") as refused:
+            await world.cache.lease("a")
+        assert refused.value.retry_after_seconds == pytest.approx(0.5)
+        assert world.cache.status(ref("a", "1")).error == "broken"
+        world.now += 0.5
+        again = Holder(world, "a")
+        await spin()
+        world.finish(ref("a", "1"), BundleCorrupt("broken"))
+        with pytest.raises(BundleCorrupt):
+            await again.task
+    world.fleet["a"] = "2"  # another version is another matter
+    await (await loaded(world, "a")).end()
+
+
+async def test_what_is_not_the_models_fault_pauses_nobody(world: World) -> None:
+    for error in (Overloaded("too many"), NotReady("stopping")):
+        holder = Holder(world, "a")
+        await spin()
+        world.finish(ref("a", "1"), error)
+        with pytest.raises(type(error)):
+            await holder.task
+    await (await loaded(world, "a")).end()
+
+
+async def test_an_error_that_is_not_the_domains_is_not_quoted(world: World) -> None:
+    holder = Holder(world, "a")
+    await spin()
+    world.finish(ref("a", "1"), ValueError("what a customer wrote"))
+    with pytest.raises(ValueError, match="customer"):
+        await holder.task
+    assert world.cache.status(ref("a", "1")).error == "ValueError"
 
 
 async def test_the_least_recently_leased_goes_first(world: World) -> None:
-    world.cache._budget = 2
+    world.cache._main.budget = 2
     for tenant in "ab":
         await (await loaded(world, tenant)).end()
     await (await loaded(world, "a")).end()
     await (await loaded(world, "c")).end()
     assert world.in_memory() == {("a", "1"), ("c", "1")}
+    assert world.observed.events["evicted budget"] == 1
 
 
 async def test_a_leased_model_is_never_evicted(world: World) -> None:
-    world.cache._budget = 1
+    world.cache._main.budget = 1
     first = await loaded(world, "a")
     second = await loaded(world, "b")
     assert world.in_memory() == {("a", "1"), ("b", "1")}
@@ -211,7 +140,7 @@ async def test_a_leased_model_is_never_evicted(world: World) -> None:
 
 
 async def test_nothing_is_evicted_between_its_load_and_its_first_use(world: World) -> None:
-    world.cache._budget = 1
+    world.cache._main.budget = 1
     first, second = Holder(world, "a"), Holder(world, "b")
     await spin()
     # Both loads end in the same turn of the loop, before either caller has run.
@@ -226,26 +155,93 @@ async def test_nothing_is_evicted_between_its_load_and_its_first_use(world: Worl
 
 async def test_a_model_larger_than_the_budget_serves_and_goes(world: World) -> None:
     world.sizes["a"] = 1000
+    for tenant in "bc":
+        await (await loaded(world, tenant)).end()
     holder = await loaded(world, "a")
+    assert world.cache.nbytes == 1002
     await holder.end()
-    assert world.in_memory() == set()
+    assert world.in_memory() == {("b", "1"), ("c", "1")}
+    assert world.observed.events["evicted not_admitted"] == 1
+
+
+async def test_a_scan_of_the_tail_evicts_nobody_who_is_busier(world: World) -> None:
+    world.cache._main.budget = 2
+    for _ in range(2):
+        for tenant in "ab":
+            await (await loaded(world, tenant)).end()
+    for number in range(50):
+        tail = f"tail-{number}"
+        world.fleet[tail] = "1"
+        await (await loaded(world, tail)).end()
+        assert world.in_memory() == {("a", "1"), ("b", "1")}
+    for _ in range(2):  # and who becomes as busy gets in
+        await (await loaded(world, "c")).end()
+    assert ("c", "1") in world.in_memory()
+
+
+async def test_one_large_model_must_be_as_busy_as_all_it_would_drive_out(world: World) -> None:
+    world.cache._main.budget = 5
+    for tenant in "abcde":
+        world.fleet[tenant] = "1"
+        await (await loaded(world, tenant)).end()
+    world.fleet["large"] = "1"
+    world.sizes["large"] = 4
+    for _ in range(3):
+        await (await loaded(world, "large")).end()
+        assert ("large", "1") not in world.in_memory()
+    await (await loaded(world, "large")).end()
+    assert world.in_memory() == {("e", "1"), ("large", "1")}
+
+
+async def test_what_is_pinned_stays(world: World) -> None:
+    world.cache._main.budget = 1
+    world.pins = {"a"}
+    await (await loaded(world, "a")).end()
+    for tenant in "bcbcbc":
+        await (await loaded(world, tenant)).end()
+    assert world.in_memory() == {("a", "1")}
+    world.pins = set()
+    for _ in range(4):
+        await (await loaded(world, "b")).end()
+    assert world.in_memory() == {("b", "1")}
+
+
+async def test_a_pinned_model_comes_in_whoever_is_busier(world: World) -> None:
+    world.cache._main.budget = 1
+    for _ in range(9):
+        await (await loaded(world, "a")).end()
+    world.pins = {"b"}
+    await (await loaded(world, "b")).end()
+    assert world.in_memory() == {("b", "1")}
+
+
+async def renewing(world: World, tenant: str) -> asyncio.Task[None]:
+    task = asyncio.create_task(world.cache.renew(tenant))
+    await spin()
+    return task
 
 
 async def test_a_swap_serves_the_old_until_the_new_is_ready(world: World) -> None:
     before = await loaded(world, "a")
     world.fleet["a"] = "2"
+    assert world.cache.outdated() == ["a"]
+    swap = await renewing(world, "a")
     during = await loaded(world, "a")
     assert during.ref == ref("a", "1")
     world.finish(ref("a", "2"))
-    await spin()
+    await swap
+    assert world.cache.outdated() == []
     after = await loaded(world, "a")
     assert after.ref == ref("a", "2")
     assert world.in_memory() == {("a", "1"), ("a", "2")}  # leases end on what they began with
+    assert world.cache.nbytes == 2
     await before.end()
     assert world.in_memory() == {("a", "1"), ("a", "2")}
     await during.end()
     assert world.in_memory() == {("a", "2")}
     await after.end()
+    assert world.observed.events["swapped done"] == 1
+    assert world.demands == [True, False]
 
 
 async def test_a_swap_that_fails_leaves_the_old_one_serving_and_says_so(
@@ -253,19 +249,21 @@ async def test_a_swap_that_fails_leaves_the_old_one_serving_and_says_so(
 ) -> None:
     await (await loaded(world, "a")).end()
     world.fleet["a"] = "2"
-    await (await loaded(world, "a")).end()
+    swap = await renewing(world, "a")
     with caplog.at_level(logging.WARNING):
         world.finish(ref("a", "2"), BundleCorrupt("broken"))
-        await spin()
+        with pytest.raises(BundleCorrupt):
+            await swap
     assert [record.__dict__["version"] for record in caplog.records] == ["2"]
+    assert world.observed.events["swapped failed"] == 1
     holder = await loaded(world, "a")
     assert holder.ref == ref("a", "1")
-    assert world.loads.count(ref("a", "2")) == 1  # not again for every request …
-    world.now += 31
-    await (await loaded(world, "a")).end()
-    assert world.loads.count(ref("a", "2")) == 2  # … but again
+    with pytest.raises(LoadBackingOff):
+        await world.cache.renew("a")
+    world.now += 9
+    swap = await renewing(world, "a")
     world.finish(ref("a", "2"))
-    await spin()
+    await swap
     await holder.end()
     assert world.in_memory() == {("a", "2")}
 
@@ -273,12 +271,117 @@ async def test_a_swap_that_fails_leaves_the_old_one_serving_and_says_so(
 async def test_a_roll_back_during_a_swap_stays_with_the_old_one(world: World) -> None:
     await (await loaded(world, "a")).end()
     world.fleet["a"] = "2"
-    await (await loaded(world, "a")).end()
+    swap = await renewing(world, "a")
     world.fleet["a"] = "1"
-    await (await loaded(world, "a")).end()
     world.finish(ref("a", "2"))
-    await spin()
+    await swap
     assert world.in_memory() == {("a", "1")}
+
+
+async def test_a_swap_changes_what_a_model_counts(world: World) -> None:
+    await (await loaded(world, "a")).end()
+    world.fleet["a"], world.sizes["a"] = "2", 7
+    swap = await renewing(world, "a")
+    world.finish(ref("a", "2"))
+    await swap
+    assert world.cache.nbytes == 7
+    assert world.cache._main.nbytes + world.cache._window.nbytes == 7
+
+
+async def test_renewing_loads_what_is_not_there_and_shares_a_load_under_way(world: World) -> None:
+    swap = await renewing(world, "a")
+    holder = Holder(world, "a")
+    await spin()
+    assert world.loads == [ref("a", "1")]
+    world.finish(ref("a", "1"))
+    await swap
+    await holder.end()
+    await world.cache.renew("a")
+    assert len(world.loads) == 1
+
+
+async def test_who_left_the_fleet_leaves_memory_when_its_last_lease_ends(world: World) -> None:
+    for tenant in "ab":
+        await (await loaded(world, tenant)).end()
+    held = await loaded(world, "a")
+    world.cache.retain(lambda tenant: tenant == "c")
+    assert world.in_memory() == {("a", "1")}
+    await held.end()
+    assert world.in_memory() == set()
+    assert world.cache.nbytes == 0
+    assert len(world.cache) == 0
+
+
+async def test_unloading_ends_when_the_memory_is_free(world: World) -> None:
+    held = await loaded(world, "a")
+    unloading = asyncio.create_task(world.cache.unload("a"))
+    await spin()
+    assert not unloading.done()
+    other = Holder(world, "a")  # the next request loads it again, beside
+    await spin()
+    assert world.pending
+    await held.end()
+    await unloading
+    assert world.in_memory() == set()
+    world.finish(ref("a", "1"))
+    await spin()
+    await other.end()
+    await world.cache.unload("a")
+    await world.cache.unload("nobody")
+    assert world.in_memory() == set()
+
+
+async def test_unloading_waits_for_a_load_under_way_and_lets_go_of_it(world: World) -> None:
+    first = Holder(world, "a")
+    await spin()
+    unloading = asyncio.create_task(world.cache.unload("a"))
+    await spin()
+    world.finish(ref("a", "1"))
+    await spin()
+    assert first.holds
+    assert not unloading.done()
+    await first.end()
+    await unloading
+    assert world.in_memory() == set()
+
+
+async def test_unloading_a_load_that_fails_ends_as_well(world: World) -> None:
+    first = Holder(world, "a")
+    await spin()
+    unloading = asyncio.create_task(world.cache.unload("a"))
+    await spin()
+    world.finish(ref("a", "1"), BundleCorrupt("broken"))
+    await unloading
+    with pytest.raises(BundleCorrupt):
+        await first.task
+
+
+async def test_what_is_known_of_a_model(world: World) -> None:
+    absent = world.cache.status(ref("a", "1"))
+    assert (absent.state, absent.bytes, absent.serving_version) == ("absent", 0, None)
+    holder = Holder(world, "a")
+    await spin()
+    world.now += 2
+    assert world.cache.status(ref("a", "1")).state == "fetching"
+    world.finish(ref("a", "1"))
+    await spin()
+    world.pins = {"a"}
+    world.now += 3
+    found = world.cache.status(ref("a", "2"))
+    assert (found.state, found.version, found.serving_version, found.bytes) == ("ready", "2", "1", 1)
+    assert (found.pinned, found.leases, found.hits) == (True, 1, 1)
+    assert (found.last_used_seconds, found.load_ms, found.wait_ms) == (3, 2000, 2000)
+    await holder.end()
+
+
+async def test_a_lease_is_given_back_once(world: World) -> None:
+    await (await loaded(world, "a")).end()
+    lease = world.cache.try_lease("a")
+    assert lease is not None
+    lease.release()
+    lease.release()
+    assert world.cache.status(ref("a", "1")).leases == 0
+    assert world.cache.try_lease("b") is None
 
 
 async def test_a_first_load_that_the_fleet_overtook_serves_its_own_callers(world: World) -> None:
@@ -298,10 +401,23 @@ async def test_a_first_load_that_the_fleet_overtook_serves_its_own_callers(world
     await late.end()
 
 
+async def test_where_the_fleet_went_on_during_a_first_load_it_is_gone_after(world: World) -> None:
+    early = Holder(world, "a")
+    await spin()
+    world.fleet["a"] = "2"
+    world.finish(ref("a", "1"))
+    await spin()
+    assert early.ref == ref("a", "1")
+    assert world.loads == [ref("a", "1"), ref("a", "2")]
+    world.finish(ref("a", "2"))
+    await spin()
+    await early.end()
+    assert world.in_memory() == {("a", "2")}
+
+
 async def test_an_unknown_tenant_leaves_nothing_behind(world: World) -> None:
     with pytest.raises(TenantNotFound):
-        async with world.cache.lease("nobody"):
-            pass
+        await world.cache.lease("nobody")
     assert not world.cache._slots
 
 
@@ -313,105 +429,3 @@ async def test_closing_ends_loads_and_tells_who_waits(world: World) -> None:
         await waiting.task
     assert held.holds
     await held.end()
-
-
-class CacheMachine(RuleBasedStateMachine):
-    """Any order of publishing, leasing, finishing, failing, cancelling and waiting keeps the cache's promises."""
-
-    TENANTS = st.sampled_from("abcd")
-
-    @initialize()
-    def start(self) -> None:
-        self.loop = asyncio.new_event_loop()
-        self.world = World(budget=5, sizes={"a": 1, "b": 2, "c": 3, "d": 6})
-        self.world.fleet = dict.fromkeys("abcd", "1")
-        self.holders: list[Holder] = []
-
-    def do(self, action: Callable[[], Any]) -> None:
-        async def done() -> None:
-            action()
-            await spin()
-
-        self.loop.run_until_complete(done())
-        for holder in self.holders:
-            if holder.task.done() and not holder.task.cancelled():
-                error = holder.task.exception()
-                assert error is None or isinstance(error, MacrofleetError)
-        self.holders = [holder for holder in self.holders if not holder.task.done()]
-
-    @rule(tenant=TENANTS, version=st.sampled_from("123"))
-    def publish(self, tenant: str, version: str) -> None:
-        self.world.fleet[tenant] = version
-
-    @rule(tenant=TENANTS, count=st.integers(1, 3))
-    def lease(self, tenant: str, count: int) -> None:
-        self.do(lambda: self.holders.extend(Holder(self.world, tenant) for _ in range(count)))
-
-    @precondition(lambda self: self.world.pending)
-    @rule(data=st.data(), fails=st.booleans())
-    def finish(self, data: st.DataObject, fails: bool) -> None:
-        which = data.draw(st.sampled_from(sorted(self.world.pending, key=str)))
-        self.do(lambda: self.world.finish(which, BundleCorrupt("broken") if fails else None))
-
-    @precondition(lambda self: len(self.world.pending) > 1)
-    @rule()
-    def finish_all_at_once(self) -> None:
-        self.do(self.world.finish_all)
-
-    @precondition(lambda self: self.holders)
-    @rule(data=st.data())
-    def end_or_cancel(self, data: st.DataObject) -> None:
-        holder = data.draw(st.sampled_from(self.holders))
-        self.do(holder.let_go if holder.holds else holder.task.cancel)
-
-    @rule(seconds=st.integers(1, 40))
-    def wait(self, seconds: int) -> None:
-        self.world.now += seconds
-
-    @invariant()
-    def waiting_means_loading(self) -> None:
-        for holder in self.holders:
-            assert holder.holds or any(pending.tenant == holder.tenant for pending in self.world.pending)
-
-    @invariant()
-    def leases_are_of_the_right_tenant(self) -> None:
-        assert all(holder.ref.tenant == holder.tenant for holder in self.holders if holder.ref)
-
-    @invariant()
-    def the_budget_is_exceeded_by_leased_models_only(self) -> None:
-        alive = set(self.world.alive)
-        leased = {holder.model() for holder in self.holders if holder.holds and holder.model}
-        assert self.world.cache._bytes == sum(model.nbytes for model in alive)
-        if self.world.cache._bytes > 5:
-            assert alive <= leased
-
-    @invariant()
-    def one_version_serves_and_others_only_finish(self) -> None:
-        leased = {holder.model() for holder in self.holders if holder.holds and holder.model}
-        idle = [model.ref.tenant for model in self.world.alive if model not in leased]
-        assert len(idle) == len(set(idle))
-
-    def teardown(self) -> None:
-        if not hasattr(self, "loop"):
-            return
-        self.world.now += 1000
-        while self.world.pending:
-            self.finish_all_at_once()
-        for holder in list(self.holders):
-            self.do(holder.let_go)
-        # With nothing in the way, every tenant gets what the fleet names, at the latest with the second lease.
-        for tenant, version in self.world.fleet.items():
-            for _ in range(2):
-                self.do(lambda tenant=tenant: self.holders.append(Holder(self.world, tenant)))  # type: ignore[misc]
-                if self.world.pending:
-                    self.finish_all_at_once()
-                (holder,) = self.holders
-                self.do(holder.let_go)
-            assert holder.ref == ref(tenant, version)
-        self.loop.run_until_complete(self.world.cache.close())
-        self.loop.close()
-        assert not self.holders
-
-
-CacheMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=30, deadline=None)
-TestCacheMachine = CacheMachine.TestCase

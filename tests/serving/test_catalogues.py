@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from registry.layout import catalogue_key
 from registry.store import StoredObject
 from registry.store.local import LocalStore
 from serving.catalogues import Catalogues
+from serving.threads import Workers
 from tests.serving.helpers import eventually
 
 pytestmark = pytest.mark.anyio
@@ -50,8 +52,10 @@ def clock() -> Clock:
 
 
 @pytest.fixture
-def catalogues(store: CountingStore, clock: Clock) -> Catalogues:
-    return Catalogues(store, refresh_seconds=30, clock=clock)
+def catalogues(store: CountingStore, clock: Clock) -> Iterator[Catalogues]:
+    workers = Workers("test", 2)
+    yield Catalogues(store, workers=workers, refresh_seconds=30, clock=clock)
+    workers.close()
 
 
 def write(store: LocalStore, *macros: Macro, etag: str | None = None) -> str:

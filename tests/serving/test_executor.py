@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
+import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import pytest
 
-from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded
+from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
 from registry.runtime import Features
 from serving.executor import Executor, Scores
 from tests.serving.helpers import eventually, spin
@@ -41,11 +42,26 @@ class FakeModel:
     factor: float = 1.0
     error: Exception | None = None
 
-    def score(self, features: Features) -> Scores:
+    def score_ticket(self, features: Features, index: int) -> Scores:
         if self.error is not None:
             raise self.error
-        assert features.tickets == 1
-        return features.tensors["length"][:, None] * np.array([self.factor], np.float32)
+        return features.tensors["length"][index] * np.array([self.factor], np.float32)
+
+
+@dataclass
+class Observed:
+    batches: list[int] = field(default_factory=list)
+    phases: list[str] = field(default_factory=list)
+
+    def batch(self, size: int) -> None:
+        self.batches.append(size)
+
+    def phase(self, name: str, seconds: float) -> None:
+        assert seconds >= 0
+        self.phases.append(name)
+
+
+OBSERVED = Observed()
 
 
 @pytest.fixture
@@ -58,7 +74,7 @@ async def make(program: FakeProgram) -> AsyncIterator[Callable[..., Executor]]:
     made: list[Executor] = []
 
     def make(max_queue: int = 100, **bounds: int) -> Executor:
-        made.append(Executor(program, max_queue=max_queue, **bounds))
+        made.append(Executor(program, max_queue=max_queue, observer=OBSERVED, **bounds))
         return made[-1]
 
     yield make
@@ -68,9 +84,13 @@ async def make(program: FakeProgram) -> AsyncIterator[Callable[..., Executor]]:
 
 
 def ask(
-    executor: Executor, text: str, model: FakeModel | None = None, *, seconds: float = SOON
+    executor: Executor, text: str, model: FakeModel | None = None, *, tenant: str = "a", seconds: float = SOON
 ) -> asyncio.Task[Scores]:
-    return asyncio.create_task(executor.score(model or FakeModel(), text, deadline=time.monotonic() + seconds))
+    async def scores() -> Scores:
+        deadline = time.monotonic() + seconds
+        return (await executor.score(model or FakeModel(), text, tenant=tenant, deadline=deadline))[0]
+
+    return asyncio.create_task(scores())
 
 
 async def busy(executor: Executor, program: FakeProgram) -> asyncio.Task[Scores]:
@@ -120,10 +140,11 @@ async def test_a_long_ticket_makes_up_a_batch_of_its_own(program: FakeProgram, m
 async def test_a_full_queue_refuses(program: FakeProgram, make: Callable[..., Executor]) -> None:
     executor = make(max_queue=2)
     await busy(executor, program)
-    tasks = [ask(executor, text) for text in "ab"]
+    tasks = [ask(executor, text, tenant=text) for text in "ab"]
     await spin()
+    assert executor.waiting == 2
     with pytest.raises(Overloaded):
-        await ask(executor, "c")
+        await ask(executor, "c", tenant="c")
     program.gate.set()
     await asyncio.gather(*tasks)
 
@@ -206,3 +227,45 @@ async def test_a_closed_executor_refuses_what_waits_and_what_comes(
     with pytest.raises(NotReady):
         await ask(executor, "late")
     assert await first == [5]
+
+
+async def test_tenants_take_turns(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make(max_tickets=3)
+    await busy(executor, program)
+    flood = [ask(executor, f"a{number}", tenant="a") for number in range(5)]
+    others = [ask(executor, "b0", tenant="b"), ask(executor, "c0", tenant="c")]
+    await spin()
+    program.gate.set()
+    await asyncio.gather(*flood, *others)
+    assert program.batches[1:] == [["a0", "b0", "c0"], ["a1", "a2", "a3"], ["a4"]]
+
+
+async def test_a_tenant_may_not_fill_the_queue(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    executor = make(max_queue=8)
+    await busy(executor, program)
+    flood = [ask(executor, "x", tenant="a") for _ in range(2)]
+    await spin()
+    with pytest.raises(TenantThrottled) as refused:
+        await ask(executor, "x", tenant="a")
+    assert refused.value.bound == "tenant_queue"
+    other = ask(executor, "y", tenant="b")
+    await spin()
+    program.gate.set()
+    await asyncio.gather(*flood, other)
+
+
+async def test_each_ticket_knows_when_what_was_done(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    program.gate.set()
+    OBSERVED.phases.clear()
+    _, job = await make().score(FakeModel(), "x", tenant="a", deadline=time.monotonic() + SOON)
+    assert job.queued <= job.began <= job.featurised <= job.scored
+    assert sorted(OBSERVED.phases) == ["featurise", "queue", "score"]
+
+
+async def test_a_model_is_let_go_of_when_its_batch_is_done(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    program.gate.set()
+    executor, model = make(), FakeModel()
+    seen = weakref.ref(model)
+    await ask(executor, "x", model)
+    del model
+    await eventually(lambda: seen() is None)

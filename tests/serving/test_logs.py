@@ -5,8 +5,10 @@ import logging
 import sys
 from typing import Any
 
+import pytest
+
 from registry.errors import BundleCorrupt
-from serving.logs import REQUEST_ID, JsonFormatter
+from serving.logs import REQUEST_ID, TENANT, JsonFormatter, configure_logs
 
 
 def formatted(*arguments: object, error: Exception | None = None, **extra: object) -> dict[str, Any]:
@@ -51,4 +53,24 @@ def test_the_domain_says_what_went_wrong_and_others_only_where() -> None:
 
 
 def test_outside_of_a_request_there_is_no_id() -> None:
-    assert "request_id" not in formatted("x")
+    assert not {"request_id", "tenant", "replica"} & set(formatted("x"))
+
+
+def test_the_tenant_of_a_request_is_in_its_lines_and_a_line_may_name_another() -> None:
+    token = TENANT.set("acme")
+    try:
+        assert formatted("x")["tenant"] == "acme"
+        assert formatted("x", tenant="globex")["tenant"] == "globex"
+    finally:
+        TENANT.reset(token)
+
+
+def test_a_replica_signs_its_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    monkeypatch.setattr(root, "handlers", [])
+    monkeypatch.setattr(root, "level", root.level)
+    monkeypatch.setenv("MACROFLEET_REPLICA", "3")
+    configure_logs()
+    logging.getLogger("some.room").info("hello")
+    (line,) = capsys.readouterr().err.splitlines()
+    assert json.loads(line)["replica"] == "3"

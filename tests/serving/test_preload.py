@@ -5,9 +5,10 @@ import logging
 
 import pytest
 
-from registry.errors import BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError, StoreUnavailable
+from registry.errors import BundleCorrupt, OutOfResources, ProgramCorrupt, ProgramUntrusted, StoreError, StoreUnavailable
+from registry.fleet import Fleet, FleetEntry, PreloadPlan
 from serving.fleet_watch import ModelRef
-from serving.preload import Preload, Progress
+from serving.preload import Preload, Progress, plan_models
 from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio
@@ -22,7 +23,7 @@ class Preparing:
         self.held: dict[str, asyncio.Event] = {}
         self.at_work = self.most_at_work = 0
 
-    async def __call__(self, ref: ModelRef) -> None:
+    async def __call__(self, ref: ModelRef) -> int:
         self.calls.append(ref.tenant)
         self.at_work += 1
         self.most_at_work = max(self.most_at_work, self.at_work)
@@ -32,6 +33,7 @@ class Preparing:
             raise BundleCorrupt("broken")
         if ref.tenant in self.failing:
             raise self.failing[ref.tenant]
+        return 10
 
 
 @pytest.fixture
@@ -47,11 +49,11 @@ async def test_progress_shows_and_a_few_go_on_at_a_time(preparing: Preparing) ->
     preload = Preload(preparing)
     running = asyncio.create_task(preload.run(refs("abcdefgh")))
     await spin()
-    assert preload.progress() == Progress(8, 0, {})
+    assert preload.progress() == Progress(8, 0, 0, {})
     assert not preload.complete
     preparing.gate.set()
     await running
-    assert preload.progress() == Progress(8, 8, {})
+    assert preload.progress() == Progress(8, 8, 0, {})
     assert preload.complete
     assert 1 < preparing.most_at_work < 8
 
@@ -62,7 +64,7 @@ async def test_a_fleet_is_not_complete_before_the_last_was_tried(preparing: Prep
     preload = Preload(preparing)
     running = asyncio.create_task(preload.run(refs("abcdefgh")))
     await spin()
-    assert preload.progress() == Progress(8, 7, {})
+    assert preload.progress() == Progress(8, 7, 0, {})
     assert not preload.complete
     preparing.held["g"].set()
     await running
@@ -74,7 +76,7 @@ async def test_a_broken_model_is_listed_and_holds_up_nobody(preparing: Preparing
     preparing.broken = {"b"}
     preload = Preload(preparing)
     await preload.run(refs("abc"))
-    assert preload.progress() == Progress(3, 2, {"b": "BundleCorrupt"})
+    assert preload.progress() == Progress(3, 2, 0, {"b": "BundleCorrupt"})
     assert preload.complete
 
 
@@ -105,7 +107,7 @@ async def test_only_what_is_new_or_failed_is_prepared_again(preparing: Preparing
     preparing.broken = set()
     await preload.run([*refs("ab"), *refs("c", "2")])
     assert sorted(preparing.calls) == ["b", "c"]
-    assert preload.progress() == Progress(3, 3, {})
+    assert preload.progress() == Progress(3, 3, 0, {})
 
 
 @pytest.mark.parametrize("error", [StoreUnavailable("away"), StoreError("full"), OSError("odd"), ValueError("odder")])
@@ -116,7 +118,7 @@ async def test_what_may_pass_is_waited_for_and_alone_tried_again(preparing: Prep
     preload = Preload(preparing)
     await preload.run(refs("abcd"))
     assert preload.progress() == Progress(
-        4, 1, {"a": "BundleCorrupt", "b": type(error).__name__, "c": type(error).__name__}
+        4, 1, 0, {"a": "BundleCorrupt", "b": type(error).__name__, "c": type(error).__name__}
     )
     assert not preload.complete
     for recovered, still in (("", "bc"), ("b", "bc"), ("c", "c")):
@@ -125,7 +127,7 @@ async def test_what_may_pass_is_waited_for_and_alone_tried_again(preparing: Prep
             del preparing.failing[tenant]
         await preload.retry()
         assert preparing.calls == list(still)
-    assert preload.progress() == Progress(4, 3, {"a": "BundleCorrupt"})
+    assert preload.progress() == Progress(4, 3, 0, {"a": "BundleCorrupt"})
     assert preload.complete
     preparing.calls.clear()
     await preload.retry()
@@ -162,7 +164,7 @@ async def test_failures_stay_listed_while_they_are_tried_again(preparing: Prepar
     preparing.held = {"b": asyncio.Event()}
     again = asyncio.create_task(preload.retry())
     await spin()
-    assert preload.progress() == Progress(2, 1, {"b": "StoreUnavailable"})
+    assert preload.progress() == Progress(2, 1, 0, {"b": "StoreUnavailable"})
     preparing.held["b"].set()
     await again
 
@@ -177,3 +179,86 @@ async def test_a_failure_is_a_warning_once(preparing: Preparing, caplog: pytest.
         preparing.failing = {"a": RuntimeError("odd")}
         await preload.retry()
     assert [record.levelname for record in caplog.records] == ["WARNING", "DEBUG", "ERROR"]
+
+
+async def test_a_plan_of_bytes_stops_when_they_are_used_up(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preload = Preload(preparing)
+    await preload.run(refs("abcdefghij"), room=60)
+    progress = preload.progress()
+    assert progress.on_disk + progress.skipped == 10
+    assert 6 <= progress.on_disk < 10
+    assert preparing.calls == list("abcdefghij")[: progress.on_disk]
+    assert preload.complete
+
+
+async def test_what_does_not_fit_is_skipped_and_tried_again_with_the_next_fleet(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preparing.failing = {"b": OutOfResources("full")}
+    preload = Preload(preparing)
+    await preload.run(refs("ab"))
+    assert preload.progress() == Progress(2, 1, 1, {})
+    assert preload.complete
+    preparing.failing = {}
+    await preload.run(refs("ab"))
+    assert preload.progress() == Progress(2, 2, 0, {})
+
+
+async def test_a_policy_may_wait_for_broken_models_too(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preparing.broken = {"b"}
+    preload = Preload(preparing, block_broken=True)
+    await preload.run(refs("ab"))
+    assert not preload.complete
+    preparing.broken = set()
+    await preload.run(refs("ab", "2"))
+    assert preload.complete
+
+
+async def test_a_run_that_was_cancelled_goes_on_where_it_was(preparing: Preparing) -> None:
+    preparing.gate.set()
+    preparing.held = {"c": asyncio.Event()}
+    preload = Preload(preparing)
+    running = asyncio.create_task(preload.run(refs("abc")))
+    await spin()
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+    preparing.calls.clear()
+    preparing.held = {}
+    await preload.run(refs("abc"))
+    assert preparing.calls == ["c"]
+    assert preload.complete
+
+
+async def test_progress_is_logged_a_few_times(preparing: Preparing, caplog: pytest.LogCaptureFixture) -> None:
+    preparing.gate.set()
+    preload = Preload(preparing)
+    with caplog.at_level(logging.INFO, "serving.preload"):
+        await preload.run([ModelRef(f"t{number}", "1", "1") for number in range(1000)])
+    told = [record.__dict__["on_disk"] for record in caplog.records]
+    assert told == [100 * part for part in range(1, 11)]
+
+
+def fleet(**entries: FleetEntry) -> Fleet:
+    return Fleet(1, entries)
+
+
+SERVES = FleetEntry(version="0" * 16, manifest="0" * 64)
+PINNED = SERVES.model_copy(update={"keep_loaded": True})
+
+
+@pytest.mark.parametrize(
+    ("plan", "expected"),
+    [
+        (PreloadPlan(models="all"), "dcba"),
+        (PreloadPlan(models="none"), ""),
+        (PreloadPlan(models="pinned"), "d"),
+        (PreloadPlan(models="top", top=2), "dc"),
+        (PreloadPlan(models="top", top=1), "d"),
+        (PreloadPlan(models="bytes", bytes=5), "dcba"),
+    ],
+)
+def test_a_plan_takes_the_pinned_then_the_busiest_then_by_name(plan: PreloadPlan, expected: str) -> None:
+    made = fleet(a=SERVES, b=SERVES, c=SERVES, d=PINNED, e=FleetEntry(reason="too few", keep_loaded=True))
+    found = plan_models(plan, made, requests={"c": 5.0, "b": 1.0, "d": 0.5})
+    assert "".join(ref.tenant for ref in found) == expected

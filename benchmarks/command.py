@@ -1,0 +1,179 @@
+"""`macrofleet bench`: the commands. What they measure is imported when one runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from registry.console_output import Step, print_report, progress
+
+bench = typer.Typer(no_args_is_help=True, help="Measure a server on this machine, with a fleet of its own.")
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+Check = Annotated[bool, typer.Option("--check", help="Exit with 1 unless every figure is what it must be.")]
+Connections = Annotated[int, typer.Option(min=1, max=2000, help="Of the closed loop that finds the capacity.")]
+Seconds = Annotated[float, typer.Option(min=1, max=3600, help="Length of one measurement.")]
+Rounds = Annotated[int, typer.Option(min=1, max=100, help="Measurements of each kind, in turn.")]
+Share = Annotated[float, typer.Option(min=0.01, max=1, help="Load, of the measured capacity.")]
+
+
+@bench.command()
+def warm(
+    tenants: Annotated[int, typer.Option(min=1, max=10_000, help="Tenants, each with a model of 10 MB.")] = 1000,
+    seconds: Seconds = 10,
+    rounds: Rounds = 3,
+    connections: Connections = 64,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Throughput and latency of models in memory, beside a bare FastAPI echo of the same bodies.
+
+    Example: macrofleet bench warm --json
+    """
+    from benchmarks.warm import measure_warm
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_warm(tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, step=step)
+
+    _run(measure, as_json, check)
+
+
+@bench.command()
+def cold(
+    tenants: Annotated[int, typer.Option(min=2, max=2000, help="First answers from local disk, of each kind.")] = 150,
+    s3_tenants: Annotated[int, typer.Option(min=1, max=2000, help="First answers from the S3 server.")] = 200,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """The first answer for tenants never loaded: from local disk, and from an S3 server on loopback."""
+    from benchmarks.cold import measure_cold
+
+    _run(lambda step: measure_cold(tenants=tenants, s3_tenants=s3_tenants, step=step), as_json, check)
+
+
+@bench.command()
+def scale(
+    tenants: Annotated[int, typer.Option(min=20, max=50_000, help="Tenants in the fleet.")] = 10_000,
+    models: Annotated[int, typer.Option(min=20, max=5000, help="Distinct models on local disk, all touched.")] = 2000,
+    memory_mb: Annotated[int, typer.Option(min=100, help="The server's memory budget, in MB (10^6).")] = 4000,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Memory, threads and start of a server over thousands of models, beside ten."""
+    from benchmarks.scale import measure_scale
+
+    given = {"tenants": max(tenants, models), "models": models, "memory_bytes": memory_mb * 1_000_000}
+    _run(lambda step: measure_scale(**given, step=step), as_json, check)
+
+
+@bench.command()
+def swap(
+    tenants: Annotated[int, typer.Option(min=1, max=1000, help="Tenants, with equal shares.")] = 20,
+    swaps: Annotated[int, typer.Option(min=1, max=2000, help="Versions to publish one after the other.")] = 200,
+    seconds: Seconds = 60,
+    load: Share = 0.5,
+    connections: Connections = 64,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Versions replaced under load, one of them by a model of another program."""
+    from benchmarks.swap import measure_swap
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_swap(
+            tenants=tenants, swaps=swaps, seconds=seconds, load_share=load, connections=connections, step=step
+        )
+
+    _run(measure, as_json, check)
+
+
+@bench.command()
+def neighbour(
+    tenants: Annotated[int, typer.Option(min=2, max=1000, help="Tenants, with equal shares.")] = 10,
+    seconds: Seconds = 20,
+    rounds: Rounds = 2,
+    load: Share = 0.5,
+    connections: Connections = 64,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """What the others notice when one tenant sends ten times its share."""
+    from benchmarks.neighbour import measure_neighbour
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_neighbour(
+            tenants=tenants, seconds=seconds, rounds=rounds, load_share=load, connections=connections, step=step
+        )
+
+    _run(measure, as_json, check)
+
+
+@bench.command()
+def scan(
+    hot: Annotated[int, typer.Option(min=1, max=2000, help="Tenants of the hot set.")] = 100,
+    tail: Annotated[int, typer.Option(min=1, max=5000, help="Tail tenants, each asked once.")] = 1000,
+    tail_rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Tail tenants asked a second.")] = 20,
+    load: Share = 0.4,
+    seconds: Seconds = 30,
+    connections: Connections = 64,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """A scan of the long tail, cold in the store, beside a hot set that fills most of the memory."""
+    from benchmarks.scan import measure_scan
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_scan(
+            hot=hot,
+            tail=tail,
+            tail_rps=tail_rps,
+            load_share=load,
+            connections=connections,
+            quiet_seconds=seconds,
+            step=step,
+        )
+
+    _run(measure, as_json, check)
+
+
+@bench.command()
+def soak(
+    minutes: Annotated[float, typer.Option(min=0.1, max=600, help="How long.")] = 20,
+    tenants: Annotated[int, typer.Option(min=2, max=2000, help="Tenants.")] = 300,
+    swapped: Annotated[int, typer.Option(min=1, max=2000, help="Tenants whose models are swapped.")] = 30,
+    swap_seconds: Annotated[float, typer.Option(min=0.1, help="From one swap to the next.")] = 5,
+    memory: Annotated[float, typer.Option(min=0.01, max=2, help="Memory budget, of all models together.")] = 0.5,
+    load: Share = 0.3,
+    connections: Connections = 64,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Load, evictions and swaps for a long while: memory, threads, descriptors and errors."""
+    from benchmarks.soak import measure_soak
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_soak(
+            minutes=minutes,
+            tenants=tenants,
+            swapped=min(swapped, tenants),
+            swap_seconds=swap_seconds,
+            memory_share=memory,
+            load_share=load,
+            connections=connections,
+            step=step,
+        )
+
+    _run(measure, as_json, check)
+
+
+def _run(measure: Callable[[Step], dict[str, Any]], as_json: bool, check: bool) -> None:
+    with progress(quiet=False) as step:
+        report = measure(step)
+    print_report(report, as_json)
+    if check:
+        from benchmarks.verdicts import all_passed
+
+        if not all_passed(report):
+            raise typer.Exit(1)

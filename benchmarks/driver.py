@@ -1,0 +1,336 @@
+"""The load generator's process: reads a `benchmarks.load.Plan` on stdin, says when it begins, writes `Samples` at the end.
+
+Python, yet quick enough for one core to drive a server on the other: requests are bytes made beforehand, an answer is
+looked at no further than its status and its length, and nothing is allocated that the collector would look for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import pickle
+import re
+import sys
+import time
+from array import array
+from collections import deque
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import uvloop
+
+from benchmarks.load import BROKEN, UNANSWERED, Plan, Samples
+
+_NAN = float("nan")
+_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
+# uvloop's timers are good to a millisecond or two. The last bit before an arrival is spent asking the clock again and
+# again: this process has its core to itself.
+_TIMER_SECONDS = 0.003
+# Less than the five seconds after which uvicorn closes an idle connection, perhaps under a request just sent.
+_IDLE_SECONDS = 3.0
+_FOREVER = float("inf")
+_now = time.monotonic
+
+
+class _Connection(asyncio.Protocol):
+    """One kept-alive connection; `index` is the request it is busy with."""
+
+    __slots__ = ("_driver", "_part", "closed", "idle_since", "index", "transport")
+    transport: asyncio.Transport
+
+    def __init__(self, driver: _Driver) -> None:
+        self._driver = driver
+        self._part = b""
+        self.index = -1
+        self.idle_since = 0.0
+        self.closed = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = transport  # type: ignore[assignment]  # a stream's is a Transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._part:
+            data = self._part + data
+            self._part = b""
+        end = data.find(b"\r\n\r\n")
+        if end > 0:
+            place = data.find(b"\r\ncontent-length: ", 0, end)
+            if place > 0:
+                size = int(data[place + 18 : data.index(b"\r", place + 18)])
+            else:
+                found = _LENGTH.search(data, 0, end + 2)
+                if found is None:  # chunked, say; no server measured here does that
+                    self.transport.abort()
+                    return
+                size = int(found[1])
+            missing = end + 4 + size - len(data)
+            if not missing:
+                self._driver.answered(self, int(data[9:12]), data, end + 4)
+                return
+            if missing < 0:
+                self.transport.abort()
+                return
+        self._part = data
+
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why does not matter
+        self.closed = True
+        self._driver.lost(self)
+
+
+class _Driver:
+    """What open and closed loop have in common: connections, and the samples."""
+
+    def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
+        parts = urlsplit(plan.url)
+        self._host, self._port = parts.hostname or "", parts.port or 80
+        self._loop = loop
+        self.plan = plan
+        self.finished = loop.create_future()
+        self.answers: list[bytes] = []
+        self._keep = plan.keep_answers
+        self._requests = list(plan.requests)
+        self._picks: list[int] = plan.picks.tolist()
+
+    async def connect(self) -> _Connection:
+        _, connection = await self._loop.create_connection(lambda: _Connection(self), self._host, self._port)
+        return connection
+
+    def answered(self, connection: _Connection, status: int, data: bytes, body_at: int) -> None:
+        raise NotImplementedError
+
+    def lost(self, connection: _Connection) -> None:
+        raise NotImplementedError
+
+    def start(self, connections: list[_Connection]) -> float:
+        raise NotImplementedError
+
+    def samples(self, began: float, processor_share: float) -> Samples:
+        raise NotImplementedError
+
+
+class _ClosedLoop(_Driver):
+    """Every connection sends its next request when it has the answer to the last."""
+
+    def start(self, connections: list[_Connection]) -> float:
+        began = _now()
+        seconds = self.plan.seconds
+        self._until = began + (_FOREVER if seconds is None else seconds)
+        self._most = len(self._picks) if seconds is None else sys.maxsize
+        self._sent, self._done = array("d"), array("d")
+        self._status, self._picked = array("q"), array("q")
+        self._out = len(connections)
+        for connection in connections:
+            self._send(connection)
+        if seconds is not None:
+            self._loop.call_later(seconds + self.plan.patience_seconds, self._finish)
+        return began
+
+    def _send(self, connection: _Connection) -> None:
+        now = _now()
+        index = len(self._sent)
+        if now >= self._until or index >= self._most:
+            self._out -= 1
+            if not self._out:
+                self._finish()
+            return
+        connection.index = index
+        pick = self._picks[index % len(self._picks)]
+        self._sent.append(now)
+        self._done.append(_NAN)
+        self._status.append(UNANSWERED)
+        self._picked.append(pick)
+        if self._keep:
+            self.answers.append(b"")
+        connection.transport.write(self._requests[pick])
+
+    def answered(self, connection: _Connection, status: int, data: bytes, body_at: int) -> None:
+        index = connection.index
+        self._done[index] = _now()
+        self._status[index] = status
+        if self._keep:
+            self.answers[index] = data[body_at:]
+        self._send(connection)
+
+    def lost(self, connection: _Connection) -> None:
+        if self.finished.done():
+            return
+        self._status[connection.index] = BROKEN
+        self._out -= 1
+        if not self._out:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def samples(self, began: float, processor_share: float) -> Samples:
+        sent = np.array(self._sent)
+        return Samples(
+            began=began,
+            seconds=_now() - began if self.plan.seconds is None else self.plan.seconds,
+            picks=np.array(self._picked),
+            intended=sent,
+            fired=sent,
+            sent=sent,
+            done=np.array(self._done),
+            status=np.array(self._status),
+            answers=self.answers,
+            processor_share=processor_share,
+        )
+
+
+class _OpenLoop(_Driver):
+    """Every request goes out when it is due, on an idle connection, a new one, or the next that comes free."""
+
+    def start(self, connections: list[_Connection]) -> float:
+        assert self.plan.at is not None
+        self._idle = connections
+        self._open = len(connections)
+        self._waiting: deque[int] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        began = _now()
+        for connection in connections:
+            connection.idle_since = began
+        self._due: list[float] = (self.plan.at + began).tolist()
+        count = len(self._due)
+        self._fired, self._sent, self._done = (array("d", [_NAN]) * count for _ in range(3))
+        self._status = array("q", [UNANSWERED]) * count
+        if self._keep:
+            self.answers = [b""] * count
+        self._next = 0
+        self._left = count
+        self._tick()
+        return began
+
+    def _tick(self) -> None:
+        due, position, count = self._due, self._next, len(self._due)
+        now = _now()
+        while position < count and due[position] <= now:
+            self._fired[position] = now
+            self._fire(position, now)
+            position += 1
+            now = _now()
+        self._next = position
+        if position == count:
+            self._loop.call_later(self.plan.patience_seconds, self._finish)
+            return
+        wait = due[position] - now
+        if wait > _TIMER_SECONDS:
+            self._loop.call_later(wait - _TIMER_SECONDS + 0.001, self._tick)
+        else:
+            self._loop.call_soon(self._tick)
+
+    def _fire(self, index: int, now: float) -> None:
+        idle = self._idle
+        while idle:
+            connection = idle.pop()
+            if connection.closed:
+                continue
+            if now - connection.idle_since < _IDLE_SECONDS:
+                self._send(connection, index, now)
+                return
+            connection.transport.abort()
+        self._waiting.append(index)
+        if self._open < self.plan.max_connections:
+            self._open += 1
+            task = self._loop.create_task(self._connect_more())
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _connect_more(self) -> None:
+        try:
+            connection = await self.connect()
+        except OSError:
+            self._open -= 1
+            if self._waiting:
+                self._settle(self._waiting.popleft(), BROKEN)
+            return
+        self._free(connection, _now())
+
+    def _send(self, connection: _Connection, index: int, now: float) -> None:
+        connection.index = index
+        self._sent[index] = now
+        connection.transport.write(self._requests[self._picks[index]])
+
+    def _free(self, connection: _Connection, now: float) -> None:
+        if self._waiting:
+            self._send(connection, self._waiting.popleft(), now)
+        else:
+            connection.index = -1
+            connection.idle_since = now
+            self._idle.append(connection)
+
+    def answered(self, connection: _Connection, status: int, data: bytes, body_at: int) -> None:
+        index = connection.index
+        if index < 0:
+            connection.transport.abort()  # an answer that nobody asked for
+            return
+        now = _now()
+        self._done[index] = now
+        if self._keep:
+            self.answers[index] = data[body_at:]
+        self._free(connection, now)
+        self._settle(index, status)
+
+    def lost(self, connection: _Connection) -> None:
+        self._open -= 1
+        if connection.index >= 0 and not self.finished.done():
+            self._settle(connection.index, BROKEN)
+
+    def _settle(self, index: int, status: int) -> None:
+        self._status[index] = status
+        self._left -= 1
+        if not self._left:
+            self._finish()
+
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
+    def samples(self, began: float, processor_share: float) -> Samples:
+        assert self.plan.at is not None
+        at = self.plan.at
+        return Samples(
+            began=began,
+            seconds=float(at[-1]) if len(at) else 0.0,
+            picks=self.plan.picks,
+            intended=at + began,
+            fired=np.array(self._fired),
+            sent=np.array(self._sent),
+            done=np.array(self._done),
+            status=np.array(self._status),
+            answers=self.answers,
+            processor_share=processor_share,
+        )
+
+
+async def drive(plan: Plan, output: Any) -> Samples:
+    """Run a plan; the moment it begins goes to `output`, as a line of text."""
+    loop = asyncio.get_running_loop()
+    driver = (_ClosedLoop if plan.at is None else _OpenLoop)(plan, loop)
+    connections = [await driver.connect() for _ in range(plan.connections)]
+    gc.collect()
+    gc.freeze()
+    gc.disable()
+    used = time.process_time()
+    began = driver.start(connections)
+    output.write(f"{began!r}\n".encode())
+    output.flush()
+    await driver.finished
+    return driver.samples(began, (time.process_time() - used) / (_now() - began))
+
+
+def main() -> None:
+    """Run the plan on stdin."""
+    plan: Plan = pickle.load(sys.stdin.buffer)
+    if plan.core is not None:
+        os.sched_setaffinity(0, {plan.core})
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        samples = runner.run(drive(plan, sys.stdout.buffer))
+    pickle.dump(samples, sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,246 @@
+"""Load from a process of its own: what to send and when, and what came of it.
+
+Open loop: requests go out when their time has come, whatever is still unanswered, and a latency counts from the time
+the request *should* have gone. A generator that waits for answers (a closed loop) slows down with the server and leaves
+out of its figures exactly the requests that would have waited ("coordinated omission"). A closed loop is only used to
+find a server's capacity.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+# How late the generator itself may be, in the 99th percentile, before its figures are not the server's any more.
+LAG_SECONDS = 0.001
+UNANSWERED, BROKEN = 0, -1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What the generator's process is told.
+
+    Attributes:
+        url: of the server; its path is not looked at.
+        requests: whole HTTP/1.1 requests.
+        picks: which of `requests` to send, one after the other.
+        at: when each of `picks` is due, seconds after the start, rising; None is a closed loop.
+        connections: opened before the start; a closed loop has no more.
+        max_connections: an open loop opens more as it needs them; what finds none waits, its latency running.
+        seconds: length of a closed loop, which goes through `picks` again and again; None goes through them once.
+        patience_seconds: how long the end waits for answers that are still out.
+        core: the core to run on; None leaves it to the kernel.
+        keep_answers: keep every answer's body.
+    """
+
+    url: str
+    requests: Sequence[bytes]
+    picks: Integers
+    at: Floats | None = None
+    connections: int = 16
+    max_connections: int = 2000
+    seconds: float | None = None
+    patience_seconds: float = 5.0
+    core: int | None = None
+    keep_answers: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Samples:
+    """What came of every request, in the order of the plan. Times are `time.monotonic`, which processes share.
+
+    Attributes:
+        began: when the run began.
+        seconds: its length, without waiting for the last answers.
+        picks: which request it was.
+        intended: when it was due.
+        fired: when the generator got round to it.
+        sent: when it was written to a connection; NaN for one that never was.
+        done: when its answer had come; NaN without one.
+        status: of the answer; UNANSWERED, or BROKEN where the connection was lost.
+        answers: bodies, where they were asked for.
+        processor_share: what the generator's process used of its core.
+    """
+
+    began: float
+    seconds: float
+    picks: Integers
+    intended: Floats
+    fired: Floats
+    sent: Floats
+    done: Floats
+    status: Integers
+    answers: Sequence[bytes] = field(default=(), repr=False)
+    processor_share: float = 0.0
+
+    @property
+    def latency(self) -> Floats:
+        """Seconds from when a request was due until its answer had come; NaN without one."""
+        return self.done - self.intended
+
+    @property
+    def lag_seconds(self) -> float:
+        """How late the generator was, 99th percentile."""
+        return float(np.percentile(self.fired - self.intended, 99)) if len(self.fired) else 0.0
+
+    @property
+    def kept_schedule(self) -> bool:
+        """Whether the figures are the server's: a generator that is late itself measures itself."""
+        return self.lag_seconds <= LAG_SECONDS
+
+    def where(self, chosen: NDArray[np.bool_]) -> Samples:
+        """Those samples alone."""
+        answers = (
+            [answer for answer, wanted in zip(self.answers, chosen, strict=True) if wanted] if self.answers else ()
+        )
+        columns = ("picks", "intended", "fired", "sent", "done", "status")
+        return Samples(
+            began=self.began,
+            seconds=self.seconds,
+            answers=answers,
+            processor_share=self.processor_share,
+            **{name: getattr(self, name)[chosen] for name in columns},
+        )
+
+
+def joined(runs: Sequence[Samples]) -> Samples:
+    """Several runs as one, one after the other; `picks` must mean the same in all of them."""
+    columns = ("picks", "intended", "fired", "sent", "done", "status")
+    return Samples(
+        began=runs[0].began,
+        seconds=sum(run.seconds for run in runs),
+        answers=[answer for run in runs for answer in run.answers],
+        processor_share=max(run.processor_share for run in runs),
+        **{name: np.concatenate([getattr(run, name) for run in runs]) for name in columns},
+    )
+
+
+def interleaved(times: Sequence[Floats], columns: Sequence[Sequence[Integers]]) -> tuple[Floats, list[Integers]]:
+    """Several streams of arrivals as one, in the order of time.
+
+    Args:
+        times: of each stream.
+        columns: of each column, its part for each stream.
+    """
+    at = np.concatenate(times)
+    order = np.argsort(at, kind="stable")
+    return at[order], [np.concatenate(parts)[order] for parts in columns]
+
+
+def http_request(url: str, path: str, body: bytes) -> bytes:
+    """A whole POST of JSON, on a connection that is kept."""
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n"
+    )
+    return head.encode() + body
+
+
+def poisson_arrivals(rate: float, seconds: float, *, rng: np.random.Generator) -> Floats:
+    """Arrival times in [0, seconds) of independent callers who send `rate` requests a second together."""
+    expected = rate * seconds
+    gaps = rng.exponential(1 / rate, int(expected + 6 * expected**0.5 + 10))
+    times = np.cumsum(gaps)
+    return times[times < seconds]
+
+
+def zipf_shares(count: int, exponent: float = 1.0) -> Floats:
+    """The share of each of `count` tenants, the first the busiest: proportional to 1 / rank^exponent."""
+    weights = 1.0 / np.arange(1, count + 1) ** exponent
+    shares: Floats = weights / weights.sum()
+    return shares
+
+
+class Run:
+    """A generator at work."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+        assert process.stdout is not None
+        self._output = process.stdout
+        #: When it began, by `time.monotonic`.
+        self.began = self._read_start()
+
+    def result(self) -> Samples:
+        """Wait for its end. Raises RuntimeError when it failed."""
+        data = self._output.read()
+        if self._process.wait() != 0:
+            raise RuntimeError(f"the load generator ended with {self._process.returncode}")
+        samples: Samples = pickle.loads(data)
+        return samples
+
+    def _read_start(self) -> float:
+        line = self._output.readline()
+        if not line:
+            raise RuntimeError(f"the load generator ended with {self._process.wait()} before it began")
+        return float(line)
+
+
+@contextlib.contextmanager
+def running(plan: Plan) -> Iterator[Run]:
+    """Start a generator; the context begins when it does, and ends it if it has not ended."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.driver"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is the caller's to handle
+    )
+    try:
+        assert process.stdin is not None
+        with process.stdin as pipe:
+            pickle.dump(plan, pipe)
+        yield Run(process)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def run_load(plan: Plan) -> Samples:
+    """Run a plan to its end."""
+    with running(plan) as run:
+        return run.result()
+
+
+def percentiles(seconds: Floats) -> dict[str, Any]:
+    """Exact percentiles, from all samples, in milliseconds; what is NaN was never answered and is left out."""
+    found = seconds[~np.isnan(seconds)] * 1000
+    names = {"p50_ms": 50.0, "p90_ms": 90.0, "p99_ms": 99.0, "p999_ms": 99.9, "max_ms": 100.0}
+    if not len(found):
+        return dict.fromkeys(names)
+    values = np.percentile(found, list(names.values()))
+    return {name: round(float(value), 3) for name, value in zip(names, values, strict=True)}
+
+
+def describe(samples: Samples) -> dict[str, Any]:
+    """A run for the report: latency of what was answered with 200, how much that was, and how well the schedule was kept."""
+    good = samples.status == 200
+    statuses, counts = np.unique(samples.status, return_counts=True)
+    names = {UNANSWERED: "unanswered", BROKEN: "broken"}
+    return {
+        **percentiles(samples.latency[good]),
+        "requests": len(samples.status),
+        "offered_rps": round(len(samples.status) / samples.seconds, 1),
+        "rps": round(float(good.sum()) / samples.seconds, 1),
+        "statuses": {
+            names.get(int(status), str(status)): int(count) for status, count in zip(statuses, counts, strict=True)
+        },
+        "late": int((samples.fired - samples.intended > LAG_SECONDS).sum()),
+        "lag_p99_ms": round(samples.lag_seconds * 1000, 3),
+        "generator_processor_share": round(samples.processor_share, 2),
+        "void": not samples.kept_schedule,
+    }

@@ -1,0 +1,191 @@
+"""What a bench stands on: a temporary folder with room, programs, a store, a disk tier, and servers over them."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from benchmarks.fleets import SyntheticFleet, check_room, folder_writer, store_writer
+from benchmarks.load import Floats, Integers, Plan, Samples, http_request, poisson_arrivals, run_load
+from benchmarks.tickets import WORDS, ticket_bodies
+from flows.local_server import LocalServer, store_environment
+from registry.console_output import Step
+from registry.program import ProgramSpec, publish_program, read_spec
+from registry.seaweedfs import LocalS3
+from registry.settings import StoreSettings
+from registry.store import open_store
+from training.programs.release import built_folder
+
+# A model's share of a disk, its label table and what is around it included.
+MODEL_ROOM_BYTES = 10_500_000
+_BODIES = 200
+# Requests made beforehand for each tenant, with another ticket each.
+EACH = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Cores:
+    """Which core the server has, and which the load generator; None where there is only one, and no fair figure."""
+
+    server: int | None
+    load: int | None
+
+    @property
+    def void(self) -> list[str]:
+        """Why figures are not the server's, on a machine with one core."""
+        return ["one core only: server and load generator share it"] if self.server is None else []
+
+    @property
+    def server_cores(self) -> list[int] | None:
+        """As `LocalServer` takes them."""
+        return None if self.server is None else [self.server]
+
+
+def choose_cores() -> Cores:
+    """The first core for the server, the last for the generator."""
+    cores = sorted(os.sched_getaffinity(0))
+    return Cores(cores[0], cores[-1]) if len(cores) > 1 else Cores(None, None)
+
+
+class Stage:
+    """A folder with a store and a disk tier; gone afterwards.
+
+    Attributes:
+        folder: everything lies below it.
+        store_settings: where the store is; `store` is that store, and `put` writes to it quickly while nobody reads.
+        disk: the disk tier of the servers.
+        program: digest of the program, which is in the store; `spec` is what it says of itself.
+        cores: for the server and for the generator.
+    """
+
+    def __init__(self, folder: Path, store_settings: StoreSettings, program: Path) -> None:
+        self.folder = folder
+        self.store_settings = store_settings
+        self.store = open_store(store_settings)
+        self.disk = folder / "disk"
+        self.program = publish_program(self.store, program)
+        self.spec: ProgramSpec = read_spec(program)
+        self.cores = choose_cores()
+
+    def put(self, key: str, stream: IO[bytes]) -> None:
+        """Write an object of the store."""
+        root = self.store_settings.url
+        writer = store_writer(self.store) if root.startswith("s3:") else folder_writer(Path(root))
+        writer(key, stream)
+
+    def models(self, most: int, *, macros: int = 100) -> SyntheticFleet:
+        """A maker of at most `most` models of the program."""
+        return SyntheticFleet(program=self.program, spec=self.spec, macros=macros, models=most)
+
+    def server(self, settings: Mapping[str, object]) -> LocalServer:
+        """A server over the store and the disk tier, on its core.
+
+        Args:
+            settings: by their variables' names without `MACROFLEET_`, in any case.
+        """
+        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in settings.items()}
+        environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
+        return LocalServer(self.folder, environment, cores=self.cores.server_cores)
+
+
+@contextlib.contextmanager
+def staged(step: Step, *, models_at_rest: int, s3: bool = False) -> Iterator[Stage]:
+    """A stage in a temporary folder, which is gone afterwards.
+
+    Args:
+        models_at_rest: how many models will lie on the disk at most, copies counted: refused early without room.
+        s3: the store is a real S3 server instead of a folder.
+
+    Raises:
+        InvalidInput: the disk has no room for the models.
+    """
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="macrofleet-bench-")))
+        check_room(folder, models_at_rest * MODEL_ROOM_BYTES)
+        if s3:
+            step("starting the S3 server", 0.0)
+            settings = stack.enter_context(LocalS3(folder / "s3")).settings
+        else:
+            settings = StoreSettings(url=str(folder / "store"))
+        step("building the program", 0.01)
+        with built_folder("bag") as program:
+            stage = Stage(folder, settings, program)
+        yield stage
+
+
+@functools.cache
+def load_bodies() -> list[bytes]:
+    """The bodies of all load: 50-word tickets."""
+    return ticket_bodies(_BODIES, seed=1, words=WORDS)
+
+
+class TenantLoad:
+    """Requests of many tenants, made beforehand: 50-word tickets, `EACH` of them a tenant.
+
+    Args:
+        url: of the server.
+        tenants: in the order of their shares.
+        core: for the generator.
+        seed: of everything drawn.
+    """
+
+    def __init__(self, url: str, tenants: Sequence[str], *, core: int | None, seed: int = 1) -> None:
+        self.url = url
+        self.tenants = list(tenants)
+        self._core = core
+        self._rng = np.random.default_rng(seed)
+        self._requests = [
+            http_request(url, f"/v1/tenants/{tenant}/suggestions", self.body(place * EACH + copy))
+            for place, tenant in enumerate(self.tenants)
+            for copy in range(EACH)
+        ]
+
+    def body(self, pick: int) -> bytes:
+        """The body of a request."""
+        return load_bodies()[pick % _BODIES]
+
+    def tenant_of(self, samples: Samples) -> Integers:
+        """The place of each sample's tenant."""
+        return samples.picks // EACH
+
+    def draw(self, count: int, shares: Floats) -> Integers:
+        """Requests of tenants drawn by their shares."""
+        return self.requests_of(self._rng.choice(len(self.tenants), count, p=shares))
+
+    def requests_of(self, places: Integers) -> Integers:
+        """A request of each of these tenants, any of its own."""
+        return places * EACH + self._rng.integers(0, EACH, len(places))
+
+    def touch_all(self, *, connections: int = 4) -> Samples:
+        """Ask for every tenant once, a few at a time."""
+        return run_load(self._plan(np.arange(len(self.tenants)) * EACH, connections=connections))
+
+    def saturate(self, shares: Floats, *, seconds: float, connections: int) -> Samples:
+        """As many requests as get through, in a closed loop."""
+        return run_load(self._plan(self.draw(20_000, shares), connections=connections, seconds=seconds))
+
+    def offered(self, shares: Floats, *, rate: float, seconds: float, **more: Any) -> Plan:
+        """A plan: `rate` requests a second, in an open loop."""
+        at = poisson_arrivals(rate, seconds, rng=self._rng)
+        return self._plan(self.draw(len(at), shares), at=at, **more)
+
+    def plan(self, picks: Integers, at: Floats) -> Plan:
+        """A plan: these requests at these times."""
+        return self._plan(picks, at=at)
+
+    def _plan(self, picks: Integers, **more: Any) -> Plan:
+        return Plan(url=self.url, requests=self._requests, picks=picks, core=self._core, **more)
+
+
+def measured_capacity(load: TenantLoad, shares: Floats, *, seconds: float, connections: int) -> float:
+    """Requests a second that a server answers with 200 when it gets all it can take."""
+    samples = load.saturate(shares, seconds=seconds, connections=connections)
+    return float((samples.status == 200).sum() / samples.seconds)

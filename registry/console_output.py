@@ -1,0 +1,50 @@
+"""What commands print: progress on standard error, a report on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import typer
+
+# Told (what is going on, finished share between 0 and 1).
+Step = Callable[[str, float], None]
+
+
+@contextmanager
+def progress(quiet: bool) -> Iterator[Step]:
+    """A progress bar on standard error; lines of text where nobody watches, and nothing at all where `quiet`."""
+    if quiet or not sys.stderr.isatty():
+        last = [""]
+
+        def say(text: str, share: float) -> None:  # noqa: ARG001  # a bar's place in a log is its text alone
+            if text != last[0] and not quiet:
+                typer.echo(text, err=True)
+            last[0] = text
+
+        yield say
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("starting", total=1.0)
+        yield lambda text, share: bar.update(task, description=text[:60], completed=share)
+
+
+def print_report(report: Mapping[str, Any], as_json: bool) -> None:
+    """One JSON object, or a line for each key."""
+    if as_json:
+        print_json(report)
+        return
+    for key, value in report.items():
+        typer.echo(f"{key}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on one line."""
+    typer.echo(json.dumps(value, ensure_ascii=False))

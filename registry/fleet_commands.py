@@ -1,0 +1,310 @@
+"""`macrofleet fleet …`: desired state of the whole fleet, written from the command line; every replica follows it.
+
+Nothing but typer is imported before a command runs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from registry.fleet import FleetEdit, FleetEntry, PreloadPlan
+    from registry.store import ObjectStore
+
+fleet = typer.Typer(no_args_is_help=True, help="Say what every replica shall do: pins, limits, preload, roll-back.")
+
+Tenants = Annotated[list[str], typer.Argument(metavar="TENANT…", help="One or more; all are changed in one write.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Print what would change; write nothing.")]
+
+_SHOWN = 20
+
+
+@fleet.command("show")
+def show(
+    tenants: Annotated[list[str] | None, typer.Argument(metavar="[TENANT…]", help="By default all.")] = None,
+    as_json: Json = False,
+) -> None:
+    """What each tenant serves, what is pinned, limited and held, and the preload plan.
+
+    Example: macrofleet fleet show acme globex
+    """
+    from registry.fleet import read_fleet
+    from registry.fleet_control import select
+
+    store = _open_store()
+    found = read_fleet(store)
+    entries = select(store, found, tenants) if tenants else dict(sorted(found.entries.items()))
+    if as_json:
+        rows = [{"tenant": tenant, **_row(entry)} for tenant, entry in entries.items()]
+        _print_json({"generation": found.generation, "preload": _plan(found.preload), "tenants": rows})
+        return
+    typer.echo(f"fleet generation {found.generation}; preload: {_plan_text(found.preload)}")
+    _table(
+        ["tenant", "version", "previous", "pinned", "limits", "held", "reason"],
+        [
+            [
+                tenant,
+                entry.version or "-",
+                entry.previous or "-",
+                "yes" if entry.keep_loaded else "",
+                _limits_text(entry),
+                "yes" if entry.hold_version else "",
+                entry.reason or "",
+            ]
+            for tenant, entry in entries.items()
+        ],
+    )
+
+
+@fleet.command("pin")
+def pin(tenants: Tenants, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Keep tenants' models in memory everywhere: loaded before a replica is ready, and never evicted.
+
+    Example: macrofleet fleet pin acme globex
+    """
+    from registry import fleet_control
+
+    _report(fleet_control.pin(_open_store(), tenants, write=not dry_run), dry_run, as_json)
+
+
+@fleet.command("unpin")
+def unpin(tenants: Tenants, dry_run: DryRun = False, as_json: Json = False) -> None:
+    """Let tenants' models be evicted again.
+
+    Example: macrofleet fleet unpin acme
+    """
+    from registry import fleet_control
+
+    _report(fleet_control.pin(_open_store(), tenants, pinned=False, write=not dry_run), dry_run, as_json)
+
+
+@fleet.command("limit")
+def limit(
+    tenants: Tenants,
+    concurrency: Annotated[
+        int | None, typer.Option(min=1, max=100_000, help="Requests under way at once, on each replica.")
+    ] = None,
+    requests_per_second: Annotated[
+        float | None, typer.Option(help="Over time, on each replica; a second's worth may come at once.")
+    ] = None,
+    none: Annotated[bool, typer.Option("--none", help="No limits of their own: the replica's settings hold.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Say how much of each replica tenants may use. A limit that is not given stays as it is.
+
+    Example: macrofleet fleet limit acme --concurrency 16 --requests-per-second 50
+    """
+    from registry import fleet_control
+    from registry.errors import InvalidInput
+    from registry.fleet import UNSET
+
+    if none:
+        if concurrency is not None or requests_per_second is not None:
+            raise InvalidInput("--none excludes the other limits", remedy="Give either.")
+        edited = fleet_control.unlimit(_open_store(), tenants, write=not dry_run)
+    else:
+        edited = fleet_control.limit(
+            _open_store(),
+            tenants,
+            concurrency=UNSET if concurrency is None else concurrency,
+            requests_per_second=UNSET if requests_per_second is None else requests_per_second,
+            write=not dry_run,
+        )
+    _report(edited, dry_run, as_json)
+
+
+@fleet.command("preload")
+def preload(
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="all, pinned, none, top, bytes, or unset.")],
+    bound: Annotated[
+        str | None, typer.Argument(metavar="[N|SIZE]", help="For top: how many. For bytes: 8GiB, 500MB or digits.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Say what must be on a replica's disk before it is ready; `unset` leaves that to each replica's settings.
+
+    Example: macrofleet fleet preload bytes 8GiB
+    """
+    from registry import fleet_control
+    from registry.errors import InvalidInput
+
+    if plan == "unset" and bound is not None:
+        raise InvalidInput("the preload plan unset takes no bound", remedy="Write: macrofleet fleet preload unset.")
+    wanted = None if plan == "unset" else fleet_control.make_plan(plan, bound)
+    edited = fleet_control.set_preload(_open_store(), wanted, write=not dry_run)
+    if as_json:
+        _print_json(
+            {
+                "generation": edited.generation,
+                "dry_run": dry_run,
+                "before": _plan(edited.preload_before),
+                "after": _plan(edited.preload_after),
+            }
+        )
+        return
+    if edited.preload_before == edited.preload_after:
+        typer.echo(f"preload: {_plan_text(edited.preload_after)}, as before")
+    else:
+        typer.echo(f"preload: {_plan_text(edited.preload_before)} -> {_plan_text(edited.preload_after)}")
+    _say_generation(edited, dry_run)
+
+
+@fleet.command("rollback")
+def rollback(
+    tenants: Tenants,
+    to: Annotated[str | None, typer.Option("--to", metavar="VERSION", help="Instead of the previous version.")] = None,
+    release: Annotated[
+        bool, typer.Option("--release", help="Lift the hold: the next training run may change the version again.")
+    ] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Serve tenants' previous versions again, and hold them there: training does not undo it until --release.
+
+    A tenant that is held already stays as it is, so that running this twice is running it once; --to moves it.
+
+    Example: macrofleet fleet rollback acme
+    """
+    from registry import fleet_control
+    from registry.errors import InvalidInput
+
+    if release and to is not None:
+        raise InvalidInput("--release and --to exclude each other", remedy="Roll back first, release later.")
+    if release:
+        edited = fleet_control.release(_open_store(), tenants, write=not dry_run)
+    else:
+        edited = fleet_control.roll_back(_open_store(), tenants, to=to, write=not dry_run)
+    _report(edited, dry_run, as_json)
+
+
+@fleet.command("refresh")
+def refresh(
+    urls: Annotated[list[str], typer.Argument(metavar="URL…", help="Operator addresses of replicas.")],
+    timeout: Annotated[float, typer.Option(min=0.1, max=600, help="Seconds to wait for each.")] = 30.0,
+    as_json: Json = False,
+) -> None:
+    """Have replicas read the fleet now, instead of at their next poll. Exit code 1 if one of them did not.
+
+    Example: macrofleet fleet refresh http://127.0.0.1:8001
+    """
+    from registry.replicas import refresh_replicas
+
+    answers = refresh_replicas(urls, timeout_seconds=timeout)
+    if as_json:
+        rows = [{"url": one.url, "generation": one.generation, "problem": one.problem} for one in answers]
+        _print_json({"replicas": rows})
+    else:
+        for one in answers:
+            if one.problem is None:
+                typer.echo(f"{one.url}: generation {one.generation}")
+            else:
+                typer.echo(f"{one.url}: {one.problem}", err=True)
+    if any(one.problem is not None for one in answers):
+        raise typer.Exit(1)
+
+
+def _open_store() -> ObjectStore:
+    from registry.settings import StoreSettings, read_settings
+    from registry.store import open_store
+
+    return open_store(read_settings(StoreSettings))
+
+
+def _report(edited: FleetEdit, dry_run: bool, as_json: bool) -> None:
+    """What an edit changed, tenant by tenant."""
+    changed = {tenant: _differences(edited, tenant) for tenant in edited.changed()}
+    unchanged = sorted(tenant for tenant in edited.after if tenant not in changed)
+    if as_json:
+        rows = [
+            {"tenant": tenant, "before": dict(before), "after": dict(after)}
+            for tenant, (before, after) in changed.items()
+        ]
+        _print_json({"generation": edited.generation, "dry_run": dry_run, "changed": rows, "unchanged": unchanged})
+        return
+    for tenant, (before, after) in list(changed.items())[:_SHOWN]:
+        steps = (f"{name} {_text(before[name])} -> {_text(after[name])}" for name in before)
+        typer.echo(f"{tenant}: {', '.join(steps)}")
+    if len(changed) > _SHOWN:
+        typer.echo(f"and {len(changed) - _SHOWN} more (--json lists them)")
+    if unchanged:
+        named = ", ".join(unchanged[:_SHOWN]) + (", …" if len(unchanged) > _SHOWN else "")
+        typer.echo(f"as before: {len(unchanged)} ({named})")
+    _say_generation(edited, dry_run)
+
+
+def _say_generation(edited: FleetEdit, dry_run: bool) -> None:
+    typer.echo(f"fleet generation {edited.generation}" + ("; nothing was written (--dry-run)" if dry_run else ""))
+
+
+def _differences(edited: FleetEdit, tenant: str) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    was, now = edited.before[tenant], edited.after[tenant]
+    before = _row(was) if was else {}
+    after = _row(now) if now else {}
+    names = [name for name in after if before.get(name) != after[name] and "manifest" not in name]
+    return {name: before.get(name) for name in names}, {name: after[name] for name in names}
+
+
+def _row(entry: FleetEntry) -> dict[str, Any]:
+    limits = entry.limits
+    return {
+        "version": entry.version,
+        "manifest": entry.manifest,
+        "previous": entry.previous,
+        "previous_manifest": entry.previous_manifest,
+        "pinned": entry.keep_loaded,
+        "held": entry.hold_version,
+        "limits": limits.model_dump(mode="json", exclude_none=True) if limits else None,
+        "reason": entry.reason,
+    }
+
+
+def _limits_text(entry: FleetEntry) -> str:
+    limits = entry.limits
+    if limits is None:
+        return ""
+    at_once = [] if limits.concurrency is None else [f"{limits.concurrency} at once"]
+    rate = [] if limits.requests_per_second is None else [f"{limits.requests_per_second:g}/s"]
+    return ", ".join(at_once + rate)
+
+
+def _plan(plan: PreloadPlan | None) -> dict[str, Any] | None:
+    return plan.model_dump(mode="json", exclude_none=True) if plan else None
+
+
+def _plan_text(plan: PreloadPlan | None) -> str:
+    if plan is None:
+        return "unset (each replica's settings)"
+    return " ".join(str(part) for part in (plan.models, plan.top, plan.bytes) if part is not None)
+
+
+def _text(value: Any) -> str:
+    """A value of a report in a sentence."""
+    if value is None or value is False:
+        return "no" if value is False else "none"
+    if value is True:
+        return "yes"
+    if isinstance(value, dict):
+        return " ".join(f"{name}={part}" for name, part in value.items()) or "none"
+    return str(value)
+
+
+def _print_json(value: dict[str, Any]) -> None:
+    typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def _table(columns: list[str], rows: list[list[str]]) -> None:
+    """Plain columns: a fleet has thousands of rows, for which rich takes seconds."""
+    lines = [columns, *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    typer.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)

@@ -1,0 +1,238 @@
+"""What an operator does to the fleet: pin, limit, preload, roll back. Every edit is one write for all tenants named.
+
+Doing the same again changes nothing. What cannot be done for one tenant is done for none, and the error names them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from decimal import Decimal
+from typing import Literal, cast, get_args
+
+from pydantic import ValidationError
+
+from registry.errors import BundleCorrupt, InvalidInput, MacrofleetError, ModelNotFound, PublishConflict, TenantNotFound
+from registry.fleet import UNSET, Fleet, FleetEdit, FleetEntry, PreloadPlan, TenantLimits, Unset, edit_fleet, in_threads
+from registry.models import read_manifest
+from registry.names import check_tenant
+from registry.store import ObjectStore
+
+_NAMED = 10
+_VERSION = re.compile(r"[0-9a-f]{16}")
+_SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(|b|kb|mb|gb|tb|kib|mib|gib|tib)", re.IGNORECASE | re.ASCII)
+_UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000 ** (i + 1) for i, letter in enumerate("kmgt")}
+_UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
+_MOST = 2**63 - 1
+_PLAN_REMEDY = "It is one of: all, pinned, none, top N, bytes SIZE."
+
+_Models = Literal["all", "pinned", "top", "bytes", "none"]
+_Entry = Callable[[FleetEntry], FleetEntry]
+
+
+def select(store: ObjectStore, fleet: Fleet, tenants: Sequence[str]) -> dict[str, FleetEntry]:
+    """The entries of these tenants, in this order. Raises TenantNotFound, naming all that the fleet does not have."""
+    return _known(store, {tenant: fleet.entries.get(tenant) for tenant in _names(tenants)})
+
+
+def pin(store: ObjectStore, tenants: Sequence[str], *, pinned: bool = True, write: bool = True) -> FleetEdit:
+    """Keep tenants' models loaded everywhere (`pinned`), or no longer.
+
+    Args:
+        write: False only says what would be written; here and below.
+
+    Raises:
+        TenantNotFound: one is not in the fleet.
+    """
+    return _edit(store, tenants, lambda entry: entry.model_copy(update={"keep_loaded": pinned}), write=write)
+
+
+def limit(
+    store: ObjectStore,
+    tenants: Sequence[str],
+    *,
+    concurrency: int | Unset = UNSET,
+    requests_per_second: float | Unset = UNSET,
+    write: bool = True,
+) -> FleetEdit:
+    """Set what tenants may use of each replica; a limit that is not given stays as it is.
+
+    Raises:
+        InvalidInput: no limit given, or one out of bounds.
+        TenantNotFound: one is not in the fleet.
+    """
+    given = {"concurrency": concurrency, "requests_per_second": requests_per_second}
+    update = {name: value for name, value in given.items() if not isinstance(value, Unset)}
+    if not update:
+        raise InvalidInput("no limit is given", remedy="Give --concurrency, --requests-per-second, or --none.")
+    try:
+        TenantLimits.model_validate(update)
+    except ValidationError as problem:
+        first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
+        raise InvalidInput(f"the limit {first['loc'][0]} cannot be used: {first['msg']}") from None
+
+    def limited(entry: FleetEntry) -> FleetEntry:
+        limits = (entry.limits or TenantLimits()).model_copy(update=update)
+        return entry.model_copy(update={"limits": limits})
+
+    return _edit(store, tenants, limited, write=write)
+
+
+def unlimit(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -> FleetEdit:
+    """Take tenants' own limits away: each replica's settings hold again. Raises TenantNotFound."""
+    return _edit(store, tenants, lambda entry: entry.model_copy(update={"limits": None}), write=write)
+
+
+def set_preload(store: ObjectStore, plan: PreloadPlan | None, *, write: bool = True) -> FleetEdit:
+    """Set the preload plan of every replica; None leaves it to each replica's settings."""
+    return edit_fleet(store, (), lambda found: found, preload=plan, write=write)
+
+
+def roll_back(store: ObjectStore, tenants: Sequence[str], *, to: str | None = None, write: bool = True) -> FleetEdit:
+    """Serve tenants' previous versions again, and hold them, so that the next training run does not undo it.
+
+    What served becomes the previous version. A tenant that is held already stays as it is, so that a second run does
+    not undo the first. The store is asked whether the version is there and is the tenant's before anything is written.
+
+    Args:
+        to: a version of the one tenant named, instead of the previous one; also where a version is held.
+
+    Raises:
+        InvalidInput: `to` is not a version, or stands with several tenants.
+        TenantNotFound: one is not in the fleet.
+        ModelNotFound: one has no previous version, or the store does not have it.
+        BundleCorrupt: the version in the store is not what its name, its tenant or the fleet says it is.
+        PublishConflict: another version was published meanwhile.
+    """
+    names = _names(tenants)
+    if to is not None and len(names) > 1:
+        raise InvalidInput("--to names a version of one tenant", remedy="Roll back the others in a command each.")
+    if to is not None and not _VERSION.fullmatch(to):
+        raise InvalidInput(f"{to[:80]!r} is not a model version", remedy="A version is 16 hexadecimal digits.")
+    found = _known(store, edit_fleet(store, names, lambda entries: entries, write=False).before)
+    targets = _targets(store, found, to)
+
+    def back(tenant: str, entry: FleetEntry) -> FleetEntry:
+        version, manifest = targets[tenant]
+        # One's own success, found again after its answer was lost, is not undone; neither is what came in between.
+        if to is None and entry.version not in {version, found[tenant].version}:
+            raise PublishConflict(
+                f"tenant {tenant} was given version {entry.version} meanwhile; nothing was written",
+                remedy="Look at it with `macrofleet fleet show`, and roll back again if it shall go too.",
+            )
+        return entry.with_version(version, manifest).model_copy(update={"hold_version": True})
+
+    def edit(entries: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+        return {tenant: back(tenant, entry) for tenant, entry in _known(store, entries).items()}
+
+    return edit_fleet(store, names, edit, write=write)
+
+
+def release(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -> FleetEdit:
+    """Lift the hold of a roll-back: what serves stays, until the next training run. Raises TenantNotFound."""
+    return _edit(store, tenants, lambda entry: entry.model_copy(update={"hold_version": False}), write=write)
+
+
+def make_plan(models: str, bound: str | None = None) -> PreloadPlan:
+    """A preload plan from words: `all`, `pinned`, `none`, `top` with a number, `bytes` with a size (`8GiB`).
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if models not in get_args(_Models):
+        raise InvalidInput(f"{models[:80]!r} is not a preload plan", remedy=_PLAN_REMEDY)
+    if (bound is not None) != (models in {"top", "bytes"}):
+        lack = "needs a number" if bound is None else f"takes no {bound[:80]!r}"
+        raise InvalidInput(f"the preload plan {models} {lack}", remedy=_PLAN_REMEDY)
+    if bound is None:
+        return PreloadPlan(models=cast(_Models, models))
+    if models == "bytes":
+        return PreloadPlan(models="bytes", bytes=parse_size(bound))
+    if not (bound.isascii() and bound.isdecimal() and len(bound) < 10 and int(bound) > 0):
+        raise InvalidInput(f"{bound[:80]!r} is not a number of tenants", remedy="Write: top 100.")
+    return PreloadPlan(models="top", top=int(bound))
+
+
+def parse_size(text: str) -> int:
+    """A number of bytes from `8GiB`, `500MB` or plain digits (kB to TB count by 1000, KiB to TiB by 1024).
+
+    Raises:
+        InvalidInput: anything else, less than one byte, or more than any disk has.
+    """
+    found = _SIZE.fullmatch(text.strip())
+    size = int(Decimal(found[1]) * _UNITS[found[2].lower()]) if found else 0
+    if not 1 <= size <= _MOST:
+        raise InvalidInput(f"{text[:80]!r} is not a size", remedy="Write 8GiB, 500MB or a number of bytes.")
+    return size
+
+
+def _edit(store: ObjectStore, tenants: Sequence[str], change: _Entry, *, write: bool) -> FleetEdit:
+    def edit(entries: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+        return {tenant: change(entry) for tenant, entry in _known(store, entries).items()}
+
+    return edit_fleet(store, _names(tenants), edit, write=write)
+
+
+def _names(tenants: Sequence[str]) -> list[str]:
+    if not tenants:
+        raise InvalidInput("no tenant is named", remedy="Name one or more.")
+    return [check_tenant(tenant) for tenant in dict.fromkeys(tenants)]
+
+
+def _known(store: ObjectStore, entries: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry]:
+    found = {tenant: entry for tenant, entry in entries.items() if entry is not None}
+    if len(found) < len(entries):
+        raise _not_in_fleet(store, sorted(entries.keys() - found.keys()))
+    return found
+
+
+def _not_in_fleet(store: ObjectStore, tenants: Sequence[str]) -> TenantNotFound:
+    named = ", ".join(tenants[:_NAMED]) + (f" and {len(tenants) - _NAMED} more" if len(tenants) > _NAMED else "")
+    return TenantNotFound(
+        f"not in the fleet of {store.url}: {named}",
+        remedy="`macrofleet fleet show` lists the tenants it has.",
+    )
+
+
+def _target(store: ObjectStore, tenant: str, entry: FleetEntry, to: str | None) -> tuple[str, str]:
+    """The version a tenant shall serve, and its manifest's digest; found in the store, unless it serves already."""
+    if (
+        entry.version is not None
+        and entry.manifest is not None
+        and (to == entry.version or (not to and entry.hold_version))
+    ):
+        return entry.version, entry.manifest
+    version = to or entry.previous
+    if version is None:
+        raise ModelNotFound(
+            f"tenant {tenant} has no previous version to roll back to", remedy="Name one that the store has: --to."
+        )
+    digest = entry.previous_manifest if version == entry.previous else None
+    return version, read_manifest(store, tenant, version, digest=digest).digest
+
+
+def _targets(store: ObjectStore, found: Mapping[str, FleetEntry], to: str | None) -> dict[str, tuple[str, str]]:
+    def resolve(item: tuple[str, FleetEntry]) -> tuple[str, str] | MacrofleetError:
+        try:
+            return _target(store, *item, to)
+        except (ModelNotFound, BundleCorrupt) as problem:
+            return problem
+
+    targets: dict[str, tuple[str, str]] = {}
+    problems: list[MacrofleetError] = []
+    for tenant, target in zip(found, in_threads(resolve, found.items()), strict=True):
+        if isinstance(target, MacrofleetError):
+            problems.append(target)
+        else:
+            targets[tenant] = target
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise type(problems[0])(
+            f"{len(problems)} tenants cannot be rolled back, and nothing was written: "
+            + "; ".join(problem.what for problem in problems[:_NAMED])
+            + more,
+            remedy="Roll back the others without them.",
+        )
+    return targets

@@ -1,0 +1,65 @@
+"""What an operator asks of this replica: list, load and unload models, and look at the fleet now.
+
+What shall hold on every replica (pins, limits, the preload plan, roll-backs) is not here but in the fleet
+(`macrofleet fleet`), which every replica follows.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic.dataclasses import dataclass
+
+from serving.cache import ModelStatus
+from serving.data_plane import DataPlane
+
+
+@dataclass(frozen=True, slots=True)
+class ModelPage:
+    """Models in the order of tenants.
+
+    Attributes:
+        next: pass it as `after` for the next page; None on the last one.
+    """
+
+    models: list[ModelStatus]
+    next: str | None
+
+
+def make_admin_router(data_plane: DataPlane) -> APIRouter:
+    """The routes below `/admin`."""
+    router = APIRouter(prefix="/admin", tags=["admin"])
+
+    @router.get("/models", summary="The models of this replica")
+    async def models(
+        state: Annotated[str | None, Query(pattern="^(absent|fetching|ready)$")] = None,
+        after: str = "",
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,
+    ) -> ModelPage:
+        """Size, state, last use, hits, load and wait times of every tenant's model."""
+        found = [each for each in data_plane.models() if each.tenant > after and state in (None, each.state)]
+        page = found[:limit]
+        return ModelPage(models=page, next=page[-1].tenant if len(found) > limit else None)
+
+    @router.get("/models/{tenant}", summary="One model of this replica")
+    async def model(tenant: str) -> ModelStatus:
+        return data_plane.model(tenant)
+
+    @router.post("/models/{tenant}/load", summary="Have a model in memory")
+    async def load(tenant: str) -> ModelStatus:
+        """Answers when it is there. It may be evicted again; to keep it, pin it in the fleet."""
+        return await data_plane.load_model(tenant)
+
+    @router.post("/models/{tenant}/unload", summary="Let go of a model's memory")
+    async def unload(tenant: str) -> ModelStatus:
+        """Answers when the last request that used it is done and the memory is free. The next request loads it again."""
+        await data_plane.unload_model(tenant)
+        return data_plane.model(tenant)
+
+    @router.post("/fleet/refresh", summary="Read the fleet now")
+    async def refresh() -> dict[str, Any]:
+        """Answers when it was read; new versions then take over as they are loaded."""
+        return {"generation": await data_plane.refresh_fleet()}
+
+    return router

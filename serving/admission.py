@@ -1,0 +1,113 @@
+"""Who may come in: each tenant's share, and how many models are fetched for requests in a second."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from registry.errors import TenantThrottled, TooManyLoads
+from registry.fleet import TenantLimits
+
+_REMEDY = "Ask less often, or raise its limits (`macrofleet fleet limit`)."
+_NO_LIMITS = TenantLimits()
+
+
+class Admission:
+    """Bounds each tenant's requests under way and per second. Owned by one event loop.
+
+    The rate is a virtual schedule (GCRA, ITU-T I.371): a tenant may be a second's worth of requests ahead of it.
+
+    Args:
+        concurrency: of a tenant whose limits do not say.
+        requests_per_second: the same; None is no bound.
+        clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self, *, concurrency: int, requests_per_second: float | None, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._concurrency = concurrency
+        self._rate = requests_per_second
+        self._clock = clock
+        self._under_way: dict[str, int] = {}
+        # By tenant, when its next request would be due if all had come evenly; only of tenants with a rate.
+        self._due: dict[str, float] = {}
+
+    @contextmanager
+    def admitted(self, tenant: str, limits: TenantLimits | None) -> Iterator[None]:
+        """Count a request of a known tenant for as long as the context lasts.
+
+        Raises:
+            TenantThrottled: the tenant is over one of its limits.
+        """
+        limits = limits or _NO_LIMITS
+        under_way = self._under_way.get(tenant, 0)
+        if under_way >= (limits.concurrency or self._concurrency):
+            raise TenantThrottled(
+                f"{under_way} requests of tenant {tenant} are under way", bound="tenant_concurrency", remedy=_REMEDY
+            )
+        rate = limits.requests_per_second or self._rate
+        if rate is not None:
+            self._keep_to(tenant, rate)
+        self._under_way[tenant] = under_way + 1
+        try:
+            yield
+        finally:
+            left = self._under_way[tenant] - 1
+            if left:
+                self._under_way[tenant] = left
+            else:
+                del self._under_way[tenant]
+
+    def forget_idle(self) -> None:
+        """Drop what no longer matters: tenants that are not ahead of their rate."""
+        now = self._clock()
+        self._due = {tenant: due for tenant, due in self._due.items() if due > now}
+
+    def _keep_to(self, tenant: str, rate: float) -> None:
+        now = self._clock()
+        due = max(self._due.get(tenant, now), now)
+        # The first of a second's worth is due now, and a rate below one still lets one request come at any time.
+        ahead = due - now - max(1.0 - 1.0 / rate, 0.0)
+        if ahead > 0:
+            raise TenantThrottled(
+                f"tenant {tenant} asks more than {rate:g} times a second",
+                bound="tenant_rate",
+                retry_after_seconds=ahead,
+                remedy=_REMEDY,
+            )
+        self._due[tenant] = due + 1.0 / rate
+
+
+class Pacer:
+    """Spaces out work that may come in bursts, first come, first served. Owned by one event loop.
+
+    Args:
+        per_second: how much may start in a second; a second's worth may start at once.
+        longest_wait_seconds: whoever would wait longer is refused.
+        clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self, *, per_second: float, longest_wait_seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._interval = 1.0 / per_second
+        self._burst = max(1.0 - self._interval, 0.0)
+        self._longest = longest_wait_seconds
+        self._clock = clock
+        self._due = clock()
+
+    def reserve(self) -> float:
+        """Seconds to wait before starting.
+
+        Raises:
+            TooManyLoads: more than the longest wait; nothing is reserved.
+        """
+        now = self._clock()
+        due = max(self._due, now)
+        wait = max(due - now - self._burst, 0.0)
+        if wait > self._longest:
+            raise TooManyLoads("too many models are being fetched from the store", remedy="Try again in a second.")
+        self._due = due + self._interval
+        return wait

@@ -1,0 +1,303 @@
+"""SageMaker's contract for containers that serve many models: the platform says what is in memory, we answer.
+
+The calls and their statuses are Amazon's (`docs/sagemaker.md` has the table). An alias, the contract's `model_name`, is
+opaque and never becomes a path; whose model it is, the bundle's manifest says.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import gc
+import logging
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, FastAPI
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError
+from starlette.convertors import Convertor, register_url_convertor
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from registry.errors import (
+    BundleCorrupt,
+    DeadlineExceeded,
+    InvalidInput,
+    MacrofleetError,
+    ModelAlreadyLoaded,
+    ModelNotFound,
+    NotReady,
+    OutOfResources,
+    ProgramCorrupt,
+    ProgramUntrusted,
+)
+from serving.api import MacroOut, SuggestionRequest, SuggestionResponse
+from serving.edge import Edge
+from serving.errors import Problem, add_error_handlers, problem_response
+from serving.local_bundles import LocalBundles, LocalModel
+from serving.local_models import Loaded, LocalModels
+from serving.metrics import Metrics
+from serving.settings import ServingSettings
+from serving.suggest import choose, is_blank, suggestion_id
+
+TARGET_HEADER = "X-Amzn-SageMaker-Target-Model"
+MAX_ALIAS = 1024
+PAGE = 100
+
+_NOT_LOADED = Problem(404, "model-not-loaded", "Model not loaded")
+_BAD_REQUEST = Problem(400, "bad-request", "Malformed request")
+# A sentence of its own, since the error behind it names a tenant and files; the platform passes this on to its caller.
+_UNUSABLE = Problem(
+    400,
+    "model-unusable",
+    "Model cannot be used",
+    "Its files are damaged, or it needs a program that this container does not have or may not execute.",
+)
+_NOT_USABLE = (BundleCorrupt, ProgramCorrupt, ProgramUntrusted)
+_LOG = logging.getLogger(__name__)
+
+
+class _Alias(Convertor[str]):
+    regex = "(?s:.+)"  # everything: slashes and line ends, too
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("alias", _Alias())
+
+
+class _LoadRequest(BaseModel):
+    """What `POST /models` says; what else the platform may send is not looked at."""
+
+    model_config = ConfigDict(strict=True, frozen=True, protected_namespaces=())
+
+    model_name: Annotated[str, StringConstraints(min_length=1, max_length=MAX_ALIAS)]
+    url: str
+
+
+def create_sagemaker_app(
+    settings: ServingSettings, *, programs_folder: Path, metrics: Metrics | None = None
+) -> FastAPI:
+    """An application that speaks the multi-model container contract. It works while its lifespan lasts.
+
+    Args:
+        settings: `memory_bytes`, `request_timeout_ms`, `max_queue`, `trusted_programs` and `signing_key` count here.
+        programs_folder: the programs that the image brings, each in a folder under its digest.
+        metrics: hears of loads, unloads and batches.
+
+    Raises:
+        InvalidInput: there is no program in the folder that may be executed.
+    """
+    face = _Face(settings, programs_folder, metrics or Metrics())
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[None]:
+        async with face.running():
+            yield
+
+    app = FastAPI(title="macrofleet", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
+    app.add_middleware(Edge)
+    add_error_handlers(app)
+    # Elsewhere a tenant without a model; here an alias that nothing is loaded under, which the platform may put right.
+    app.add_exception_handler(ModelNotFound, _not_loaded)
+    app.include_router(face.make_router())
+    return app
+
+
+async def _not_loaded(request: Request, error: Exception) -> Response:
+    return problem_response(_NOT_LOADED, path=request.url.path, detail=str(error))
+
+
+class _Face:
+    def __init__(self, settings: ServingSettings, programs_folder: Path, metrics: Metrics) -> None:
+        self._settings = settings
+        self._key = settings.signing_key.get_secret_value().encode()
+        self._metrics = metrics
+        self._bundles = LocalBundles(
+            programs_folder, trusted=settings.trusted_programs, max_queue=settings.max_queue, metrics=metrics
+        )
+        self._models: LocalModels[LocalModel] = LocalModels(
+            weigh=self._bundles.weigh, load=self._bundles.load, budget_bytes=settings.memory_bytes
+        )
+        self._ready = False
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Become ready while the context lasts, and let go of everything at its end."""
+        starting = asyncio.create_task(self._start())
+        try:
+            yield
+        finally:
+            self._ready = False
+            starting.cancel()
+            await asyncio.gather(starting, return_exceptions=True)
+            await self._models.close()
+            self._bundles.close()
+
+    async def _start(self) -> None:
+        try:
+            await self._bundles.open_programs()
+        except Exception:  # noqa: BLE001  # red for good: the platform gives up on this container, and the log says why
+            _LOG.exception("a program of this image cannot be loaded")
+            return
+        # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
+        gc.collect()
+        gc.freeze()
+        self._ready = True
+        _LOG.info("ready")
+
+    def make_router(self) -> APIRouter:
+        """The routes of the contract."""
+        router = APIRouter()
+        router.add_api_route("/ping", self._ping, methods=["GET"])
+        router.add_api_route("/models", self._load, methods=["POST"])
+        router.add_api_route("/models", self._list, methods=["GET"])
+        router.add_api_route("/models/{alias:alias}/invoke", self._invoke, methods=["POST"])
+        router.add_api_route("/models/{alias:alias}", self._get, methods=["GET"])
+        router.add_api_route("/models/{alias:alias}", self._unload, methods=["DELETE"])
+        router.add_api_route("/invocations", self._invoke_target, methods=["POST"])
+        return router
+
+    async def _ping(self) -> Response:
+        self._check_ready()
+        return Response()
+
+    async def _load(self, request: Request) -> Response:
+        try:
+            asked = _LoadRequest.model_validate_json(await request.body())
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(part) for part in first["loc"]) or "body"
+            return _bad(request, f"{where}: {first['msg']}")
+        self._check_ready()
+        try:
+            await self._models.load(asked.model_name, asked.url, target=request.headers.get(TARGET_HEADER))
+        except InvalidInput as error:
+            return _bad(request, str(error))
+        except ModelAlreadyLoaded:
+            raise
+        except OutOfResources:
+            self._metrics.refused("out_of_resources")
+            raise
+        except MacrofleetError as error:
+            self._metrics.load_failed(type(error).__name__)
+            if not isinstance(error, _NOT_USABLE):
+                raise
+            _LOG.warning("a model cannot be used", extra={"alias": asked.model_name}, exc_info=error)
+            return problem_response(_UNUSABLE, path=request.url.path)
+        self._metrics.loaded()
+        _LOG.info("model loaded", extra={"alias": asked.model_name, "models": len(self._models)})
+        return JSONResponse({"status": "loaded"})
+
+    async def _list(self, request: Request) -> Response:
+        try:
+            limit = int(request.query_params.get("limit", PAGE))
+            token = request.query_params.get("next_page_token")
+            after = None if not token else _alias_in(token)
+        except ValueError:
+            return _bad(request, "limit must be a number, and next_page_token one that an answer had")
+        loaded, more = self._models.page(after=after, limit=limit if 1 <= limit <= PAGE else PAGE)
+        answer: dict[str, object] = {"models": [_described(one) for one in loaded]}
+        if more:
+            answer["nextPageToken"] = _token_of(loaded[-1].alias)
+        return JSONResponse(answer)
+
+    async def _get(self, alias: str) -> Response:
+        return JSONResponse(_described(self._models.find(alias)))
+
+    async def _unload(self, alias: str) -> Response:
+        began = time.monotonic()
+        await self._models.unload(alias)
+        self._metrics.phase("unload", time.monotonic() - began)
+        self._metrics.evicted("memory", "unloaded")
+        _LOG.info("model unloaded", extra={"alias": alias, "models": len(self._models)})
+        return JSONResponse({"status": "unloaded"})
+
+    async def _invoke(self, alias: str, request: Request) -> Response:
+        return await self._answered(request, alias=alias)
+
+    async def _invoke_target(self, request: Request) -> Response:
+        return await self._answered(request, alias=None)
+
+    async def _answered(self, request: Request, *, alias: str | None) -> Response:
+        body = await request.body()
+        self._check_ready()
+        answer = await self._suggest(alias, request.headers.get(TARGET_HEADER), body)
+        return Response(answer.model_dump_json(), media_type="application/json")
+
+    async def _suggest(self, alias: str | None, target: str | None, body: bytes) -> SuggestionResponse:
+        # Held by this frame alone, and by what works for it: an unload waits for its end.
+        model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
+        asked = _parse(body)
+        text = asked.ticket.text()
+        if is_blank(text):
+            raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
+        manifest = model.bound.manifest
+        seconds = self._settings.request_timeout_ms / 1000
+        try:
+            async with asyncio.timeout(seconds):
+                scores, _ = await model.executor.score(
+                    model.bound, text, tenant=manifest.tenant, deadline=time.monotonic() + seconds
+                )
+        except TimeoutError:
+            raise DeadlineExceeded("there was no answer within the deadline") from None
+        chosen = choose(
+            scores,
+            model.bound.labels,
+            model.titles,
+            exclude=asked.exclude,
+            limit=asked.limit,
+            threshold=manifest.threshold,
+        )
+        return SuggestionResponse(
+            suggestion_id=suggestion_id(
+                self._key,
+                tenant=manifest.tenant,
+                ticket=asked.ticket.id,
+                revision=asked.ticket.revision,
+                version=model.version,
+                macros=chosen.macros,
+            ),
+            model_version=model.version,
+            abstained=not chosen.macros,
+            reason=chosen.reason,
+            macros=[MacroOut(id=macro.id, title=macro.title, score=macro.score) for macro in chosen.macros],
+        )
+
+    def _check_ready(self) -> None:
+        if not self._ready:
+            raise NotReady("the programs are being loaded")
+
+
+def _parse(body: bytes) -> SuggestionRequest:
+    try:
+        return SuggestionRequest.model_validate_json(body)
+    except ValidationError as error:
+        found = error.errors(include_url=False, include_input=False, include_context=False)
+        raise RequestValidationError(found) from None
+
+
+def _bad(request: Request, detail: str) -> Response:
+    return problem_response(_BAD_REQUEST, path=request.url.path, detail=detail)
+
+
+def _described(loaded: Loaded[LocalModel]) -> dict[str, str]:
+    return {"modelName": loaded.alias, "modelUrl": loaded.url}
+
+
+def _token_of(alias: str) -> str:
+    """A page token names the last alias of its page: what is loaded and unloaded meanwhile neither repeats nor hides."""
+    return base64.urlsafe_b64encode(alias.encode()).decode()
+
+
+def _alias_in(token: str) -> str:
+    """Raises ValueError where no answer had such a token."""
+    return base64.b64decode(token, altchars=b"-_", validate=True).decode()

@@ -1,0 +1,38 @@
+"""Threads for what blocks: disk and store. All are started at once, so that their number is a constant of the process."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Workers:
+    """A fixed number of threads.
+
+    Args:
+        name: of the threads, for who looks at the process.
+        count: how many calls run at once; more wait their turn.
+    """
+
+    def __init__(self, name: str, count: int) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
+        # The pool starts a thread only when none is idle: occupy all until the last one is there.
+        started = threading.Barrier(count + 1)
+        for _ in range(count):
+            self._pool.submit(started.wait)
+        started.wait()
+
+    async def run(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """What `work` returns or raises. A caller that is cancelled does not stop it."""
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    def close(self) -> None:
+        """Let go of the threads as they finish; what has not begun is dropped."""
+        self._pool.shutdown(wait=False, cancel_futures=True)

@@ -1,0 +1,95 @@
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.errors import TenantThrottled, TooManyLoads
+from registry.fleet import TenantLimits
+from serving.admission import Admission, Pacer
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def test_concurrency_is_counted_by_tenant_and_given_back() -> None:
+    admission = Admission(concurrency=2, requests_per_second=None)
+    with ExitStack() as stack:
+        for _ in range(2):
+            stack.enter_context(admission.admitted("a", None))
+        with pytest.raises(TenantThrottled) as refused, admission.admitted("a", None):
+            pass
+        assert refused.value.bound == "tenant_concurrency"
+        with admission.admitted("b", None):
+            pass
+    with pytest.raises(ZeroDivisionError), admission.admitted("a", None):
+        raise ZeroDivisionError
+    assert admission._under_way == {}
+
+
+def test_the_fleets_limits_come_before_the_settings() -> None:
+    admission = Admission(concurrency=1, requests_per_second=1)
+    limits = TenantLimits(concurrency=2, requests_per_second=1000)
+    with admission.admitted("a", limits), admission.admitted("a", limits):
+        pass
+    with admission.admitted("b", None), pytest.raises(TenantThrottled), admission.admitted("b", None):
+        pass
+
+
+def test_a_rate_lets_a_seconds_worth_through_at_once_and_says_when_to_come_back() -> None:
+    clock = Clock()
+    admission = Admission(concurrency=10, requests_per_second=4, clock=clock)
+    for _ in range(4):
+        with admission.admitted("a", None):
+            pass
+    with pytest.raises(TenantThrottled) as refused, admission.admitted("a", None):
+        pass
+    assert refused.value.bound == "tenant_rate"
+    assert refused.value.retry_after_seconds == pytest.approx(0.25)
+    clock.now += 0.25
+    with admission.admitted("a", None):
+        pass
+    clock.now += 1000
+    admission.forget_idle()
+    assert admission._due == {}
+
+
+@given(
+    rate=st.sampled_from([0.1, 0.5, 1.0, 3.0, 50.0]),
+    pauses=st.lists(st.floats(0, 2), min_size=1, max_size=100),
+)
+def test_no_window_of_time_sees_more_than_its_share_and_a_second(rate: float, pauses: list[float]) -> None:
+    clock = Clock()
+    admission = Admission(concurrency=10, requests_per_second=rate, clock=clock)
+    admitted: list[float] = []
+    for pause in pauses:
+        clock.now += pause
+        try:
+            with admission.admitted("a", None):
+                admitted.append(clock.now)
+        except TenantThrottled as refused:
+            clock.now += refused.retry_after_seconds + 1e-9
+            with admission.admitted("a", None):
+                admitted.append(clock.now)
+    for first in range(len(admitted)):
+        for last in range(first, len(admitted)):
+            elapsed = admitted[last] - admitted[first]
+            assert last - first + 1 <= rate * elapsed + max(rate, 1) + 1e-3
+
+
+def test_a_pacer_spaces_out_and_refuses_what_would_wait_too_long() -> None:
+    clock = Clock()
+    pacer = Pacer(per_second=2, longest_wait_seconds=1.0, clock=clock)
+    assert [pacer.reserve() for _ in range(4)] == [0, 0, pytest.approx(0.5), pytest.approx(1.0)]
+    with pytest.raises(TooManyLoads):
+        pacer.reserve()
+    clock.now += 0.5
+    assert pacer.reserve() == pytest.approx(1.0)
+    clock.now += 100
+    assert pacer.reserve() == 0
