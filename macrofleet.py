@@ -13,6 +13,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from benchmarks.command import bench
+from registry.fleet_commands import fleet
+
 if TYPE_CHECKING:
     from registry.store import ObjectStore
 
@@ -20,8 +23,13 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
 models = typer.Typer(no_args_is_help=True, help="See what was trained and what serves.")
 programs = typer.Typer(no_args_is_help=True, help="Build and publish the programs that models run in.")
-bench = typer.Typer(no_args_is_help=True, help="Measure a server on this machine.")
-for name, group in (("tickets", tickets), ("models", models), ("programs", programs), ("bench", bench)):
+for name, group in (
+    ("tickets", tickets),
+    ("models", models),
+    ("programs", programs),
+    ("fleet", fleet),
+    ("bench", bench),
+):
     app.add_typer(group, name=name)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -289,19 +297,45 @@ def serve(
     host: Annotated[str | None, typer.Option(help="Loopback, unless --insecure. [MACROFLEET_HOST]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_PORT]")] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow another address: there are no keys yet.")] = False,
-    ready_file: Annotated[Path | None, typer.Option(help="Write the address here once bound.")] = None,
+    operator_host: Annotated[
+        str | None, typer.Option(help="For /admin, /metrics, /v2. [MACROFLEET_OPERATOR_HOST]")
+    ] = None,
+    operator_port: Annotated[
+        int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_OPERATOR_PORT]")
+    ] = None,
+    replicas: Annotated[int, typer.Option(min=1, max=64, help="Server processes, on this port and the next ones.")] = 1,
+    sagemaker: Annotated[
+        bool, typer.Option("--sagemaker", help="Serve SageMaker's container contract instead.")
+    ] = False,
+    programs_folder: Annotated[
+        Path, typer.Option(help="With --sagemaker: a folder of programs, each below its digest.")
+    ] = Path("/opt/macrofleet/programs"),
+    ready_file: Annotated[Path | None, typer.Option(help="Write the addresses here once bound.")] = None,
 ) -> None:
     """Serve the fleet over HTTP until SIGTERM.
 
     Example: macrofleet --store s3://models/prod serve --port 8000
     """
     from registry.settings import StoreSettings, read_settings
-    from serving.main import run
+    from serving.main import run, run_sagemaker
+    from serving.replicas import end_with_supervisor, run_replicas
     from serving.settings import ServingSettings
 
-    given = {"host": host, "port": port, "insecure": insecure or None}
+    end_with_supervisor()
+    given = {
+        "host": host,
+        "port": port,
+        "operator_host": operator_host,
+        "operator_port": operator_port,
+        "insecure": insecure or None,
+    }
     settings = read_settings(ServingSettings, **{name: value for name, value in given.items() if value is not None})
-    run(settings, read_settings(StoreSettings), ready_file=ready_file)
+    if sagemaker:
+        run_sagemaker(settings, programs_folder, ready_file=ready_file)
+    elif replicas > 1:
+        run_replicas(settings, replicas, ready_file=ready_file)
+    else:
+        run(settings, read_settings(StoreSettings), ready_file=ready_file)
 
 
 @programs.command("build")
@@ -316,30 +350,6 @@ def programs_build(
     with _waiting(f"building {name}"):
         digest = build_and_publish(name, _open_store() if publish else None)
     _report({"program": name, "digest": digest}, as_json)
-
-
-Tenants = Annotated[int, typer.Option(min=1, max=2000, help="Tenants in the fleet, synthetic weights at real size.")]
-Requests = Annotated[int, typer.Option(min=1, max=100_000, help="Requests to measure.")]
-
-
-@bench.command("warm")
-def bench_warm(tenants: Tenants = 50, requests: Requests = 2000, as_json: Json = False) -> None:
-    """Latency of answers from loaded models, over HTTP, one request at a time."""
-    from benchmarks.http import measure_warm
-
-    with _progress(as_json) as step:
-        report = measure_warm(tenants=tenants, requests=requests, step=step)
-    _report(report, as_json)
-
-
-@bench.command("cold")
-def bench_cold(tenants: Tenants = 50, as_json: Json = False) -> None:
-    """Latency of the first answer for tenants never loaded: from local disk, and from a real S3 server."""
-    from benchmarks.http import measure_cold
-
-    with _progress(as_json) as step:
-        report = measure_cold(tenants=tenants, step=step)
-    _report(report, as_json)
 
 
 Step = Callable[[str, float], None]

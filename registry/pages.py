@@ -67,4 +67,3 @@ def forget(mapping: mmap.mmap, path: Path) -> None:
         pass
     finally:
         os.close(descriptor)
-

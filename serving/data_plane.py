@@ -186,10 +186,14 @@ class DataPlane:
                 if lease is None or titles is None:
                     lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
                 with lease as model:
-                    scores, _ = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                    async with asyncio.timeout(deadline - time.monotonic()):
+                        scores, _ = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
                     bound, version = model.bound, model.version
                     labels, threshold = bound.labels, bound.manifest.threshold
                     del model, bound
+        except TimeoutError:
+            self.metrics.refused("deadline")
+            raise DeadlineExceeded("there was no answer within the request's deadline") from None
         except MacrofleetError as error:
             if (reason := _refusal(error)) is not None:
                 self.metrics.refused(reason)
@@ -366,6 +370,21 @@ class DataPlane:
             "Since the oldest catalogue in use was confirmed",
             self._catalogues.oldest_seconds,
         )
+        gauge("macrofleet_bytes", "Bytes of models", lambda: self._cache.nbytes, labels={"tier": "memory"})
+        budget = self._settings.memory_bytes
+        gauge("macrofleet_budget_bytes", "What a tier may hold", lambda: budget, labels={"tier": "memory"})
+        states: dict[str, Callable[[Progress], int]] = {
+            "on_disk": lambda progress: progress.on_disk,
+            "skipped": lambda progress: progress.skipped,
+            "failed": lambda progress: len(progress.failed),
+        }
+        for state, read in states.items():
+            gauge(
+                "macrofleet_preload_models",
+                "Models of the preload plan",
+                lambda read=read: read(self._preload.progress()),  # type: ignore[misc]
+                labels={"state": state},
+            )
 
 
 class _CacheEvents:
@@ -408,5 +427,3 @@ def _refusal(error: MacrofleetError) -> str | None:
     """Why a request was turned away, where nothing was wrong with it."""
     reason = _REFUSALS.get(type(error))
     return None if reason is None else reason(error)
-
-

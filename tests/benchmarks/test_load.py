@@ -5,25 +5,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import numpy as np
-import pytest
-
-from benchmarks import load
-from benchmarks.load import (
-    BROKEN,
-    UNANSWERED,
-    Plan,
-    Samples,
-    describe,
-    http_request,
-    interleaved,
-    joined,
-    percentiles,
-    poisson_arrivals,
-    run_load,
-    zipf_shares,
-)
-
 PATIENCE = 30.0
 
 

@@ -5,7 +5,14 @@ import logging
 
 import pytest
 
-from registry.errors import BundleCorrupt, OutOfResources, ProgramCorrupt, ProgramUntrusted, StoreError, StoreUnavailable
+from registry.errors import (
+    BundleCorrupt,
+    OutOfResources,
+    ProgramCorrupt,
+    ProgramUntrusted,
+    StoreError,
+    StoreUnavailable,
+)
 from registry.fleet import Fleet, FleetEntry, PreloadPlan
 from serving.fleet_watch import ModelRef
 from serving.preload import Preload, Progress, plan_models
