@@ -42,7 +42,7 @@ Tier: TypeAlias = Literal["memory", "disk", "store"]
 OTHER: Final = "other"
 PHASES: Final = ("queue", "load_wait", "download", "map", "featurise", "score", "unload")
 FACES: Final = ("api", "sagemaker", "v2", "admin", "health", "metrics")
-EVICTION_CAUSES: Final = ("budget", "not_admitted", "unloaded", "left_fleet")
+EVICTION_CAUSES: Final = ("budget", "not_admitted", "unloaded", "left_fleet", "no_space")
 REFUSALS: Final = (
     "tenant_rate",
     "tenant_concurrency",
@@ -347,7 +347,7 @@ def _requests(faces: Mapping[str, _Face]) -> Metric:
     family = CounterMetricFamily("macrofleet_requests_total", "Requests answered", labels=("face", "status"))
     for name, face in faces.items():
         for status, count in face.statuses.items():
-            if True:
+            if count or status == HTTPStatus.OK:
                 family.add_metric((name, str(int(status)) if status else OTHER), count)
     return family
 

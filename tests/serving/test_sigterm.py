@@ -17,6 +17,7 @@ import pytest
 import uvicorn
 from starlette.types import Receive, Scope, Send
 
+from serving import doors
 from serving.doors import Door, DrainPlan, _refuse_handshakes, serve_until
 from tests.serving.helpers import PATIENCE_SECONDS
 
@@ -41,6 +42,7 @@ class App:
         self.entered = asyncio.Event()
         self.gate = asyncio.Event()
         self.record: list[str] = []
+        self.requests = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -49,9 +51,14 @@ class App:
             self.record.append("lifespan ended")
             await send({"type": "lifespan.shutdown.complete"})
             return
+        self.requests += 1
         if scope["path"] == "/held":
             self.entered.set()
-            await self.gate.wait()
+            try:
+                await self.gate.wait()
+            except asyncio.CancelledError:
+                self.record.append("cut")
+                raise
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"2")]})
         await send({"type": "http.response.body", "body": b"ok"})
         self.record.append("answered")
@@ -73,13 +80,13 @@ def listener() -> socket.socket:
 @asynccontextmanager
 async def ours(*apps: App, plan: DrainPlan = AT_ONCE) -> AsyncIterator[Running]:
     opened, stop, force = asyncio.Event(), asyncio.Event(), asyncio.Event()
-    doors = [Door(app, listener(), lifespan=number == 0) for number, app in enumerate(apps)]
-    addresses = [door._listener.getsockname() for door in doors]
+    made = [Door(app, listener(), lifespan=number == 0) for number, app in enumerate(apps)]
+    addresses = [door._listener.getsockname() for door in made]
 
     def on_stop() -> None:
         apps[0].record.append("told to stop")
 
-    serving = asyncio.create_task(serve_until(stop, doors, force=force, plan=plan, on_open=opened.set, on_stop=on_stop))
+    serving = asyncio.create_task(serve_until(stop, made, force=force, plan=plan, on_open=opened.set, on_stop=on_stop))
     await opened.wait()
     running = Running(addresses[-1], stop.set, serving)
     try:
@@ -112,9 +119,9 @@ async def uvicorns(app: App) -> AsyncIterator[Running]:
         await asyncio.gather(*tasks)
 
 
-def connect(running: Running) -> socket.socket:
+def connect(address: tuple[str, int]) -> socket.socket:
     """A connection that the kernel makes by itself: the server need not have taken it."""
-    made = socket.create_connection(running.address)
+    made = socket.create_connection(address)
     made.setblocking(False)
     return made
 
@@ -146,14 +153,14 @@ async def is_answered(connection: socket.socket, answers: int = 1) -> bool:
 
 
 async def in_the_backlog(running: Running, app: App) -> bool:
-    with connect(running) as connection:
+    with connect(running.address) as connection:
         connection.send(REQUEST)
         running.begin_end()
         return await is_answered(connection)
 
 
 async def in_an_idle_connection(running: Running, app: App) -> bool:
-    with connect(running) as connection:
+    with connect(running.address) as connection:
         connection.send(REQUEST)
         assert b"connection: close" not in await receive(connection, b"ok")
         # Both in the same turn: the loop looks for what has arrived only after it.
@@ -163,7 +170,7 @@ async def in_an_idle_connection(running: Running, app: App) -> bool:
 
 
 async def half_a_request(running: Running, app: App) -> bool:
-    with connect(running) as first, connect(running) as connection:
+    with connect(running.address) as first, connect(running.address) as connection:
         connection.send(REQUEST[:10])
         first.send(REQUEST)
         await receive(first, b"ok")  # so what was sent before it is read as well
@@ -178,7 +185,7 @@ async def half_a_request(running: Running, app: App) -> bool:
 
 
 async def behind_another(running: Running, app: App) -> bool:
-    with connect(running) as connection:
+    with connect(running.address) as connection:
         connection.send(HELD + REQUEST)
         await app.entered.wait()
         running.begin_end()
@@ -188,7 +195,7 @@ async def behind_another(running: Running, app: App) -> bool:
 
 
 async def under_way(running: Running, app: App) -> bool:
-    with connect(running) as connection:
+    with connect(running.address) as connection:
         connection.send(HELD)
         await app.entered.wait()
         running.begin_end()
@@ -222,14 +229,14 @@ async def test_uvicorn_alone_loses_requests(requested: Callable[[Running, App], 
 async def test_during_the_notice_everybody_is_served_once_more() -> None:
     app = App()
     async with ours(app, plan=FOR_EVER) as running:
-        with connect(running) as before:
+        with connect(running.address) as before:
             before.send(REQUEST)
             await receive(before, b"ok")
             running.begin_end()
             await asyncio.sleep(0)
             before.send(REQUEST)
             assert await is_answered(before)
-        with connect(running) as after:
+        with connect(running.address) as after:
             after.send(REQUEST)
             assert await is_answered(after)
     assert app.record == ["answered", "told to stop", "answered", "answered"]
@@ -238,14 +245,16 @@ async def test_during_the_notice_everybody_is_served_once_more() -> None:
 async def test_who_sends_when_an_idle_connection_is_closed_sees_an_orderly_end() -> None:
     app = App()
     async with ours(app) as running:
-        with connect(running) as connection:
+        with connect(running.address) as connection:
             connection.send(REQUEST)
             await receive(connection, b"ok")
             running.begin_end()
             assert await receive(connection, b"ok") == b""
-            connection.send(REQUEST)  # a closed connection answers with a reset, before `send` returns
+            connection.send(REQUEST)  # over loopback a closed connection answers with a reset before `send` returns
+            assert connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
             assert await receive(connection, b"ok") == b""
         await running.ended
+    assert app.requests == 1
     assert app.record == ["answered", "told to stop", "lifespan ended"]
 
 
@@ -253,7 +262,7 @@ async def test_the_last_request_of_all_doors_ends_before_the_lifespan_does() -> 
     public, operator = App(), App()
     operator.record = public.record
     async with ours(public, operator) as running:  # its address is the last one's
-        with connect(running) as connection:
+        with connect(running.address) as connection:
             connection.send(HELD)
             await operator.entered.wait()
             running.begin_end()
@@ -265,24 +274,79 @@ async def test_the_last_request_of_all_doors_ends_before_the_lifespan_does() -> 
 
 
 async def test_a_request_that_does_not_end_is_cut_when_the_time_is_over(caplog: pytest.LogCaptureFixture) -> None:
-    app = App()
-    async with ours(app, plan=DrainPlan(notice=0, idle=0, total=0)) as running:
-        with connect(running) as connection:
+    public, operator = App(), App()
+    operator.record = public.record
+    async with ours(public, operator, plan=DrainPlan(notice=0, idle=0, total=0)) as running:
+        with connect(running.address) as connection:
             connection.send(HELD)
-            await app.entered.wait()
+            await operator.entered.wait()
             with caplog.at_level(logging.ERROR):
                 running.begin_end()
                 await running.ended
-    assert app.record == ["told to stop", "lifespan ended"]
+    assert public.record == ["told to stop", "cut", "lifespan ended"]
     assert [record.getMessage() for record in caplog.records if record.name == "serving.doors"] == [
         "the time to end is over: closing what is still open"
     ]
 
 
+@asynccontextmanager
+async def opened() -> AsyncIterator[tuple[Door, tuple[str, int]]]:
+    """A door whose end is taken step by step."""
+    listening = listener()
+    door = Door(App(), listening, lifespan=False)
+    await door.open()
+    try:
+        yield door, listening.getsockname()
+    finally:
+        door.leave()
+        await door.end()
+
+
+@pytest.mark.parametrize("filtered", [True, False])
+async def test_the_backlog_is_taken_in_the_step_that_closes_it(filtered: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    if not filtered:
+        monkeypatch.setattr(doors, "_refuse_handshakes", lambda _: False)
+    async with opened() as (door, address):
+        with connect(address) as connection:
+            connection.send(REQUEST)
+            door.announce()
+            await door.stop_listening()
+            assert await is_answered(connection)
+
+
+async def test_nobody_can_connect_while_the_backlog_is_emptied() -> None:
+    async with opened() as (door, address):
+        stopping = asyncio.create_task(door.stop_listening())
+        await asyncio.sleep(0)
+        with socket.socket() as late:
+            late.setblocking(False)
+            late.connect_ex(address)
+            assert is_connecting(late)
+        await stopping
+
+
+@pytest.mark.parametrize("requests_before", [0, 1])
+@pytest.mark.parametrize("sent_before", [1, 10, len(REQUEST)])
+async def test_what_has_begun_to_arrive_is_not_idle(requests_before: int, sent_before: int) -> None:
+    async with opened() as (door, address):
+        with connect(address) as connection, connect(address) as other:
+            for _ in range(requests_before):
+                connection.send(REQUEST)
+                await receive(connection, b"ok")
+            connection.send(REQUEST[:sent_before])
+            if sent_before < len(REQUEST):  # it is read; what is whole waits in the kernel
+                other.send(REQUEST)
+                await receive(other, b"ok")
+            door.announce()
+            door.close_idle()
+            connection.send(REQUEST[sent_before:])
+            assert await is_answered(connection)
+
+
 async def test_force_does_not_wait() -> None:
     app = App()
     async with ours(app, plan=FOR_EVER) as running:
-        with connect(running) as connection:
+        with connect(running.address) as connection:
             connection.send(HELD)
             await app.entered.wait()
     assert app.record == ["told to stop"]
@@ -311,6 +375,11 @@ def test_refused_handshakes_leave_the_connections_that_were_made() -> None:
             assert accepted.recv(5) == b"hello"
             late.setblocking(False)
             late.connect_ex(listening.getsockname())
-            # Over loopback a handshake is over when `connect` returns: 1 is "established", 2 "SYN sent".
-            assert late.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x02"
-            assert made.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == b"\x01"
+            assert is_connecting(late)
+            assert not is_connecting(made)
+
+
+def is_connecting(connection: socket.socket) -> bool:
+    """Whether its handshake goes on. Over loopback one that succeeds is over when `connect` returns."""
+    syn_sent = b"\x02"
+    return connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1) == syn_sent
