@@ -69,8 +69,12 @@ def read_whole(path: Path, limit: int, *, error: type[MacrofleetError]) -> bytes
         StoreError: it is there and cannot be read.
     """
     try:
-        with path.open("rb", buffering=0) as file:
-            data = file.read(limit + 1)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            # Not a buffer of `limit` bytes for a file of a few thousand.
+            data = os.read(descriptor, min(os.fstat(descriptor).st_size, limit) + 1)
+        finally:
+            os.close(descriptor)
     except OSError as problem:
         raise read_failure(path, problem, missing=error) from None
     if len(data) > limit:

@@ -50,7 +50,7 @@ def file_states(folder: Path, manifest: Manifest) -> dict[str, FileState]:
     states = {}
     for name in manifest.files:
         try:
-            status = os.stat(folder / name)
+            status = os.stat(f"{folder}/{name}")
         except OSError as problem:
             raise read_failure(folder / name, problem, missing=BundleCorrupt) from None
         states[name] = file_state(status)

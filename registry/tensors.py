@@ -26,6 +26,7 @@ from registry.pages import is_cached, read_in
 
 ALIGNMENT = 64
 MAX_HEADER_BYTES = 64 * 1024
+_USUAL_HEADER_BYTES = 4096
 _PADDING = "pad."
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
@@ -192,7 +193,10 @@ def open_tensors(path: Path, *, expected_size: int | None = None) -> MappedTenso
                 )
             if not is_cached(descriptor, size):
                 read_in(descriptor)
-            infos = parse_header(os.pread(descriptor, 8 + MAX_HEADER_BYTES, 0), size, what=str(path))
+            start = os.pread(descriptor, _USUAL_HEADER_BYTES, 0)
+            if 8 <= len(start) < min(size, 8 + struct.unpack_from("<Q", start)[0]):
+                start = os.pread(descriptor, 8 + MAX_HEADER_BYTES, 0)
+            infos = parse_header(start, size, what=str(path))
             mapping = mmap.mmap(descriptor, size, access=mmap.ACCESS_COPY)
         finally:
             os.close(descriptor)

@@ -37,6 +37,8 @@ _DETAILS = {
     422: "ticket.id: Field required",
     429: "tenant acme asks more than 50 times a second",
 }
+# Problems that only the operator's faces and SageMaker's can have.
+_OF_OTHER_FACES = {"already-loaded", "out-of-resources"}
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -254,7 +256,7 @@ def _examples(status: int) -> dict[str, Any]:
     fields = [FieldProblem(field="ticket.id", message="Field required")] if status == 422 else None
     examples = {}
     for problem in (*PROBLEMS.values(), TOO_LARGE):
-        if problem.status == status:
+        if problem.status == status and problem.kind not in _OF_OTHER_FACES:
             body = problem_details(
                 problem,
                 path=_ROUTE.format(tenant="acme"),

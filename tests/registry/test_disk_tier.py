@@ -3,8 +3,9 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -397,40 +398,55 @@ class Disk:
 
         return step
 
-    def lose_power(self, folder: Path) -> None:
-        """Every file that was not synced keeps its name, length and times, and has zeros in it."""
+    def lose_power(self, folder: Path, names: Collection[str]) -> None:
+        """Files of these names that were not synced keep their names, lengths and times; zeros are in their second half."""
         for path in folder.rglob("*"):
             status = path.stat()
-            if path.is_file() and status.st_ino not in self.synced:
+            if path.name in names and status.st_ino not in self.synced:
                 with path.open("r+b") as file:
-                    file.write(bytes(status.st_size))
+                    file.seek(status.st_size // 2)
+                    file.write(bytes(status.st_size - status.st_size // 2))
                 os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
+@pytest.mark.parametrize("lost", [(WEIGHTS,), (LABELS,), (MANIFEST,), (RECORD,), (WEIGHTS, LABELS, MANIFEST, RECORD)])
 def test_a_crash_at_any_step_never_leaves_wrong_bytes_that_are_believed(
-    store: Counted, published: Manifest, tmp_path: Path
+    store: Counted, publish: Callable[..., Manifest], tmp_path: Path, lost: tuple[str, ...]
 ) -> None:
-    expected = store.get(model_key("acme", published.version, WEIGHTS)).data
+    model = publish(store, "globex")
+    expected = store.get(model_key("globex", model.version, WEIGHTS)).data
 
     def open_and_compare(folder: Path) -> None:
         with DiskTier(folder, store, trusted=frozenset()) as tier:
-            opened = tier.open_model("acme", published.version, published.digest)
+            opened = tier.open_model("globex", model.version, model.digest)
             assert expected.endswith(opened.tensors["kernel"].tobytes())
+            assert [label.id for label in opened.labels.macros] == [f"m{number}" for number in range(5)]
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         disk = Disk(monkeypatch)
         open_and_compare(tmp_path / "whole")
         steps = disk.steps
     assert steps > 10
-    for crash in range(1, steps + 1):
+    for crash in range(1, steps + 2):  # the last time everything is done
         folder = tmp_path / f"crash-{crash}"
         with pytest.MonkeyPatch.context() as monkeypatch:
             disk = Disk(monkeypatch)
             disk.crash_at = crash
-            with pytest.raises(Crash):
+            with pytest.raises(Crash) if crash <= steps else nullcontext():
                 open_and_compare(folder)
-        disk.lose_power(folder)
+        disk.lose_power(folder, lost)
         open_and_compare(folder)
+
+
+def test_what_is_recorded_is_synced_with_all_the_folders_that_lead_to_it(
+    tier: DiskTier, published: Manifest, tmp_path: Path
+) -> None:
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        disk = Disk(monkeypatch)
+        folder = installed_and_recorded(tier, published)
+        paths = [*folder.iterdir(), folder, *folder.parents]
+        for path in paths[: paths.index(tmp_path)]:
+            assert path.stat().st_ino in disk.synced, path
 
 
 def test_what_can_not_be_synced_is_fetched_again(

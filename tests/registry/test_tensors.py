@@ -152,3 +152,11 @@ def test_noise_is_refused_or_read_never_worse(tmp_path_factory: pytest.TempPathF
 def test_a_missing_file_is_a_corrupt_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleCorrupt, match="cannot be opened"):
         map_tensors(tmp_path / "none")
+
+
+def test_a_long_header_is_read_whole(tmp_path: Path) -> None:
+    tensors = {f"tensor-{number:03}": np.full(16, number, np.float32) for number in range(200)}
+    write_tensors(tmp_path / "w", tensors)
+    mapped = map_tensors(tmp_path / "w")
+    assert mapped.keys() == tensors.keys()
+    assert mapped["tensor-199"][0] == 199
