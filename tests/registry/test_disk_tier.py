@@ -7,7 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import pytest
 
@@ -37,13 +37,15 @@ class Counted(LocalStore):
     def __init__(self, root: Path) -> None:
         super().__init__(root)
         self.opened: list[str] = []
+        self.streams: list[IO[bytes]] = []
         self.down = False
 
     def open(self, key: str):  # type: ignore[no-untyped-def]  # as the adapter's
         if self.down:
             raise StoreUnavailable("switched off")
         self.opened.append(key)
-        return super().open(key)
+        self.streams.append(super().open(key))
+        return self.streams[-1]
 
 
 @pytest.fixture
@@ -101,6 +103,16 @@ def test_what_the_store_holds_is_refused_when_it_is_not_what_the_fleet_names(
         tier.install_model("acme", published.version, published.digest)
     assert not tier.model_folder("acme", published.version).exists(), "nothing half-written"
     assert list(tmp_path.glob("disk/incoming/*")) == []
+
+
+def test_weights_that_were_asked_for_in_vain_are_let_go(tier: DiskTier, store: Counted, published: Manifest) -> None:
+    """They are asked for before the manifest is there; a connection that nobody reads must not stay open."""
+    overwrite_in_store(store, model_key("acme", published.version, MANIFEST), FLIP)
+    store.streams.clear()
+    with pytest.raises(BundleCorrupt):
+        tier.install_model("acme", published.version, published.digest)
+    tier._helpers._pool.shutdown()
+    assert all(stream.closed for stream in store.streams)
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, LABELS])
