@@ -13,13 +13,13 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
-from registry.errors import LoadBackingOff, MacrofleetError, NotReady, Overloaded
+from registry.errors import LoadBackingOff, MacrofleetError, NotReady, Overloaded, StoreError
 from serving.fleet_watch import ModelRef
 from serving.traffic import Traffic
 
 _LOG = logging.getLogger(__name__)
 # What a load may fail of without anything being wrong with the model.
-_NOT_THE_MODELS_FAULT = (Overloaded, NotReady)
+_NOT_THE_MODELS_FAULT = (Overloaded, NotReady, StoreError)
 
 
 class Sized(Protocol):
