@@ -107,7 +107,6 @@ class DiskTier:
         self._folder = folder
         self._store = store
         self._trusted = trusted
-        self._clock = clock
         self._swept = False
         self._background = Background("disk-tier")
         self._helpers = Helpers()
@@ -303,15 +302,17 @@ class DiskTier:
         key = partial(model_key, *name)
         weights = self._helpers.start(lambda: self._store.open(key(WEIGHTS)))
         labels = self._helpers.start(lambda: self._store.get(key(LABELS), max_bytes=MAX_LABEL_BYTES).data)
-        weights_used = False
         try:
             what = f"{self._store.url}/{key(MANIFEST)}"
             data = self._store.get(key(MANIFEST), max_bytes=MAX_MANIFEST_BYTES).data
             manifest = parse_manifest(data, tenant=name.tenant, digest=manifest_digest, what=what)
             size = sum(file.size for file in manifest.files.values())
             on_size(size)
-            with self._space.room(size, evict=evict) as fill_room, self._beside() as beside:
-                weights_used = True
+            with (
+                self._background.urgent(),
+                self._space.room(size, evict=evict) as fill_room,
+                self._beside() as beside,
+            ):
                 with weights.finish() as stream:
                     states = {
                         WEIGHTS: receive(
@@ -327,8 +328,6 @@ class DiskTier:
                         ),
                     }
                 (beside / MANIFEST).write_bytes(data)
-                now = self._clock()
-                os.utime(beside / MANIFEST, (now, now))
                 if _put_in_place(beside, folder):
                     self._verified[folder] = self._unrecorded[folder] = (manifest_digest, states)
                 fill_room(name)
@@ -341,8 +340,7 @@ class DiskTier:
             raise BundleCorrupt(str(problem)) from None
         finally:
             labels.drop(lambda _: None)
-            if not weights_used:
-                weights.drop(lambda stream: stream.close())
+            weights.drop(lambda stream: stream.close())
 
     def _have_recorded(self, folder: Path) -> None:
         """Have a model synced and recorded in the background where it is not."""

@@ -129,7 +129,7 @@ def _holds(store: ObjectStore, key: str, expected: FileDigest) -> bool:
         while left >= 0 and (chunk := stream.read(_CHUNK)):
             hasher.update(chunk)
             left -= len(chunk)
-    return left == 0 and hasher.hexdigest() == expected.sha256
+    return hasher.hexdigest() == expected.sha256
 
 
 def download(store: ObjectStore, key: str, path: Path, expected: FileDigest, *, error: type[MacrofleetError]) -> None:

@@ -8,6 +8,7 @@ import os
 import re
 import stat
 import time
+import traceback
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,7 @@ from registry.runtime import BoundModel, Features, Program
 from registry.sagemaker_export import CATALOGUE
 from serving.executor import Executor
 from serving.metrics import Metrics
+from serving.models import RunningProgram
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
@@ -67,13 +69,6 @@ class LocalModel:
         self._mapped.forget_pages()
 
 
-@dataclass(frozen=True, slots=True)
-class _RunningProgram:
-    program: Program
-    executor: Executor
-    features: Features  # of a text that every new model must be able to score
-
-
 class LocalBundles:
     """Makes models of folders. Owned by one event loop; the slow parts run in threads.
 
@@ -92,7 +87,7 @@ class LocalBundles:
         self._max_queue = max_queue
         self._metrics = metrics
         self._folders = _programs_in(programs, trusted)
-        self._programs: dict[str, _RunningProgram] = {}
+        self._programs: dict[str, RunningProgram] = {}
         self._workers = Workers("load", 4)
 
     @property
@@ -114,7 +109,7 @@ class LocalBundles:
                     f"{folder} holds the program {program.digest[:16]}…", remedy="Build the image anew."
                 )
             executor = Executor(program, max_queue=self._max_queue, observer=self._metrics)
-            self._programs[digest] = _RunningProgram(program, executor, features)
+            self._programs[digest] = RunningProgram(program, executor, features)
             _LOG.info("program ready", extra={"program": digest, "milliseconds": _since(began)})
 
     async def weigh(self, url: str) -> int:
@@ -145,10 +140,7 @@ class LocalBundles:
         """
         if not self.ready:
             raise NotReady("the programs are still being loaded")
-        began = time.monotonic()
-        model = await self._workers.run(self._open, folder_of(url), nbytes)
-        self._metrics.phase("map", time.monotonic() - began)
-        return model
+        return await self._workers.run(self._open, folder_of(url), nbytes)
 
     def close(self) -> None:
         """End the executors and the threads."""
@@ -159,22 +151,29 @@ class LocalBundles:
     def _open(self, folder: Path, nbytes: int) -> LocalModel:
         """Runs in a thread."""
         try:
-            mapped = map_bundle(folder, tenant=None)
-            if mapped.nbytes != nbytes:
-                raise BundleCorrupt(f"{folder} was changed while it was loaded")
-            running = self._program(mapped.manifest.program)
-            titles = _titles(folder, mapped.labels)
-            bound = running.program.bind(mapped)
-            bound.check(running.features)
-        except (StoreError, MemoryError) as problem:
+            return self._bind(folder, nbytes)
+        except Exception as problem:
+            # Whoever keeps the error, a log perhaps, would keep the mapping with its frames.
+            traceback.clear_frames(problem.__traceback__)
             if _is_exhaustion(problem):
                 raise OutOfResources(
                     f"{folder} cannot be mapped: {problem}", remedy="Raise the limits of the process."
                 ) from problem
             raise
+
+    def _bind(self, folder: Path, nbytes: int) -> LocalModel:
+        began = time.monotonic()
+        mapped = map_bundle(folder, tenant=None)
+        if mapped.nbytes != nbytes:
+            raise BundleCorrupt(f"{folder} was changed while it was loaded")
+        running = self._program(mapped.manifest.program)
+        titles = _titles(folder, mapped.labels)
+        bound = running.program.bind(mapped)
+        bound.check(running.features)
+        self._metrics.phase("map", time.monotonic() - began)
         return LocalModel(bound, titles, running.executor, mapped.manifest.version, nbytes, _memory(mapped), mapped)
 
-    def _program(self, digest: str) -> _RunningProgram:
+    def _program(self, digest: str) -> RunningProgram:
         check_trusted(digest, self._trusted)
         running = self._programs.get(digest)
         if running is None:

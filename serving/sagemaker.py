@@ -11,6 +11,7 @@ import base64
 import gc
 import logging
 import time
+import traceback
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -35,12 +36,14 @@ from registry.errors import (
     ProgramCorrupt,
     ProgramUntrusted,
 )
+from registry.runtime import BoundModel, Features
 from serving.api import MacroOut, SuggestionRequest, SuggestionResponse
 from serving.edge import Edge
 from serving.errors import Problem, add_error_handlers, problem_response
+from serving.executor import Executor, Scores
 from serving.local_bundles import LocalBundles, LocalModel
 from serving.local_models import Loaded, LocalModels
-from serving.metrics import Metrics
+from serving.metrics import Metrics, make_metrics_router
 from serving.settings import ServingSettings
 from serving.suggest import choose, is_blank, suggestion_id
 
@@ -91,12 +94,13 @@ def create_sagemaker_app(
     Args:
         settings: `memory_bytes`, `request_timeout_ms`, `max_queue`, `trusted_programs` and `signing_key` count here.
         programs_folder: the programs that the image brings, each in a folder under its digest.
-        metrics: hears of loads, unloads and batches.
+        metrics: counts what happens; `GET /metrics` shows it, to whoever reaches the container.
 
     Raises:
         InvalidInput: there is no program in the folder that may be executed.
     """
-    face = _Face(settings, programs_folder, metrics or Metrics())
+    metrics = metrics or Metrics()
+    face = _Face(settings, programs_folder, metrics)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -104,11 +108,12 @@ def create_sagemaker_app(
             yield
 
     app = FastAPI(title="macrofleet", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, metrics=metrics)
     add_error_handlers(app)
     # Elsewhere a tenant without a model; here an alias that nothing is loaded under, which the platform may put right.
     app.add_exception_handler(ModelNotFound, _not_loaded)
     app.include_router(face.make_router())
+    app.include_router(make_metrics_router(metrics))
     return app
 
 
@@ -128,6 +133,11 @@ class _Face:
             weigh=self._bundles.weigh, load=self._bundles.load, budget_bytes=settings.memory_bytes
         )
         self._ready = False
+        memory, budget = {"tier": "memory"}, settings.memory_bytes
+        metrics.gauge("macrofleet_models_loaded", "Models in memory", lambda: len(self._models))
+        metrics.gauge("macrofleet_ready", "Whether requests may be sent here", lambda: float(self._ready))
+        metrics.gauge("macrofleet_bytes", "Bytes of models", lambda: self._models.nbytes, labels=memory)
+        metrics.gauge("macrofleet_budget_bytes", "What a tier may hold", lambda: budget, labels=memory)
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -234,21 +244,29 @@ class _Face:
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def _suggest(self, alias: str | None, target: str | None, body: bytes) -> SuggestionResponse:
-        # Held by this frame alone, and by what works for it: an unload waits for its end.
         model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
-        asked = _parse(body)
-        text = asked.ticket.text()
+        lent = _Lent(model.bound)
+        try:
+            asked = _parse(body)
+            scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.bound.manifest.tenant)
+            return self._answer(model, asked, scores)
+        finally:
+            lent.take_back()
+            del model
+
+    async def _score(self, lent: _Lent, executor: Executor, text: str, *, tenant: str) -> Scores:
         if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
-        manifest = model.bound.manifest
         seconds = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(seconds):
-                scores, _ = await model.executor.score(
-                    model.bound, text, tenant=manifest.tenant, deadline=time.monotonic() + seconds
-                )
+                scores, _ = await executor.score(lent, text, tenant=tenant, deadline=time.monotonic() + seconds)
         except TimeoutError:
             raise DeadlineExceeded("there was no answer within the deadline") from None
+        return scores
+
+    def _answer(self, model: LocalModel, asked: SuggestionRequest, scores: Scores) -> SuggestionResponse:
+        manifest = model.bound.manifest
         chosen = choose(
             scores,
             model.bound.labels,
@@ -275,6 +293,31 @@ class _Face:
     def _check_ready(self) -> None:
         if not self._ready:
             raise NotReady("the programs are being loaded")
+
+
+class _Lent:
+    """A model for the time of a request. What may live longer holds this and not the model: the executor's queue, and
+    the frames of an error that somebody keeps, a log perhaps. An unload would wait for them.
+    """
+
+    __slots__ = ("_model",)
+
+    def __init__(self, model: BoundModel) -> None:
+        self._model: BoundModel | None = model
+
+    def take_back(self) -> None:
+        """End the loan; a call that is under way in another thread goes on."""
+        self._model = None
+
+    def score_ticket(self, features: Features, index: int) -> Scores:
+        """See `BoundModel.score_ticket`."""
+        if self._model is None:
+            raise NotReady("nobody waits for this any more")
+        try:
+            return self._model.score_ticket(features, index)
+        except Exception as error:
+            traceback.clear_frames(error.__traceback__)
+            raise
 
 
 def _parse(body: bytes) -> SuggestionRequest:

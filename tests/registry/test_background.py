@@ -6,10 +6,12 @@ import logging
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from registry import background as background_module
 from registry.background import Background
 
 
@@ -45,6 +47,49 @@ def test_a_job_that_fails_is_logged_and_keeps_no_other_from_running(caplog: pyte
         background.settle()
     assert done.is_set()
     assert "ZeroDivisionError" in caplog.text
+
+
+def patiently(monkeypatch: pytest.MonkeyPatch, *, quiet: float, patience: float) -> None:
+    monkeypatch.setattr(background_module, "_QUIET_SECONDS", quiet)
+    monkeypatch.setattr(background_module, "_PATIENCE_SECONDS", patience)
+
+
+def test_jobs_wait_while_something_urgent_is_under_way_and_run_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
+    patiently(monkeypatch, quiet=0.001, patience=1_000)
+    background = Background("work")
+    order: list[str] = []
+    done = threading.Event()
+    with background.urgent():
+        with background.urgent():
+            background.submit(lambda: order.append("job"))
+            background.submit(done.set)
+        order.append("urgent")
+    assert done.wait(60)
+    assert order == ["urgent", "job"]
+    background.close(60)
+
+
+def test_jobs_do_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    patiently(monkeypatch, quiet=1_000, patience=0.001)
+    background = Background("work")
+    done = threading.Event()
+    with background.urgent():
+        background.submit(done.set)
+        assert done.wait(60)
+    background.close(60)
+
+
+@pytest.mark.parametrize("end", [Background.settle, lambda background: background.close(60)])
+def test_who_waits_for_the_jobs_has_them_run_at_once(
+    monkeypatch: pytest.MonkeyPatch, end: Callable[[Background], None]
+) -> None:
+    patiently(monkeypatch, quiet=1_000, patience=1_000)
+    background = Background("work")
+    done = threading.Event()
+    with background.urgent():
+        background.submit(done.set)
+        end(background)
+    assert done.is_set()
 
 
 def test_close_runs_what_waits_and_takes_no_more() -> None:

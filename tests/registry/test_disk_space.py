@@ -19,6 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from registry import disk_tier, mapped, transfer
 from registry.background import Background
 from registry.bundle import Manifest
+from registry.disk_space import ModelName
 from registry.disk_tier import DiskTier
 from registry.errors import BundleCorrupt, OutOfResources, StoreError
 from registry.layout import LABELS, MANIFEST, WEIGHTS
@@ -235,6 +236,14 @@ def test_models_that_are_installed_at_once_do_not_take_the_same_room(
     assert tier.installed_bytes() == 2 * fleet.size
 
 
+def test_a_model_is_not_counted_twice_while_its_room_is_still_reserved(fleet: Fleet) -> None:
+    space = fleet.tier(models=2)._space
+    with space.room(fleet.size) as fill:
+        fill(ModelName("t0", "0" * 16))
+        with space.room(fleet.size, evict=False):
+            pass
+
+
 def test_a_failed_download_gives_its_room_back(fleet: Fleet) -> None:
     tier = fleet.tier(models=1)
     weights = fleet.store._path(f"tenants/t0/models/{fleet.models['t0'].version}/{WEIGHTS}")
@@ -327,6 +336,19 @@ def test_what_another_process_evicted_is_found_out(fleet: Fleet) -> None:
     assert tier.installed_bytes() == 2 * fleet.size
 
 
+def test_what_another_process_evicted_no_longer_counts(fleet: Fleet) -> None:
+    tier, other = fleet.tier(models=6), fleet.tier(models=1)
+    fleet.install(tier, "t0")
+    assert tier.installed_bytes() == fleet.size
+    fleet.install(other, "t1")
+    assert fleet.on_disk == ["t1"]
+    fleet.install(tier, "t2")
+    fleet.clock.now += 31
+    tier.installed_bytes()
+    tier.settle()
+    assert tier.installed_bytes() == 2 * fleet.size
+
+
 @pytest.mark.parametrize("times", [1, 2])
 def test_a_model_that_another_process_evicts_before_it_is_mapped_is_installed_again(
     fleet: Fleet, monkeypatch: pytest.MonkeyPatch, times: int
@@ -366,9 +388,9 @@ def test_what_is_installed_while_somebody_looks_is_not_forgotten(fleet: Fleet, m
     def names() -> Iterator[Any]:
         seen = list(real())
         monkeypatch.setattr(space, "_names", real)
+        yield from seen
         fleet.install(tier, "t1")
         tier._set_aside(tier.model_folder("t0", fleet.models["t0"].version))
-        yield from seen
 
     monkeypatch.setattr(space, "_names", names)
     space.look()

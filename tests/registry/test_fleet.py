@@ -307,8 +307,9 @@ def test_a_held_version_is_not_published_over() -> None:
     assert (moved.version, moved.previous, moved.hold_version) == ("b" * 16, "a" * 16, True)
 
 
-def test_a_version_whose_manifest_was_mended_is_not_its_own_previous_one() -> None:
-    mended = FleetEntry(version="a" * 16, previous="b" * 16).with_version("a" * 16, "a" * 64)
+@pytest.mark.parametrize("wrong", [None, "a" * 16 + "b" * 48])
+def test_a_version_whose_manifest_was_mended_is_not_its_own_previous_one(wrong: str | None) -> None:
+    mended = FleetEntry(version="a" * 16, manifest=wrong, previous="b" * 16).with_version("a" * 16, "a" * 64)
     assert (mended.manifest, mended.previous) == ("a" * 64, "b" * 16)
 
 

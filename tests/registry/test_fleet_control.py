@@ -284,7 +284,7 @@ def test_a_tenant_that_serves_nothing_can_be_given_a_version(store: ObjectStore)
 
 def test_without_a_previous_version_there_is_no_roll_back_for_anybody(store: ObjectStore) -> None:
     before = state(store)
-    with pytest.raises(ModelNotFound, match="globex has no previous version"):
+    with pytest.raises(ModelNotFound, match=r"^tenant globex has no previous version"):
         roll_back(store, ["acme", "globex"])
     with pytest.raises(ModelNotFound, match=r"2 tenants cannot .*globex has no previous.*new has no previous"):
         roll_back(store, ["acme", "globex", "new"])
@@ -342,6 +342,14 @@ def test_a_version_published_while_rolling_back_is_not_taken_away_unseen(store: 
     with pytest.raises(PublishConflict, match="acme was given version"):
         roll_back(racing, ["acme"])
     assert get(store, "acme").version == manifest("acme", 3).version
+
+
+def test_a_roll_back_that_finds_its_own_success_under_another_write_leaves_it(store: ObjectStore) -> None:
+    racing = Interrupted(store)
+    racing.after_root = lambda: pin(store, ["acme"])
+    roll_back(racing, ["acme"])
+    entry = get(store, "acme")
+    assert (entry.version, entry.hold_version, entry.keep_loaded) == (manifest("acme", 1).version, True, True)
 
 
 class Interrupted(LocalStore):

@@ -187,8 +187,9 @@ def test_a_model_that_is_not_in_memory_is_read_in_before_the_first_touch(bundle:
     np.testing.assert_array_equal(opened.tensors["kernel"], KERNEL)
 
 
-def test_a_model_that_is_in_memory_is_not_touched_when_it_is_mapped(bundle: Path) -> None:
+def test_a_model_that_is_in_memory_is_not_read_again(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (bundle / WEIGHTS).read_bytes()
+    monkeypatch.setattr(tensors, "read_in", lambda _: pytest.fail("it is read again"))
     opened = open_tensors(bundle / WEIGHTS)
     assert mapped_pages(bundle / WEIGHTS) == 0
     np.testing.assert_array_equal(opened.tensors["kernel"], KERNEL)

@@ -222,6 +222,14 @@ def test_content_of_any_other_length_is_a_conflict(store: Scripted, tmp_path: Pa
         put_immutable_file(store, "a", tmp_path / "file")
 
 
+def test_content_that_only_begins_alike_is_a_conflict(store: Scripted) -> None:
+    data = bytes(256 * 1024)  # a whole piece of what is read at a time
+    store.put("a", data + b"more")
+    with pytest.raises(PublishConflict):
+        put_immutable(store, "a", data)
+    put_immutable(store, "a", data + b"more")
+
+
 def test_the_first_record_of_provenance_stays(store: Scripted) -> None:
     for run in ("first", "second"):
         record_provenance(store, tenant="acme", version="0" * 16, provenance={"run": run})

@@ -274,6 +274,12 @@ def test_a_length_of_the_header_that_is_none(length: str) -> None:
     refused(request(), length)
 
 
+def test_an_output_that_does_not_say_comes_as_all_do() -> None:
+    wanted = [{"name": "SCORE"}, {"name": "TITLE", "parameters": {"binary_data": False}}]
+    read = decode_request(request(outputs=wanted, parameters={"binary_data_output": True}))
+    assert read.outputs == (RequestedOutput("SCORE", binary=True), RequestedOutput("TITLE", binary=False))
+
+
 def test_data_in_both_places() -> None:
     body, length = binary_request(({}, element(b"a")))
     both = body.replace(b'"shape"', b'"data":["a"],"shape"')

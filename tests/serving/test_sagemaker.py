@@ -17,6 +17,7 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
@@ -26,13 +27,15 @@ from fastapi import FastAPI
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from starlette.types import Message
 
 from benchmarks.fleets import make_bundle, publish_tenants
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.errors import InvalidInput
 from registry.layout import LABELS, MANIFEST, WEIGHTS
 from registry.mapped import map_bundle
-from registry.runtime import Features, Program
+from registry.program import publish_program
+from registry.runtime import BoundModel, Features, Program
 from registry.sagemaker_export import CATALOGUE, export_sagemaker
 from registry.store.local import LocalStore
 from registry.ticket import ticket_text
@@ -70,9 +73,10 @@ class Folders:
 
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) -> Path:
-    folder = tmp_path_factory.mktemp("image") / "programs"
-    shutil.copytree(bag.folder, folder / bag.digest)
-    return folder
+    """What `macrofleet --store FOLDER programs build` leaves for an image to copy."""
+    folder = tmp_path_factory.mktemp("image")
+    publish_program(LocalStore(folder), bag.folder)
+    return folder / "programs"
 
 
 @pytest.fixture(scope="module")
@@ -308,21 +312,15 @@ async def test_a_damaged_bundle(
     client: httpx.AsyncClient,
     folders: Folders,
     urls: list[str],
-    caplog: pytest.LogCaptureFixture,
-    request: pytest.FixtureRequest,
     damage: str,
 ) -> None:
-    caplog.set_level(logging.ERROR)  # a record that is kept would keep the error, its frames and the mapping
-    gc.disable()
-    request.addfinalizer(gc.enable)
     folder = folders.copy(urls[0], f"damaged-{damage}")
     DAMAGE[damage](folder, urls[1])
     problem = check_problem(await load(client, "x", str(folder)), 400, "model-unusable")
     assert str(folders.root) not in json.dumps(problem)
     assert "tenant-0" not in json.dumps(problem)
     check_problem(await client.get("/models/x"), 404, "model-not-loaded")
-    # It holds no room and no mapping, and the alias is free.
-    await spin()
+    # It holds no room and no mapping, although a log keeps the error, and the alias is free.
     assert mapped() == set()
     for index, url in enumerate(urls[:-1]):
         assert (await load(client, "x" * (index + 1), url)).status_code == 200
@@ -456,6 +454,31 @@ async def test_routes_that_are_none(client: httpx.AsyncClient) -> None:
         assert answer.headers["content-type"] == "application/problem+json"
 
 
+async def test_metrics(client: httpx.AsyncClient, urls: list[str]) -> None:
+    async def read() -> dict[str, float]:
+        lines = (await client.get("/metrics")).text.splitlines()
+        return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
+
+    before = await read()
+    await load(client, "x", urls[0])
+    check_problem(await load(client, "y", "/nowhere"), 404, "model-not-loaded")
+    during = await read()
+    await client.delete("/models/x")
+    after = await read()
+    size = os.stat(Path(urls[0]) / WEIGHTS).st_size
+    assert (during["macrofleet_models_loaded"], after["macrofleet_models_loaded"]) == (1, 0)
+    assert (during['macrofleet_bytes{tier="memory"}'], after['macrofleet_bytes{tier="memory"}']) == (size, 0)
+    for name, counted in (
+        ('macrofleet_phase_seconds_count{phase="map"}', 1),
+        ('macrofleet_phase_seconds_count{phase="unload"}', 1),
+        ('macrofleet_model_loads_total{error="none",outcome="done"}', 1),
+        ('macrofleet_model_loads_total{error="other",outcome="failed"}', 1),
+        ('macrofleet_evictions_total{cause="unloaded",tier="memory"}', 1),
+        ('macrofleet_requests_total{face="sagemaker",status="200"}', 2),
+    ):
+        assert after[name] - before.get(name, 0) == counted, name
+
+
 # Interleavings. `Gate` holds the executor's thread, in place of luck.
 
 
@@ -523,16 +546,90 @@ async def test_an_unload_answers_when_the_last_request_has_and_the_memory_is_bac
     assert await after == set()
 
 
-async def test_a_request_that_fails_keeps_no_memory(client: httpx.AsyncClient, urls: list[str], gate: Gate) -> None:
+@pytest.mark.parametrize(("kind", "method"), [(Program, "featurise"), (BoundModel, "score_ticket")])
+async def test_a_request_that_fails_keeps_no_memory(
+    client: httpx.AsyncClient,
+    urls: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    kind: type,
+    method: str,
+) -> None:
+    """Although a log keeps its error."""
+
+    def fail(self: Any, *_: object) -> None:
+        raise ValueError
+
     await load(client, "x", urls[0])
-    gate.error = MemoryError()
     gc.disable()
     try:
-        check_problem(await invoke(client, "x"), 500, "internal")
-        assert (await client.delete("/models/x")).status_code == 200
+        with monkeypatch.context() as patched:
+            patched.setattr(kind, method, fail)
+            check_problem(await invoke(client, "x"), 500, "internal")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert (await client.delete("/models/x")).status_code == 200
         assert mapped() == set()
+        assert any(record.exc_info for record in caplog.records)
     finally:
         gc.enable()
+
+
+async def test_a_request_past_its_deadline_keeps_no_memory(
+    container: ServingSettings, programs: Path, urls: list[str], gate: Gate
+) -> None:
+    impatient = container.model_copy(update={"request_timeout_ms": 1})
+    async with serving(create_sagemaker_app(impatient, programs_folder=programs)) as client:
+        await until_ready(client)
+        await load(client, "x", urls[0])
+        gate.close()
+        check_problem(await invoke(client, "x"), 504, "deadline-exceeded")
+        await eventually(lambda: gate.held == 1)
+        # The executor is busy with it, and has not come to the model.
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            assert (await client.delete("/models/x")).status_code == 200
+        assert mapped() == set()
+        gate.open()
+    gc.unfreeze()
+
+
+async def test_requests_that_fail_together_do_not_end_each_other(
+    app: FastAPI, client: httpx.AsyncClient, urls: list[str], gate: Gate
+) -> None:
+    """They get the same error, each while another may still be busy sending its answer."""
+    await load(client, "x", urls[0])
+    gate.close()
+    first = asyncio.create_task(invoke(client, "x"))
+    await eventually(lambda: gate.held == 1)
+    may_send = asyncio.Event()
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        await may_send.wait()
+        sent.append(message)
+
+    body = json.dumps(ticket()).encode()
+    path = "/models/x/invoke"
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": path,
+        "raw_path": path.encode(),
+        "query_string": b"",
+        "headers": [],
+    }
+    slow = asyncio.create_task(
+        app(scope, AsyncMock(return_value={"type": "http.request", "body": body, "more_body": False}), send)
+    )
+    await spin()
+    quick = asyncio.create_task(invoke(client, "x"))
+    await spin()
+    gate.error = MemoryError()
+    gate.open()
+    assert [(await one).status_code for one in (first, quick)] == [500, 500]
+    assert not slow.done()
+    may_send.set()
+    await slow
+    assert sent[0]["status"] == 500
 
 
 async def test_a_load_waits_for_the_unload_under_way(
