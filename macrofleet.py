@@ -212,7 +212,8 @@ def train(
         typer.echo(f"fleet generation {summary.generation}")
     for warning in summary.warnings:
         typer.echo(f"macrofleet: {warning}", err=True)
-    if summary.warnings or len(summary.of("trained")) < len(summary.outcomes) or not summary.outcomes:
+    done = len(summary.of("trained")) + len(summary.of("held"))
+    if summary.warnings or done < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)
         raise typer.Exit(1)
@@ -318,10 +319,9 @@ def serve(
     """
     from registry.settings import StoreSettings, read_settings
     from serving.main import run, run_sagemaker
-    from serving.replicas import end_with_supervisor, run_replicas
+    from serving.replicas import run_replicas
     from serving.settings import ServingSettings
 
-    end_with_supervisor()
     given = {
         "host": host,
         "port": port,

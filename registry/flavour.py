@@ -51,8 +51,7 @@ class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
         tenant, version, manifest = (_named(config, name) for name in ("tenant", "version", "manifest"))
         trusted = _trusted_programs()
         store = open_store(_store_settings(config))
-        with _disk_folder() as folder:
-            tier = DiskTier(folder, store, trusted=trusted)
+        with _disk_folder() as folder, DiskTier(folder, store, trusted=trusted) as tier:
             program_digest = tier.install_model(tenant, version, manifest).program
             program = Program(tier.install_program(program_digest), trusted=trusted)
             self._model = program.bind(tier.map_model(tenant, version, manifest))

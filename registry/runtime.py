@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.bundle import Label, Manifest
-from registry.disk_tier import MappedModel
 from registry.errors import BundleCorrupt, ProgramCorrupt
+from registry.mapped import MappedModel
 from registry.program import TensorSpec, check_trusted, program_digest, read_spec
 
 _DTYPES = {"float32": np.dtype("<f4"), "float16": np.dtype("<f2"), "int8": np.dtype("i1"), "int32": np.dtype("<i4")}
@@ -181,6 +181,10 @@ class BoundModel:
     def nbytes(self) -> int:
         """Mapped bytes: what a memory budget counts."""
         return self._mapped.nbytes
+
+    def forget_pages(self) -> None:
+        """Let the kernel have the weights' memory back; the model stays usable, only slow. Never raises."""
+        self._mapped.forget_pages()
 
     def score(self, features: Features) -> Array:
         """Probabilities, float32 [tickets, macros]."""

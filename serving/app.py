@@ -18,6 +18,7 @@ from serving.errors import add_error_handlers
 from serving.metrics import make_metrics_router
 from serving.oip import make_oip_router
 from serving.settings import ServingSettings
+from serving.tracing import Tracing, TracingMiddleware
 
 
 class _App(FastAPI):
@@ -43,12 +44,13 @@ class Apps:
     data_plane: DataPlane
 
 
-def create_apps(settings: ServingSettings, store: ObjectStore) -> Apps:
+def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing | None = None) -> Apps:
     """The applications that serve the fleet of `store`.
 
     Args:
         settings: the addresses are not looked at.
         store: only ever read.
+        tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
     """
     data_plane = DataPlane(settings, store)
 
@@ -74,6 +76,8 @@ def create_apps(settings: ServingSettings, store: ObjectStore) -> Apps:
     )
     for app in (public, operator):
         app.add_middleware(Edge, metrics=data_plane.metrics)
+        if tracing is not None:
+            app.add_middleware(TracingMiddleware, tracing=tracing)  # outermost: it sees what the edge answers
         add_error_handlers(app)
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(data_plane))

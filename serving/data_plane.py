@@ -33,6 +33,7 @@ from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
 from serving.suggest import Suggestions, choose, suggestion_id
 from serving.threads import Workers
+from serving.tracing import current_trace
 from serving.traffic import Traffic
 from serving.traffic_record import read_traffic, write_traffic
 
@@ -81,7 +82,14 @@ class DataPlane:
         self.metrics = metrics or Metrics()
         self._key = settings.signing_key.get_secret_value().encode()
         self._traffic = Traffic()
-        self._disk = DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs)
+        self._disk = DiskTier(
+            settings.disk_folder,
+            store,
+            trusted=settings.trusted_programs,
+            budget_bytes=settings.disk_bytes,
+            keep=lambda tenant, _: self._watch.is_pinned(tenant),
+            on_evicted=lambda _, cause: self.metrics.evicted("disk", cause),
+        )
         self._files = Workers("files", 1)
         self._readers = Workers("catalogue", 2)
         self._models = Models(
@@ -101,7 +109,7 @@ class DataPlane:
             budget_bytes=settings.memory_bytes,
             traffic=self._traffic,
             pinned=self._watch.is_pinned,
-            observer=_CacheEvents(self.metrics),
+            observer=_CacheEvents(self.metrics, lambda model: self._files.start(model.bound.forget_pages)),
         )
         self._catalogues = Catalogues(store, workers=self._readers, refresh_seconds=settings.catalogue_seconds)
         self._admission = Admission(
@@ -116,6 +124,7 @@ class DataPlane:
     async def running(self) -> AsyncIterator[None]:
         """Follow the fleet while the context lasts; preloading goes on inside of it."""
         self._traffic.restore(await self._files.run(read_traffic, self._settings.disk_folder))
+        await self._files.run(self._disk.installed_bytes)  # the first call looks at every model
         work = (self._watch.run(), self._follow_with_memory(), self._follow_with_disk(), self._record_traffic())
         tasks = [asyncio.create_task(each) for each in work]
         try:
@@ -129,6 +138,7 @@ class DataPlane:
             await self._catalogues.close()
             await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
             self._models.close()
+            await self._files.run(self._disk.close)
             self._files.close()
             self._readers.close()
 
@@ -181,16 +191,30 @@ class DataPlane:
         deadline = time.monotonic() + seconds
         try:
             with self._admission.admitted(tenant, self._watch.entry(tenant).limits):
+                trace = current_trace()
+                if trace is not None:
+                    trace.set("macrofleet.tenant", tenant)
                 lease = self._cache.try_lease(tenant)
                 titles = self._catalogues.known(tenant)
                 if lease is None or titles is None:
-                    lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
+                    asked = time.monotonic()
+                    try:
+                        lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
+                    finally:
+                        if trace is not None:
+                            trace.phase("load_wait", asked, time.monotonic())
                 with lease as model:
                     async with asyncio.timeout(deadline - time.monotonic()):
-                        scores, _ = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                        scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
                     bound, version = model.bound, model.version
+                    self._disk.note_use(tenant, version)
                     labels, threshold = bound.labels, bound.manifest.threshold
-                    del model, bound
+                    if trace is not None:
+                        trace.set("macrofleet.model.version", version)
+                        trace.phase("queue", job.queued, job.began)
+                        trace.phase("featurise", job.began, job.featurised)
+                        trace.phase("score", job.featurised, job.scored)
+                    del model, bound, job
         except TimeoutError:
             self.metrics.refused("deadline")
             raise DeadlineExceeded("there was no answer within the request's deadline") from None
@@ -230,7 +254,9 @@ class DataPlane:
             TenantNotFound, ModelNotFound, NotReady: see `suggest`.
         """
         self._watch.wanted(tenant)
+        began = time.monotonic()
         await self._cache.unload(tenant)
+        self.metrics.phase("unload", time.monotonic() - began)
 
     async def refresh_fleet(self) -> int:
         """Read the fleet now, and start to follow it. Returns its generation. Raises StoreError."""
@@ -363,7 +389,7 @@ class DataPlane:
         gauge(
             "macrofleet_fleet_age_seconds",
             "Since the store last confirmed the fleet",
-            lambda: self._watch.age_seconds or 0.0,
+            lambda: self._watch.age_seconds,
         )
         gauge(
             "macrofleet_catalogue_age_seconds",
@@ -371,9 +397,12 @@ class DataPlane:
             self._catalogues.oldest_seconds,
         )
         gauge("macrofleet_bytes", "Bytes of models", lambda: self._cache.nbytes, labels={"tier": "memory"})
-        budget = self._settings.memory_bytes
-        gauge("macrofleet_budget_bytes", "What a tier may hold", lambda: budget, labels={"tier": "memory"})
+        gauge("macrofleet_bytes", "Bytes of models", self._disk.installed_bytes, labels={"tier": "disk"})
+        told, about = self._settings, "What a tier may hold"
+        gauge("macrofleet_budget_bytes", about, lambda: told.memory_bytes, labels={"tier": "memory"})
+        gauge("macrofleet_budget_bytes", about, lambda: told.disk_bytes, labels={"tier": "disk"})
         states: dict[str, Callable[[Progress], int]] = {
+            "planned": lambda progress: progress.models,
             "on_disk": lambda progress: progress.on_disk,
             "skipped": lambda progress: progress.skipped,
             "failed": lambda progress: len(progress.failed),
@@ -390,8 +419,9 @@ class DataPlane:
 class _CacheEvents:
     """What the cache tells, as metrics; evicted models also lose their pages."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: Metrics, forget_pages: Callable[[ServedModel], None]) -> None:
         self._metrics = metrics
+        self._forget_pages = forget_pages
 
     def hit(self) -> None:
         self._metrics.cache_hit("memory")
@@ -408,8 +438,9 @@ class _CacheEvents:
     def swapped(self, outcome: str) -> None:
         self._metrics.swapped("done" if outcome == "done" else "failed")
 
-    def evicted(self, model: ServedModel, cause: str) -> None:  # noqa: ARG002
+    def evicted(self, model: ServedModel, cause: str) -> None:
         self._metrics.evicted("memory", cause)
+        self._forget_pages(model)
 
 
 _REFUSALS: Mapping[type[MacrofleetError], Callable[[MacrofleetError], str]] = {

@@ -22,6 +22,7 @@ from serving.logs import configure_logs
 from serving.ready_file import check_ready_file, write_ready_file
 from serving.replicas import end_with_supervisor
 from serving.settings import ServingSettings
+from serving.tracing import configure_tracing
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 2048
@@ -54,7 +55,10 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
         limit_threads()
         from serving.app import create_apps
 
-        apps = create_apps(settings, open_store(store_settings))
+        tracing = configure_tracing()
+        if tracing is not None:
+            stack.callback(tracing.close)
+        apps = create_apps(settings, open_store(store_settings), tracing)
         doors = [Door(apps.public, public, lifespan=True), Door(apps.operator, operator, lifespan=False)]
         _serve(doors, ready_file, drain=apps.data_plane.drain)
 

@@ -13,6 +13,7 @@ from typing import Literal
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ProgramCorrupt
+from registry.mapped import MappedModel
 from registry.runtime import BoundModel, Features, Program
 from serving.admission import Pacer
 from serving.executor import Executor
@@ -54,13 +55,6 @@ class ServedModel:
     nbytes: int
 
 
-@dataclass(frozen=True, slots=True)
-class _OnDisk:
-    """A model that is on disk but cannot be bound yet, because its program is not running."""
-
-    program: str
-
-
 class Models:
     """Makes models of what the fleet names. Owned by one event loop; the slow parts run in threads, beside each other.
 
@@ -86,7 +80,7 @@ class Models:
         self._programs: dict[str, RunningProgram] = {}
         self._opening: SingleFlight[str, RunningProgram] = SingleFlight()
         # One at a time for a version: an installation that finds nothing whole clears the place first.
-        self._installing: SingleFlight[ModelRef, Manifest] = SingleFlight()
+        self._installing: SingleFlight[tuple[ModelRef, bool], Manifest] = SingleFlight()
 
     @property
     def programs(self) -> Mapping[str, RunningProgram]:
@@ -103,7 +97,7 @@ class Models:
             OutOfResources: there is no room for it on the disk tier without evicting another.
             MacrofleetError: see `load`.
         """
-        manifest = await self._install(ref, self._in_background)
+        manifest = await self._install(ref, self._in_background, evict=False)
         await self.program(manifest.program)
         return sum(file.size for file in manifest.files.values())
 
@@ -121,18 +115,18 @@ class Models:
             Overloaded: too many models are being fetched.
         """
         workers = self._for_requests if demand else self._in_background
-        found = await workers.run(self._open, ref)
-        source: Literal["disk", "store"] = "disk" if found is not None else "store"
-        if found is None:
+        source: Literal["disk", "store"] = "disk"
+        if not await workers.run(self._disk.has_model, ref.tenant, ref.version):
+            source = "store"
             if demand:
                 await asyncio.sleep(self._pacer.reserve())
             began = time.monotonic()
-            manifest = await self._install(ref, workers)
+            await self._install(ref, workers, evict=True)
             self._metrics.phase("download", time.monotonic() - began)
-            found = _OnDisk(manifest.program)
-        if isinstance(found, _OnDisk):
-            running = await self.program(found.program)
-            found = await workers.run(self._bind, running, ref)
+        found = await workers.run(self._open, ref)
+        if isinstance(found, MappedModel):
+            running = await self.program(found.manifest.program)
+            found = await workers.run(self._bind, running, found, ref)
         if demand:
             self._metrics.cache_hit(source)
             self._metrics.cold_load(source)
@@ -157,12 +151,12 @@ class Models:
         self._for_requests.close()
         self._in_background.close()
 
-    async def _install(self, ref: ModelRef, workers: Workers) -> Manifest:
+    async def _install(self, ref: ModelRef, workers: Workers, *, evict: bool) -> Manifest:
         async def install() -> Manifest:
-            return await workers.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest)
+            return await workers.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest, evict=evict)
 
         try:
-            return await self._installing.run(ref, install)
+            return await self._installing.run((ref, evict), install)
         except ModelNotFound as error:
             # To a caller this is a model that is damaged, not a tenant that has none yet.
             raise BundleCorrupt(f"the fleet names a version that is not there: {error}") from error
@@ -188,23 +182,19 @@ class Models:
             program.featurise([_WARM_TEXT] * tickets)
         return program, program.featurise([_WARM_TEXT])
 
-    def _open(self, ref: ModelRef) -> ServedModel | _OnDisk | None:
-        """Runs in a thread: the model where it is on disk and its program runs."""
-        if not self._disk.model_folder(ref.tenant, ref.version).is_dir():
-            return None
+    def _open(self, ref: ModelRef) -> ServedModel | MappedModel:
+        """Runs in a thread: the model, or only its mapping where its program does not run yet."""
         try:
-            manifest = self._disk.install_model(ref.tenant, ref.version, ref.manifest)
-        except ModelNotFound:
-            return None
-        running = self._programs.get(manifest.program)
-        return _OnDisk(manifest.program) if running is None else self._bind(running, ref)
+            mapped = self._disk.open_model(ref.tenant, ref.version, ref.manifest, on_phase=self._metrics.phase)
+        except ModelNotFound as error:
+            raise BundleCorrupt(f"the fleet names a version that is not there: {error}") from error
+        running = self._programs.get(mapped.manifest.program)
+        return mapped if running is None else self._bind(running, mapped, ref)
 
-    def _bind(self, running: RunningProgram, ref: ModelRef) -> ServedModel:
-        """Runs in a thread: map, bind, and score a ticket, so that what cannot is found out here."""
-        began = time.monotonic()
-        bound = running.program.bind(self._disk.map_model(ref.tenant, ref.version, ref.manifest))
+    def _bind(self, running: RunningProgram, mapped: MappedModel, ref: ModelRef) -> ServedModel:
+        """Runs in a thread: bind, and score a ticket, so that what cannot is found out here."""
+        bound = running.program.bind(mapped)
         bound.check(running.features)
-        self._metrics.phase("map", time.monotonic() - began)
         return ServedModel(bound, running.executor, ref.version, bound.nbytes)
 
 

@@ -34,10 +34,11 @@ def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: Ser
         raise CatalogueUnavailable(f"tenant {tenant} has no macro catalogue in {store.url}")
     titles = {macro.id: macro.title for macro in found[0].suggestible().values()}
     limit_threads()
-    disk = DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs)
-    manifest = disk.install_model(tenant, version, digest)
-    program = Program(disk.install_program(manifest.program), trusted=settings.trusted_programs)
-    model = program.bind(disk.map_model(tenant, version, digest))
+    with DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs) as disk:
+        mapped = disk.open_model(tenant, version, digest)
+        manifest = mapped.manifest
+        program = Program(disk.install_program(manifest.program), trusted=settings.trusted_programs)
+    model = program.bind(mapped)
     scores = model.score(program.featurise([body]))[0]
     chosen = choose(scores, model.labels, titles, exclude=(), limit=3, threshold=manifest.threshold)
     return {

@@ -33,6 +33,10 @@ class Workers:
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
 
+    def start(self, work: Callable[[], object]) -> None:
+        """Have something done some time; nobody waits for it. It must not raise."""
+        self._pool.submit(work)
+
     def close(self) -> None:
         """Let go of the threads as they finish; what has not begun is dropped."""
         self._pool.shutdown(wait=False, cancel_futures=True)

@@ -48,8 +48,8 @@ COMMANDS: list[list[str]] = [
     ["suggest"],
     ["serve"],
     ["programs", "build"],
-    ["bench", "warm"],
-    ["bench", "cold"],
+    *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh")],
+    *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]
 
 

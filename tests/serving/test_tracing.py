@@ -21,7 +21,12 @@ from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
+from benchmarks.fleets import publish_tenants
+from registry.store.local import LocalStore
+from serving.app import create_apps
 from serving.tracing import Tracing, TracingMiddleware, configure_tracing, current_trace
+from tests.serving.conftest import MakeSettings
+from tests.serving.helpers import BuiltProgram, serving, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 ROUTE = "/v1/tenants/{tenant}/suggestions"
@@ -345,3 +350,37 @@ async def test_nothing_is_imported_when_off() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["None", "False"]
+
+
+async def test_a_server_tells_of_a_ticket_but_not_what_it_says(
+    collector: Collector, store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings
+) -> None:
+    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
+    tracing = configure_tracing()
+    assert tracing is not None
+    apps = create_apps(make_settings(), store, tracing)
+    async with serving(apps.public) as client:
+        await until_ready(client)
+        answer = await client.post("/v1/tenants/acme/suggestions", json=ticket(TICKET))
+        assert (await client.post("/v1/tenants/globex/suggestions", json=ticket(TICKET))).status_code == 404
+    tracing.close()
+    span, unknown = sorted(
+        (span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER),
+        key=lambda span: str(attributes(span)["http.response.status_code"]),
+    )
+    assert attributes(span) == {
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "http.route": ROUTE,
+        "url.template": ROUTE,
+        "macrofleet.tenant": "acme",
+        "macrofleet.model.version": answer.json()["model_version"],
+        "macrofleet.request_id": answer.headers["x-request-id"],
+    }
+    inside = [child for child in collector.spans if child.parent_span_id == span.span_id]
+    assert [child.name for child in inside] == ["load_wait", "queue", "featurise", "score"]
+    for child in inside:
+        assert span.start_time_unix_nano <= child.start_time_unix_nano <= child.end_time_unix_nano
+        assert child.end_time_unix_nano <= span.end_time_unix_nano
+    assert "macrofleet.tenant" not in attributes(unknown)
+    assert not [body for body in collector.bodies if b"parcel" in body or b"globex" in body]
