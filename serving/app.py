@@ -11,7 +11,7 @@ from fastapi import FastAPI
 
 from registry.store import ObjectStore
 from serving.admin import make_admin_router
-from serving.api import add_schemas, make_health_router, make_router
+from serving.api import SuggestionFace, add_schemas, make_health_router, make_router
 from serving.data_plane import DataPlane
 from serving.edge import Edge
 from serving.errors import add_error_handlers
@@ -74,13 +74,14 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
         docs_url=None,
         redoc_url=None,
     )
+    face = SuggestionFace(data_plane)
     for app in (public, operator):
-        app.add_middleware(Edge, metrics=data_plane.metrics)
+        app.add_middleware(Edge, metrics=data_plane.metrics, face=face if app is public else None)
         if tracing is not None:
             app.add_middleware(TracingMiddleware, tracing=tracing)  # outermost: it sees what the edge answers
         add_error_handlers(app)
         app.include_router(make_health_router(data_plane))
-    public.include_router(make_router(data_plane))
+    public.include_router(make_router(face))
     operator.include_router(make_admin_router(data_plane))
     operator.include_router(make_metrics_router(data_plane.metrics))
     operator.include_router(make_oip_router(data_plane))

@@ -204,8 +204,7 @@ class DataPlane:
                         if trace is not None:
                             trace.phase("load_wait", asked, time.monotonic())
                 with lease as model:
-                    async with asyncio.timeout(deadline - time.monotonic()):
-                        scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                    scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
                     bound, version = model.bound, model.version
                     self._disk.note_use(tenant, version)
                     labels, threshold = bound.labels, bound.manifest.threshold
@@ -215,9 +214,6 @@ class DataPlane:
                         trace.phase("featurise", job.began, job.featurised)
                         trace.phase("score", job.featurised, job.scored)
                     del model, bound, job
-        except TimeoutError:
-            self.metrics.refused("deadline")
-            raise DeadlineExceeded("there was no answer within the request's deadline") from None
         except MacrofleetError as error:
             if (reason := _refusal(error)) is not None:
                 self.metrics.refused(reason)

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 import secrets
 import time
+from types import TracebackType
+from typing import Protocol
 
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import MutableHeaders
+from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving.errors import INTERNAL, TOO_LARGE, problem_response
@@ -19,6 +23,7 @@ REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
 _HUNG_UP = 499
+_WATCHED_AFTER_SECONDS = 0.02
 _FACES = {
     "v1": "api",
     "v2": "v2",
@@ -32,28 +37,54 @@ _FACES = {
 }
 
 
+class Face(Protocol):
+    """A route that is answered here, without the application's layers.
+
+    Attributes:
+        path: its template, which a trace names it by.
+    """
+
+    @property
+    def path(self) -> str: ...
+
+    def tenant_of(self, path: str) -> str | None:
+        """The tenant that a path of the route names; None for another path."""
+        ...
+
+    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
+        """The body of a success (JSON), or another answer."""
+        ...
+
+
 class Edge:
     """ASGI middleware. The body is read whole before the application sees the request, so a chunked one is bounded too.
 
-    Every request is counted, by face and status; one whose caller hung up counts as 499.
+    Every request is counted, by face and status; one whose caller hung up counts as 499. A POST to the face's route ends
+    when its caller hangs up, so that nothing further is done for it.
 
     A caller's X-Request-Id is kept when it is 1 to 128 of `A-Z a-z 0-9 . _ -`, and made otherwise; every answer has it.
+
+    Args:
+        app: takes everything that the face does not.
+        metrics: counts requests.
+        face: the busiest route.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None = None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics | None = None, face: Face | None = None) -> None:
         self._app = app
         self._metrics = metrics
+        self._face = face
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = Headers(scope=scope)
-        given = headers.get(REQUEST_ID_HEADER, "")
+        given, length, timeout = _headers(scope)
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
         status = 0
         began = time.monotonic()
+        path = scope["path"]
 
         async def send_with_id(message: Message) -> None:
             nonlocal status
@@ -64,24 +95,93 @@ class Edge:
 
         token = REQUEST_ID.set(request_id)
         try:
-            body = None if _declares_too_much(headers) else await _read_body(receive)
+            body = None if _is_too_much(length) else await _read_body(receive)
             if body is None:
+                if self._metrics is not None:
+                    self._metrics.refused("too_large")
                 refusal = problem_response(
-                    TOO_LARGE, path=scope["path"], detail=f"A request's body may have {MAX_BODY_BYTES} bytes."
+                    TOO_LARGE, path=path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes."
                 )
                 await refusal(scope, receive, send_with_id)
                 return
-            await self._app(scope, _replay(body, receive), send_with_id)
+            face = self._face
+            tenant = face.tenant_of(path) if face is not None and scope["method"] == "POST" else None
+            if face is None or tenant is None:
+                await self._app(scope, _replay(body, receive), send_with_id)
+                return
+            scope["route"] = face
+            with _CallerWatch(receive):
+                answer = await face.respond(tenant, path, timeout, body)
+            if isinstance(answer, bytes):
+                status = 200
+                headers = [
+                    (b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(answer)),
+                    (b"x-request-id", request_id.encode("ascii")),
+                ]
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send({"type": "http.response.body", "body": answer})
+            else:
+                await answer(scope, receive, send_with_id)
         except _Gone:
             return
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
             _LOG.exception("request failed")
             if not status:
-                await problem_response(INTERNAL, path=scope["path"])(scope, receive, send_with_id)
+                await problem_response(INTERNAL, path=path)(scope, receive, send_with_id)
         finally:
             REQUEST_ID.reset(token)
             if self._metrics is not None:
-                self._metrics.requests(face_of(scope["path"]), status or _HUNG_UP, time.monotonic() - began)
+                self._metrics.requests(face_of(path), status or _HUNG_UP, time.monotonic() - began)
+
+
+class _CallerWatch:
+    """Ends the work of its block when the caller hangs up, by `_Gone`. What is done within moments is not watched."""
+
+    __slots__ = ("_gone", "_receive", "_start", "_task", "_watching")
+
+    def __init__(self, receive: Receive) -> None:
+        self._receive = receive
+        self._gone = False
+        self._watching: asyncio.Task[None] | None = None
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task = task
+        self._start = asyncio.get_running_loop().call_later(_WATCHED_AFTER_SECONDS, self._begin)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._start.cancel()
+        if self._watching is not None:
+            self._watching.cancel()
+        if self._gone and self._task.uncancel() == 0 and (kind is None or issubclass(kind, asyncio.CancelledError)):
+            raise _Gone from None
+
+    def _begin(self) -> None:
+        self._watching = asyncio.create_task(self._watch())
+
+    async def _watch(self) -> None:
+        while (await self._receive())["type"] != "http.disconnect":
+            pass
+        self._gone = True
+        self._task.cancel()
+
+
+def _headers(scope: Scope) -> tuple[str, str, str | None]:
+    """Request id, content length and timeout; the first of each."""
+    given = length = ""
+    timeout: str | None = None
+    for name, value in scope["headers"]:
+        if name == b"x-request-id":
+            given = given or value.decode("latin-1")
+        elif name == b"content-length":
+            length = length or value.decode("latin-1")
+        elif name == b"x-request-timeout-ms" and timeout is None:
+            timeout = value.decode("latin-1")
+    return given, length, timeout
 
 
 def face_of(path: str) -> str:
@@ -93,8 +193,7 @@ class _Gone(Exception):  # not an error: the caller hung up
     """The caller went away before its request was whole."""
 
 
-def _declares_too_much(headers: Headers) -> bool:
-    length = headers.get("content-length", "")
+def _is_too_much(length: str) -> bool:
     return length.isdecimal() and (len(length) > 12 or int(length) > MAX_BODY_BYTES)
 
 

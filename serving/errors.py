@@ -157,11 +157,16 @@ def add_error_handlers(app: FastAPI) -> None:
 
 async def _domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MacrofleetError)
+    return domain_problem(error, path=request.url.path, tenant=request.path_params.get("tenant"))
+
+
+def domain_problem(error: MacrofleetError, *, path: str, tenant: str | None) -> Response:
+    """The answer to a domain error; the log has what it leaves out."""
     problem = problem_for(error)
     if problem.status >= 500:
-        extra = {"tenant": request.path_params.get("tenant"), "status": problem.status}
+        extra = {"tenant": tenant, "status": problem.status}
         _LOG.warning(problem.title, extra=extra, exc_info=error)
-    return problem_response(problem, path=request.url.path, detail=str(error), headers=retry_headers(error))
+    return problem_response(problem, path=path, detail=str(error), headers=retry_headers(error))
 
 
 def retry_headers(error: MacrofleetError) -> dict[str, str]:
@@ -172,9 +177,14 @@ def retry_headers(error: MacrofleetError) -> dict[str, str]:
 
 async def _invalid_request(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
+    return invalid_problem(error, path=request.url.path)
+
+
+def invalid_problem(error: RequestValidationError, *, path: str) -> Response:
+    """The answer to a request that cannot be used."""
     fields = [_field_problem(found) for found in error.errors()[:_MAX_FIELDS]]
     detail = "; ".join(f"{field.field}: {field.message}" for field in fields)
-    return problem_response(PROBLEMS[InvalidInput], path=request.url.path, detail=detail, fields=fields)
+    return problem_response(PROBLEMS[InvalidInput], path=path, detail=detail, fields=fields)
 
 
 def _field_problem(found: Mapping[str, Any]) -> FieldProblem:

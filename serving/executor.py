@@ -115,13 +115,13 @@ class Executor:
 
         Args:
             tenant: whose turn it takes.
-            deadline: by `time.monotonic`; a request that is still queued then, or whose caller was cancelled, is
-                dropped before any work is done for it.
+            deadline: by `time.monotonic`; nobody waits longer. A request that is still queued then, or whose caller
+                was cancelled, is dropped before any work is done for it.
 
         Raises:
             Overloaded: the queue is full.
             TenantThrottled: the tenant's part of the queue is full.
-            DeadlineExceeded: its turn came too late.
+            DeadlineExceeded: there was no answer in time.
             BundleCorrupt: the model's scores are not numbers.
             NotReady: the executor was closed.
         """
@@ -143,8 +143,14 @@ class Executor:
         queue.append(job)
         self._waiting += 1
         if not self._busy:
-            self._start(loop)
-        outcome = await job.outcome
+            # In the loop's next turn, so that requests that arrived together are a batch together.
+            self._busy = True
+            loop.call_soon(self._start, loop)
+        expiry = loop.call_later(max(deadline - job.queued, 0), _expire, job)
+        try:
+            outcome = await job.outcome
+        finally:
+            expiry.cancel()
         if isinstance(outcome, Exception):
             raise outcome
         return outcome, job
@@ -240,6 +246,10 @@ def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception
     if not np.isfinite(scores).all():
         return BundleCorrupt("the model's scores are not finite numbers")
     return scores
+
+
+def _expire(job: Job) -> None:
+    _settle(job, DeadlineExceeded("there was no answer within the request's deadline"))
 
 
 def _settle(job: Job, outcome: Scores | Exception) -> None:

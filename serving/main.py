@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -26,6 +27,8 @@ from serving.tracing import configure_tracing
 
 _LOG = logging.getLogger(__name__)
 _BACKLOG = 2048
+# How long a thread waits for the interpreter while another one works. Python's 5 ms are as long as several answers.
+_SWITCH_SECONDS = 0.0005
 _SAGEMAKER_PORT = 8080
 
 
@@ -53,6 +56,7 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
             _listen(settings.operator_host, settings.operator_port, options=("--operator-host", "--operator-port"))
         )
         limit_threads()
+        sys.setswitchinterval(_SWITCH_SECONDS)
         from serving.app import create_apps
 
         tracing = configure_tracing()

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import base64
 import hmac
-import json
 import unicodedata
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic_core import to_json
 
 from registry.bundle import Label
 
 Reason = Literal["below_threshold", "no_active_macro"]
 
+# Finding the largest of a hundred a few times costs a quarter of sorting them.
+_TAKEN_ONE_BY_ONE = 4
 _UNSEEN = frozenset({"Cc", "Cf", "Zl", "Zp", "Zs"})
 
 
@@ -66,7 +68,7 @@ def choose(
         "below_threshold" when none was good enough.
     """
     chosen: list[SuggestedMacro] = []
-    for index in np.argsort(-scores, kind="stable").tolist():
+    for index in _best_first(scores):
         macro = labels[index].id
         title = titles.get(macro)
         if title is None or macro in exclude:
@@ -80,10 +82,22 @@ def choose(
     return Suggestions(tuple(chosen), None if chosen else "no_active_macro")
 
 
+def _best_first(scores: NDArray[Any]) -> Iterator[int]:
+    """Indices by falling score, ties in order; sorted only where the first few do not do."""
+    left = scores.copy()
+    for _ in range(min(_TAKEN_ONE_BY_ONE, len(left))):
+        index = int(left.argmax())
+        yield index
+        left[index] = -1.0
+    for index in np.argsort(-left, kind="stable").tolist():
+        if left[index] >= 0:
+            yield index
+
+
 def suggestion_id(
     key: bytes, *, tenant: str, ticket: str, revision: int, version: str, macros: Sequence[SuggestedMacro]
 ) -> str:
     """An id that the same answer to the same ticket always has, and that nobody without the key can make up."""
-    said = json.dumps([tenant, ticket, revision, version, [macro.id for macro in macros]], separators=(",", ":"))
-    digest = hmac.digest(key, said.encode(), "sha256")
+    said = to_json([tenant, ticket, revision, version, [macro.id for macro in macros]])
+    digest = hmac.digest(key, said, "sha256")
     return base64.urlsafe_b64encode(digest[:18]).decode()

@@ -23,13 +23,14 @@ from registry.runtime import Program
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from registry.ticket import ticket_text
+from serving.api import SuggestionResponse
 from serving.app import create_app
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
 from serving.executor import Executor
 from serving.logs import JsonFormatter
 from serving.settings import ServingSettings
-from tests.serving.helpers import BuiltProgram, serving, ticket, until_ready
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, serving, spin, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 ACME = "/v1/tenants/acme/suggestions"
@@ -380,6 +381,33 @@ async def test_a_caller_that_hangs_up_is_not_answered(app: FastAPI, client: http
     await app(SCOPE, receive, send)
 
 
+@pytest.mark.usefixtures("stuck")
+async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits(
+    app: FastAPI, client: httpx.AsyncClient
+) -> None:
+    hangs_up = asyncio.Event()
+    body = json.dumps(ticket()).encode()
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive() -> dict[str, Any]:
+        if messages:
+            return messages.pop()
+        await hangs_up.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    scope = {**SCOPE, "path": ACME, "headers": [(b"content-type", b"application/json")]}
+    serving = asyncio.create_task(app(scope, receive, send))
+    await spin()
+    assert not serving.done()
+    hangs_up.set()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await serving
+    assert not serving.cancelled()
+
+
 async def test_request_ids(client: httpx.AsyncClient) -> None:
     kept = await client.post(ACME, json=ticket(), headers={"X-Request-Id": "abc-1.2_3"})
     assert kept.headers["x-request-id"] == "abc-1.2_3"
@@ -400,10 +428,7 @@ async def test_deadlines_that_are_none(client: httpx.AsyncClient, value: str) ->
 
 @pytest.fixture
 def stuck(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def never(*_: object, **__: object) -> None:
-        await asyncio.Event().wait()
-
-    monkeypatch.setattr(Executor, "score", never)
+    monkeypatch.setattr(Executor, "_next_batch", lambda _: [])
 
 
 @pytest.mark.usefixtures("stuck")
@@ -502,3 +527,8 @@ async def test_the_example_works(client: httpx.AsyncClient) -> None:
     answer = await client.post(ACME, json=example)
     assert answer.status_code == 200
     assert set(answer.json()) == {*schemas["SuggestionResponse"]["examples"][0], "reason"}  # FastAPI drops null
+
+
+async def test_the_answer_is_what_the_schema_says(client: httpx.AsyncClient) -> None:
+    answer = await client.post(ACME, json=ticket())
+    assert SuggestionResponse.model_validate(answer.json()).model_dump() == answer.json()
