@@ -215,8 +215,9 @@ class SyntheticFleet:
         """Have models in the disk tier in `folder`, as a server that once fetched them leaves them."""
         by_key = {model_key(model.tenant, model.manifest.version, ""): model for model in models}
         source = cast("ObjectStore", _Source(self, by_key))
-        disk = DiskTier(folder, source, trusted=frozenset())
-        _in_threads(lambda m: disk.install_model(m.tenant, m.manifest.version, m.manifest.digest), models)
+        with DiskTier(folder, source, trusted=frozenset()) as disk:
+            _in_threads(lambda m: disk.install_model(m.tenant, m.manifest.version, m.manifest.digest), models)
+            disk.settle()  # synced and recorded, or the server would have to hash it all again
 
     def publish(self, put: Callable[[str, IO[bytes]], None], models: Sequence[SyntheticModel]) -> None:
         """Write models to a store, each one's manifest last.
