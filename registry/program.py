@@ -22,7 +22,7 @@ _LEFT_OUT = {"fingerprint.pb"}
 
 # The programs of this release, by name; built by `macrofleet programs build`, which a test holds to these digests.
 RELEASED_PROGRAMS: dict[str, str] = {
-    "bag": "cb9440feb0d32bbb725b807a5b8a490fb0aeb5fdbe8af76d51ee9618c5834d64",
+    "bag": "f08bd5b983be6815f34b753248149986d3688eb6b06aab8200bcf5a7eedc7531",
 }
 
 ProgramPath = Annotated[
@@ -33,7 +33,7 @@ ProgramPath = Annotated[
 class TensorSpec(Document):
     """Type and dimensions of one tensor: numbers are fixed, names are symbols that agree within a call."""
 
-    dtype: Literal["string", "float32", "float16", "int8", "int32"]
+    dtype: Literal["string", "float32", "float16", "int8", "int32", "uint16"]
     shape: tuple[int | str, ...]
 
 

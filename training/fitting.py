@@ -83,7 +83,7 @@ class Fitter:
             one thread.
         """
         settings, tickets = self._settings, features.tickets
-        ids, splits = features.tensors["ids"], features.tensors["splits"].astype(np.int64)
+        ids, splits = _without_gaps(features.tensors["ids"], features.tensors["splits"])
         lengths = np.diff(splits)
         weight = inverse_document_frequency(ids, lengths, self._rows)
         # What makes a ticket's values of unit length, as the program does when it scores; dropout's share is made up for.
@@ -215,6 +215,12 @@ def inverse_document_frequency(ids: NDArray[np.int32], lengths: NDArray[np.int64
     frequency = np.bincount(pairs[fresh] % rows, minlength=rows)
     smoothed = np.log((1 + documents) / (1 + frequency)) + 1
     return np.where(frequency > 0, smoothed, 0).astype(np.float32)
+
+
+def _without_gaps(ids: NDArray[Any], splits: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """The features without row 0, which stands for none, so that it is never seen and weighs nothing."""
+    found = np.flatnonzero(ids)
+    return ids[found].astype(np.int32), np.searchsorted(found, splits)
 
 
 def _norms(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[np.float32]:
