@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import time
 from collections.abc import Callable, Container, Mapping
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ _LOG = logging.getLogger(__name__)
 class _Entry:
     titles: Mapping[str, str]
     etag: str
-    checked_at: float
+    due_at: float
     confirmed_at: float
     refreshing: bool = False
 
@@ -36,8 +37,10 @@ class Catalogues:
     Args:
         store: read in the threads of `workers`.
         workers: they run beside the event loop.
-        refresh_seconds: least age at which a catalogue is read again.
+        refresh_seconds: least age at which a catalogue is read again; up to half as much more, by chance, so that those
+            which were read together are not read together for ever.
         clock: seconds, never backwards.
+        chance: a number from 0 to 1.
     """
 
     def __init__(
@@ -47,11 +50,13 @@ class Catalogues:
         workers: Workers,
         refresh_seconds: float,
         clock: Callable[[], float] = time.monotonic,
+        chance: Callable[[], float] = random.random,
     ) -> None:
         self._store = store
         self._workers = workers
         self._refresh_seconds = refresh_seconds
         self._clock = clock
+        self._chance = chance
         self._entries: dict[str, _Entry] = {}
         self._first_reads: SingleFlight[str, _Entry] = SingleFlight()
         self._refreshes: set[asyncio.Task[None]] = set()
@@ -72,7 +77,7 @@ class Catalogues:
         entry = self._entries.get(tenant)
         if entry is None:
             return None
-        if not entry.refreshing and self._clock() - entry.checked_at >= self._refresh_seconds:
+        if not entry.refreshing and self._clock() >= entry.due_at:
             entry.refreshing = True
             task = asyncio.create_task(self._refresh(tenant, entry), name=f"catalogue {tenant}")
             self._refreshes.add(task)
@@ -103,7 +108,7 @@ class Catalogues:
             raise CatalogueUnavailable(f"the store answered 'not changed' to a first read of tenant {tenant}")
         titles, etag = found
         now = self._clock()
-        entry = self._entries[tenant] = _Entry(titles, etag, now, now)
+        entry = self._entries[tenant] = _Entry(titles, etag, self._next_due(), now)
         return entry
 
     async def _refresh(self, tenant: str, entry: _Entry) -> None:
@@ -116,8 +121,11 @@ class Catalogues:
             if found is not None:
                 entry.titles, entry.etag = found
         finally:
-            entry.checked_at = self._clock()
+            entry.due_at = self._next_due()
             entry.refreshing = False
+
+    def _next_due(self) -> float:
+        return self._clock() + self._refresh_seconds * (1 + self._chance() / 2)
 
     def _read(self, tenant: str, etag: str | None) -> tuple[Mapping[str, str], str] | None:
         """Runs in a thread. Only titles are kept: a catalogue with its actions is many times larger."""

@@ -54,7 +54,7 @@ def clock() -> Clock:
 @pytest.fixture
 def catalogues(store: CountingStore, clock: Clock) -> Iterator[Catalogues]:
     workers = Workers("test", 2)
-    yield Catalogues(store, workers=workers, refresh_seconds=30, clock=clock)
+    yield Catalogues(store, workers=workers, refresh_seconds=30, clock=clock, chance=lambda: 0.0)
     workers.close()
 
 
