@@ -90,8 +90,8 @@ class DataPlane:
             keep=lambda tenant, _: self._watch.is_pinned(tenant),
             on_evicted=lambda _, cause: self.metrics.evicted("disk", cause),
         )
-        self._files = Workers("files", 1)
-        self._readers = Workers("catalogue", 2)
+        self._files = Workers("files", 1, nice=10)
+        self._readers = Workers("catalogue", 2, nice=5)
         self._models = Models(
             self._disk,
             trusted=settings.trusted_programs,

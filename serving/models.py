@@ -74,9 +74,12 @@ class Models:
         self._max_queue = max_queue
         self._pacer = pacer
         self._metrics = metrics
-        # Apart, so that no preload or swap holds up a model that a request waits for.
-        self._for_requests = Workers("load", 4)
-        self._in_background = Workers("background", 4)
+        # Apart, so that no preload or swap holds up a model that a request waits for; and behind what answers requests:
+        # hashing and writing a model takes as long as fifty answers.
+        self._for_requests = Workers("load", 4, nice=5)
+        self._in_background = Workers("background", 4, nice=15)
+        # TensorFlow's threads stand as far back as the one that starts them: not at all.
+        self._for_programs = Workers("program", 1)
         self._programs: dict[str, RunningProgram] = {}
         self._opening: SingleFlight[str, RunningProgram] = SingleFlight()
         # One at a time for a version: an installation that finds nothing whole clears the place first.
@@ -150,6 +153,7 @@ class Models:
             running.executor.close()
         self._for_requests.close()
         self._in_background.close()
+        self._for_programs.close()
 
     async def _install(self, ref: ModelRef, workers: Workers, *, evict: bool) -> Manifest:
         async def install() -> Manifest:
@@ -164,10 +168,10 @@ class Models:
     async def _start(self, digest: str) -> RunningProgram:
         began = time.monotonic()
         try:
-            folder = await self._in_background.run(self._disk.install_program, digest)
+            folder = await self._for_programs.run(self._disk.install_program, digest)
         except InvalidInput as error:
             raise ProgramCorrupt(str(error)) from error
-        program, features = await self._in_background.run(self._load_program, folder)
+        program, features = await self._for_programs.run(self._load_program, folder)
         executor = Executor(program, max_queue=self._max_queue, observer=self._metrics)
         running = self._programs[digest] = RunningProgram(program, executor, features)
         _LOG.info(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -18,10 +20,16 @@ class Workers:
     Args:
         name: of the threads, for who looks at the process.
         count: how many calls run at once; more wait their turn.
+        nice: how far they stand back for the threads that answer requests, from 0 to 19; what they start stands back as
+            far. On Linux alone this is a thread's own, so elsewhere nothing is done.
     """
 
-    def __init__(self, name: str, count: int) -> None:
-        self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name)
+    def __init__(self, name: str, count: int, *, nice: int = 0) -> None:
+        def stand_back() -> None:
+            if nice and sys.platform == "linux":
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+
+        self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name, initializer=stand_back)
         # The pool starts a thread only when none is idle: occupy all until the last one is there.
         started = threading.Barrier(count + 1)
         for _ in range(count):

@@ -4,7 +4,15 @@ from collections.abc import Iterator
 
 import registry.errors
 from registry.errors import InvalidTenant, MacrofleetError, ObjectNotFound, PublishConflict
-from serving.errors import INTERNAL, PROBLEMS, problem_for, problem_response
+from serving.errors import (
+    INTERNAL,
+    PROBLEMS,
+    FieldProblem,
+    ProblemDetails,
+    problem_details,
+    problem_for,
+    problem_response,
+)
 
 
 def subclasses(kind: type[MacrofleetError]) -> Iterator[type[MacrofleetError]]:
@@ -32,3 +40,12 @@ def test_who_is_refused_for_now_hears_when_to_come_back() -> None:
     for problem in PROBLEMS.values():
         if problem.status in (429, 503):
             assert problem_response(problem, path="/x").headers["retry-after"] == str(problem.retry_after)
+
+
+def test_an_answer_is_what_the_schema_says() -> None:
+    fields = [FieldProblem(field="ticket.id", message="Field required")]
+    for problem in PROBLEMS.values():
+        for given in (None, fields):
+            answer = problem_response(problem, path="/a b", detail="why", fields=given)
+            token = problem_details(problem, path="/a b", detail="why", fields=given, request_id="")
+            assert ProblemDetails.model_validate_json(bytes(answer.body)) == token

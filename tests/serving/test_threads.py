@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import sys
 import threading
 
 import pytest
@@ -28,4 +30,24 @@ async def test_results_and_errors_come_back() -> None:
     assert await workers.run(max, 1, 2) == 2
     with pytest.raises(ZeroDivisionError):
         await workers.run(lambda: 1 // 0)
+    workers.close()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a thread has no priority of its own")
+async def test_threads_stand_back_and_so_does_what_they_start() -> None:
+    def niceness() -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def of_one_started_here() -> int:
+        found: list[int] = []
+        thread = threading.Thread(target=lambda: found.append(niceness()))
+        thread.start()
+        thread.join()
+        return found[0]
+
+    workers = Workers("back", 2, nice=7)
+    before = niceness()
+    assert await workers.run(niceness) == 7
+    assert await workers.run(of_one_started_here) == 7
+    assert niceness() == before
     workers.close()
