@@ -22,12 +22,10 @@ import numpy as np
 import uvloop
 
 from benchmarks.load import BROKEN, UNANSWERED, Plan, Samples
+from benchmarks.precise_timer import make_timer
 
 _NAN = float("nan")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-# uvloop's timers are good to a millisecond or two. The last bit before an arrival is spent asking the clock again and
-# again: this process has its core to itself.
-_TIMER_SECONDS = 0.003
 # Less than the five seconds after which uvicorn closes an idle connection, perhaps under a request just sent.
 _IDLE_SECONDS = 3.0
 _FOREVER = float("inf")
@@ -201,6 +199,7 @@ class _OpenLoop(_Driver):
             self.answers = [b""] * count
         self._next = 0
         self._left = count
+        self._timer = make_timer(self._loop, self._tick)
         self._tick()
         return began
 
@@ -214,13 +213,10 @@ class _OpenLoop(_Driver):
             now = _now()
         self._next = position
         if position == count:
+            self._timer.close()
             self._loop.call_later(self.plan.patience_seconds, self._finish)
-            return
-        wait = due[position] - now
-        if wait > _TIMER_SECONDS:
-            self._loop.call_later(wait - _TIMER_SECONDS + 0.001, self._tick)
         else:
-            self._loop.call_soon(self._tick)
+            self._timer.start(due[position] - now)
 
     def _fire(self, index: int, now: float) -> None:
         idle = self._idle
