@@ -71,12 +71,15 @@ class Executor:
 
     Nothing waits while the executor is free, and what arrives while it works makes up the next batch. Tenants take turns
     in a batch, so that one with many requests waiting holds up its own only, and none may fill more than a quarter of
-    the queue. The queue belongs to the event loop; one thread of its own does the work.
+    the queue. The queue belongs to the event loop.
 
     Args:
         program: turns texts into features.
         max_queue: requests that may wait.
         observer: hears of batches.
+        in_thread: work in a thread of its own. What takes many milliseconds must, or the event loop does nothing else
+            in the meantime; what takes a few is quicker in the loop itself, because handing a batch to a thread, the
+            interpreter and the processor with it, takes as long as the batch.
         max_tickets: bound on a batch.
         max_code_points: another one, so that one long ticket does not hold up many short ones; a ticket that is longer
             makes up a batch of its own.
@@ -88,7 +91,8 @@ class Executor:
         *,
         max_queue: int,
         observer: Observer,
-        max_tickets: int = 64,
+        in_thread: bool,
+        max_tickets: int = 32,
         max_code_points: int = 20_000,
     ) -> None:
         self._program = program
@@ -102,8 +106,9 @@ class Executor:
         self._busy = False
         self._closed = False
         self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="executor", daemon=True)
-        self._thread.start()
+        self._thread = threading.Thread(target=self._run, name="executor", daemon=True) if in_thread else None
+        if self._thread is not None:
+            self._thread.start()
 
     @property
     def waiting(self) -> int:
@@ -165,14 +170,19 @@ class Executor:
                 _settle(job, NotReady("the server is stopping"))
         self._queues.clear()
         self._waiting = 0
-        self._work.put(None)
-        self._thread.join()
+        if self._thread is not None:
+            self._work.put(None)
+            self._thread.join()
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next_batch()
         self._busy = bool(batch)
-        if batch:
-            self._observer.batch(len(batch))
+        if not batch:
+            return
+        self._observer.batch(len(batch))
+        if self._thread is None:
+            self._finish(loop, batch, self._worked(batch))
+        else:
             self._work.put((loop, batch))
 
     def _next_batch(self) -> list[Job]:
@@ -230,12 +240,13 @@ class Executor:
     def _finish(
         self, loop: asyncio.AbstractEventLoop, batch: list[Job], outcomes: Sequence[Scores | Exception]
     ) -> None:
-        if self._waiting:
+        self._busy = self._waiting > 0
+        if self._busy and self._thread is not None:
             self._start(loop)
-        else:
-            self._busy = False
         for job, outcome in zip(batch, outcomes, strict=True):
             _settle(job, outcome)
+        if self._busy and self._thread is None:
+            loop.call_soon(self._start, loop)  # after these answers are on their way
 
 
 def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception:

@@ -31,11 +31,11 @@ from registry.files import read_whole
 from registry.layout import LABELS, MANIFEST, WEIGHTS
 from registry.mapped import MappedModel, map_bundle
 from registry.program import check_trusted
-from registry.runtime import BoundModel, Features, Program
+from registry.runtime import BoundModel
 from registry.sagemaker_export import CATALOGUE
 from serving.executor import Executor
 from serving.metrics import Metrics
-from serving.models import RunningProgram
+from serving.programs import RunningProgram, open_program
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
@@ -43,8 +43,6 @@ _DIGEST = re.compile(r"[0-9a-f]{64}")
 _MAX_URL = 4096
 _NO_FOLDER = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP})
 _EXHAUSTED = frozenset({errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-_WARM_TEXT = "Where is my order? It should have arrived on Monday. "
-_WARM_BATCHES = (1, 2, 8, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,13 +101,13 @@ class LocalBundles:
         """
         for digest, folder in self._folders.items():
             began = time.monotonic()
-            program, features = await self._workers.run(_open_program, folder, self._trusted)
-            if program.digest != digest:
-                raise ProgramCorrupt(
-                    f"{folder} holds the program {program.digest[:16]}…", remedy="Build the image anew."
-                )
-            executor = Executor(program, max_queue=self._max_queue, observer=self._metrics)
-            self._programs[digest] = RunningProgram(program, executor, features)
+            running = await self._workers.run(
+                open_program, folder, trusted=self._trusted, max_queue=self._max_queue, observer=self._metrics
+            )
+            if (found := running.program.digest) != digest:
+                running.executor.close()
+                raise ProgramCorrupt(f"{folder} holds the program {found[:16]}…", remedy="Build the image anew.")
+            self._programs[digest] = running
             _LOG.info("program ready", extra={"program": digest, "milliseconds": _since(began)})
 
     async def weigh(self, url: str) -> int:
@@ -219,14 +217,6 @@ def _programs_in(folder: Path, trusted: frozenset[str]) -> dict[str, Path]:
     if len(usable) < len(found):
         _LOG.warning("programs that are not trusted are left alone", extra={"count": len(found) - len(usable)})
     return usable
-
-
-def _open_program(folder: Path, trusted: frozenset[str]) -> tuple[Program, Features]:
-    """Runs in a thread: load, then trace and allocate what the first request would otherwise wait for."""
-    program = Program(folder, trusted=trusted)
-    for tickets in _WARM_BATCHES:
-        program.featurise([_WARM_TEXT] * tickets)
-    return program, program.featurise([_WARM_TEXT])
 
 
 def _weigh(folder: Path) -> int:

@@ -7,38 +7,22 @@ import logging
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ProgramCorrupt
 from registry.mapped import MappedModel
-from registry.runtime import BoundModel, Features, Program
+from registry.runtime import BoundModel
 from serving.admission import Pacer
 from serving.executor import Executor
 from serving.fleet_watch import ModelRef
 from serving.metrics import Metrics
+from serving.programs import RunningProgram, open_program
 from serving.single_flight import SingleFlight
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
-_WARM_TEXT = "Where is my order? It should have arrived on Monday. "
-# Batches to trace and allocate for before the first request; a program's cost changes little in between.
-_WARM_BATCHES = (1, 2, 8, 64)
-
-
-@dataclass(frozen=True, slots=True)
-class RunningProgram:
-    """A program, loaded and warmed, with its executor.
-
-    Attributes:
-        features: of a text that every new model must be able to score.
-    """
-
-    program: Program
-    executor: Executor
-    features: Features
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,20 +155,14 @@ class Models:
             folder = await self._for_programs.run(self._disk.install_program, digest)
         except InvalidInput as error:
             raise ProgramCorrupt(str(error)) from error
-        program, features = await self._for_programs.run(self._load_program, folder)
-        executor = Executor(program, max_queue=self._max_queue, observer=self._metrics)
-        running = self._programs[digest] = RunningProgram(program, executor, features)
+        running = self._programs[digest] = await self._for_programs.run(
+            open_program, folder, trusted=self._trusted, max_queue=self._max_queue, observer=self._metrics
+        )
         _LOG.info(
-            "program ready", extra={"program": digest, "family": program.spec.name, "milliseconds": _since(began)}
+            "program ready",
+            extra={"program": digest, "family": running.program.spec.name, "milliseconds": _since(began)},
         )
         return running
-
-    def _load_program(self, folder: Path) -> tuple[Program, Features]:
-        """Runs in a thread: load, then trace and allocate what the first request would otherwise wait for."""
-        program = Program(folder, trusted=self._trusted)
-        for tickets in _WARM_BATCHES:
-            program.featurise([_WARM_TEXT] * tickets)
-        return program, program.featurise([_WARM_TEXT])
 
     def _open(self, ref: ModelRef) -> ServedModel | MappedModel:
         """Runs in a thread: the model, or only its mapping where its program does not run yet."""

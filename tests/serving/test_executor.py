@@ -74,8 +74,8 @@ def program() -> FakeProgram:
 async def make(program: FakeProgram) -> AsyncIterator[Callable[..., Executor]]:
     made: list[Executor] = []
 
-    def make(max_queue: int = 100, **bounds: int) -> Executor:
-        made.append(Executor(program, max_queue=max_queue, observer=OBSERVED, **bounds))
+    def make(max_queue: int = 100, *, in_thread: bool = True, **bounds: int) -> Executor:
+        made.append(Executor(program, max_queue=max_queue, observer=OBSERVED, in_thread=in_thread, **bounds))
         return made[-1]
 
     yield make
@@ -270,3 +270,52 @@ async def test_a_model_is_let_go_of_when_its_batch_is_done(program: FakeProgram,
     await ask(executor, "x", model)
     del model
     await eventually(lambda: seen() is None)
+
+
+async def test_in_the_loop_what_came_together_is_one_batch(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    program.gate.set()
+    before = threading.active_count()
+    executor = make(in_thread=False)
+    tasks = [ask(executor, "x" * n, FakeModel(n)) for n in (1, 2, 3)]
+    assert [float(scores[0]) for scores in await asyncio.gather(*tasks)] == [1, 4, 9]
+    assert program.batches == [["x", "xx", "xxx"]]
+    assert threading.active_count() == before
+
+
+async def test_in_the_loop_a_batch_is_answered_before_the_next_one_begins(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    program.gate.set()
+    executor = make(in_thread=False, max_tickets=1)
+
+    async def begun_when_answered(text: str) -> int:
+        await executor.score(FakeModel(), text, tenant="a", deadline=time.monotonic() + SOON)
+        return len(program.batches)
+
+    assert await asyncio.gather(*(begun_when_answered("x" * n) for n in (1, 2, 3))) == [1, 2, 3]
+    assert executor.waiting == 0
+
+
+async def test_in_the_loop_a_failed_batch_fails_its_tickets_alone(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    program.gate.set()
+    executor = make(in_thread=False)
+    program.error = ValueError("broken")
+    with pytest.raises(ValueError, match="broken"):
+        await ask(executor, "first")
+    program.error = None
+    assert await ask(executor, "four") == [4]
+
+
+async def test_in_the_loop_what_is_queued_at_the_end_is_refused(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor = make(in_thread=False)
+    task = ask(executor, "four")
+    await asyncio.sleep(0)
+    assert executor.waiting == 1
+    executor.close()
+    with pytest.raises(NotReady):
+        await task
+    assert program.batches == []

@@ -71,6 +71,14 @@ class Folders:
         return Path(shutil.copytree(url, self.root / name / "model"))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _slow_program() -> Iterator[None]:
+    """A program that is worked off in a thread, which a test can hold while the event loop goes on."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("serving.programs._QUICK_SECONDS", 0.0)
+        yield
+
+
 @pytest.fixture(scope="module")
 def programs(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) -> Path:
     """What `macrofleet --store FOLDER programs build` leaves for an image to copy."""
@@ -480,7 +488,7 @@ async def test_metrics(client: httpx.AsyncClient, urls: list[str]) -> None:
         assert after[name] - before.get(name, 0) == counted, name
 
 
-# Interleavings. `Gate` holds the executor's thread, in place of luck.
+# Interleavings. `Gate` holds the executor's thread (`_slow_program`), in place of luck.
 
 
 class Gate:
