@@ -9,19 +9,17 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from benchmarks.command import bench
+from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
-
-if TYPE_CHECKING:
-    from registry.store import ObjectStore
+from registry.model_commands import models
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
-models = typer.Typer(no_args_is_help=True, help="See what was trained and what serves.")
 programs = typer.Typer(no_args_is_help=True, help="Build and publish the programs that models run in.")
 for name, group in (
     ("tickets", tickets),
@@ -160,7 +158,7 @@ def tickets_import(
             skip_invalid=skip_invalid,
         )
         merge = import_examples(
-            _open_store(),
+            open_configured_store(),
             tenant,
             found.examples,
             titles=found.titles,
@@ -244,30 +242,6 @@ def evaluate(
     _report(report, as_json)
 
 
-@models.command("list")
-def models_list(as_json: Json = False) -> None:
-    """What each tenant of the fleet serves, or why it serves nothing."""
-    from registry.fleet import read_fleet
-
-    fleet = read_fleet(_open_store())
-    rows = [
-        {"tenant": tenant, "version": entry.version, "previous": entry.previous, "reason": entry.reason}
-        for tenant, entry in sorted(fleet.entries.items())
-    ]
-    if as_json:
-        _print_json({"generation": fleet.generation, "models": rows})
-    else:
-        _table(["tenant", "version", "previous", "reason"], [[value or "" for value in row.values()] for row in rows])
-
-
-@models.command("show")
-def models_show(tenant: Annotated[str, typer.Argument(help="The tenant.")], as_json: Json = False) -> None:
-    """A tenant's serving version: its manifest and where it came from."""
-    from registry.models import describe_model
-
-    _report(describe_model(_open_store(), tenant), as_json)
-
-
 @app.command()
 def suggest(
     text: Annotated[str, typer.Argument(help="The ticket's text.")],
@@ -283,7 +257,7 @@ def suggest(
     from serving.settings import ServingSettings
 
     with _waiting("loading the model"):
-        report = suggest_offline(_open_store(), tenant, text, settings=read_settings(ServingSettings))
+        report = suggest_offline(open_configured_store(), tenant, text, settings=read_settings(ServingSettings))
     if as_json:
         _print_json(report)
     elif report["abstained"]:
@@ -348,7 +322,7 @@ def programs_build(
     from training.programs.release import build_and_publish
 
     with _waiting(f"building {name}"):
-        digest = build_and_publish(name, _open_store() if publish else None)
+        digest = build_and_publish(name, open_configured_store() if publish else None)
     _report({"program": name, "digest": digest}, as_json)
 
 
@@ -387,13 +361,6 @@ def _waiting(text: str) -> Iterator[None]:
 
     with Console(stderr=True).status(text):
         yield
-
-
-def _open_store() -> ObjectStore:
-    from registry.settings import StoreSettings, read_settings
-    from registry.store import open_store
-
-    return open_store(read_settings(StoreSettings))
 
 
 def _pairs(where: Sequence[str] | None) -> dict[str, str]:

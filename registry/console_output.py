@@ -1,17 +1,31 @@
-"""What commands print: progress on standard error, a report on standard output."""
+"""What commands share: their store, progress on standard error, a report on standard output.
+
+Nothing but typer is imported before it is needed.
+"""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from registry.store import ObjectStore
+
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
+
+
+def open_configured_store() -> ObjectStore:
+    """The store that the environment names. Raises InvalidInput where it names none."""
+    from registry.settings import StoreSettings, read_settings
+    from registry.store import open_store
+
+    return open_store(read_settings(StoreSettings))
 
 
 @contextmanager
@@ -48,3 +62,14 @@ def print_report(report: Mapping[str, Any], as_json: bool) -> None:
 def print_json(value: Mapping[str, Any]) -> None:
     """One JSON object on one line."""
     typer.echo(json.dumps(value, ensure_ascii=False))
+
+
+def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Plain columns: a fleet has thousands of rows, for which rich takes seconds."""
+    lines = [columns, *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    typer.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
+
+
+def _printable(text: str) -> str:
+    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)

@@ -5,15 +5,15 @@ Nothing but typer is imported before a command runs.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from registry.console_output import open_configured_store, print_json, print_table
+
 if TYPE_CHECKING:
     from registry.fleet import FleetEdit, FleetEntry, PreloadPlan
-    from registry.store import ObjectStore
 
 fleet = typer.Typer(no_args_is_help=True, help="Say what every replica shall do: pins, limits, preload, roll-back.")
 
@@ -36,15 +36,15 @@ def show(
     from registry.fleet import read_fleet
     from registry.fleet_control import select
 
-    store = _open_store()
+    store = open_configured_store()
     found = read_fleet(store)
     entries = select(store, found, tenants) if tenants else dict(sorted(found.entries.items()))
     if as_json:
         rows = [{"tenant": tenant, **_row(entry)} for tenant, entry in entries.items()]
-        _print_json({"generation": found.generation, "preload": _plan(found.preload), "tenants": rows})
+        print_json({"generation": found.generation, "preload": _plan(found.preload), "tenants": rows})
         return
     typer.echo(f"fleet generation {found.generation}; preload: {_plan_text(found.preload)}")
-    _table(
+    print_table(
         ["tenant", "version", "previous", "pinned", "limits", "held", "reason"],
         [
             [
@@ -69,7 +69,7 @@ def pin(tenants: Tenants, dry_run: DryRun = False, as_json: Json = False) -> Non
     """
     from registry import fleet_control
 
-    _report(fleet_control.pin(_open_store(), tenants, write=not dry_run), dry_run, as_json)
+    _report(fleet_control.pin(open_configured_store(), tenants, write=not dry_run), dry_run, as_json)
 
 
 @fleet.command("unpin")
@@ -80,7 +80,7 @@ def unpin(tenants: Tenants, dry_run: DryRun = False, as_json: Json = False) -> N
     """
     from registry import fleet_control
 
-    _report(fleet_control.pin(_open_store(), tenants, pinned=False, write=not dry_run), dry_run, as_json)
+    _report(fleet_control.pin(open_configured_store(), tenants, pinned=False, write=not dry_run), dry_run, as_json)
 
 
 @fleet.command("limit")
@@ -107,10 +107,10 @@ def limit(
     if none:
         if concurrency is not None or requests_per_second is not None:
             raise InvalidInput("--none excludes the other limits", remedy="Give either.")
-        edited = fleet_control.unlimit(_open_store(), tenants, write=not dry_run)
+        edited = fleet_control.unlimit(open_configured_store(), tenants, write=not dry_run)
     else:
         edited = fleet_control.limit(
-            _open_store(),
+            open_configured_store(),
             tenants,
             concurrency=UNSET if concurrency is None else concurrency,
             requests_per_second=UNSET if requests_per_second is None else requests_per_second,
@@ -138,9 +138,9 @@ def preload(
     if plan == "unset" and bound is not None:
         raise InvalidInput("the preload plan unset takes no bound", remedy="Write: macrofleet fleet preload unset.")
     wanted = None if plan == "unset" else fleet_control.make_plan(plan, bound)
-    edited = fleet_control.set_preload(_open_store(), wanted, write=not dry_run)
+    edited = fleet_control.set_preload(open_configured_store(), wanted, write=not dry_run)
     if as_json:
-        _print_json(
+        print_json(
             {
                 "generation": edited.generation,
                 "dry_run": dry_run,
@@ -178,9 +178,9 @@ def rollback(
     if release and to is not None:
         raise InvalidInput("--release and --to exclude each other", remedy="Roll back first, release later.")
     if release:
-        edited = fleet_control.release(_open_store(), tenants, write=not dry_run)
+        edited = fleet_control.release(open_configured_store(), tenants, write=not dry_run)
     else:
-        edited = fleet_control.roll_back(_open_store(), tenants, to=to, write=not dry_run)
+        edited = fleet_control.roll_back(open_configured_store(), tenants, to=to, write=not dry_run)
     _report(edited, dry_run, as_json)
 
 
@@ -199,7 +199,7 @@ def refresh(
     answers = refresh_replicas(urls, timeout_seconds=timeout)
     if as_json:
         rows = [{"url": one.url, "generation": one.generation, "problem": one.problem} for one in answers]
-        _print_json({"replicas": rows})
+        print_json({"replicas": rows})
     else:
         for one in answers:
             if one.problem is None:
@@ -208,13 +208,6 @@ def refresh(
                 typer.echo(f"{one.url}: {one.problem}", err=True)
     if any(one.problem is not None for one in answers):
         raise typer.Exit(1)
-
-
-def _open_store() -> ObjectStore:
-    from registry.settings import StoreSettings, read_settings
-    from registry.store import open_store
-
-    return open_store(read_settings(StoreSettings))
 
 
 def _report(edited: FleetEdit, dry_run: bool, as_json: bool) -> None:
@@ -226,7 +219,7 @@ def _report(edited: FleetEdit, dry_run: bool, as_json: bool) -> None:
             {"tenant": tenant, "before": dict(before), "after": dict(after)}
             for tenant, (before, after) in changed.items()
         ]
-        _print_json({"generation": edited.generation, "dry_run": dry_run, "changed": rows, "unchanged": unchanged})
+        print_json({"generation": edited.generation, "dry_run": dry_run, "changed": rows, "unchanged": unchanged})
         return
     for tenant, (before, after) in list(changed.items())[:_SHOWN]:
         steps = (f"{name} {_text(before[name])} -> {_text(after[name])}" for name in before)
@@ -293,18 +286,3 @@ def _text(value: Any) -> str:
     if isinstance(value, dict):
         return " ".join(f"{name}={part}" for name, part in value.items()) or "none"
     return str(value)
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
-
-
-def _table(columns: list[str], rows: list[list[str]]) -> None:
-    """Plain columns: a fleet has thousands of rows, for which rich takes seconds."""
-    lines = [columns, *([_printable(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    typer.echo("\n".join("  ".join(map(str.ljust, line, widths)).rstrip() for line in lines))
-
-
-def _printable(text: str) -> str:
-    return text if text.isprintable() else "".join(one if one.isprintable() else " " for one in text)

@@ -62,24 +62,27 @@ class SageMakerArchive:
         }
 
 
-def export_sagemaker(store: ObjectStore, tenant: str, *, folder: Path) -> SageMakerArchive:
+def export_sagemaker(store: ObjectStore, tenant: str, *, folder: Path, replace: bool = True) -> SageMakerArchive:
     """Write `<tenant>.tar.gz`: the bundle that the fleet serves for a tenant, and what may be suggested now.
 
-    Everything is verified while it is read. The same model and the same suggestible macros give the same bytes. An
-    archive that is there already is replaced when the new one is whole.
+    Everything is verified while it is read. The same model and the same suggestible macros give the same bytes.
 
     Args:
         store: only read.
         tenant: whose model.
         folder: made if missing.
+        replace: whether an archive that is there already is replaced, once the new one is whole, or refused.
 
     Raises:
         TenantNotFound, ModelNotFound: there is nothing to export.
         CatalogueUnavailable: the tenant has no macro catalogue; a server would suggest nothing either.
         BundleCorrupt: the store does not hold what the fleet names.
-        InvalidInput: the folder cannot be written.
+        InvalidInput: the folder cannot be written, or there is an archive in it that may not be replaced.
     """
     _, version, digest = serving_entry(store, check_tenant(tenant))
+    path = folder / f"{tenant}.tar.gz"
+    if not replace and os.path.lexists(path):
+        raise InvalidInput(f"{path} is there already", remedy="Name another folder, or move it away.")
     catalogue = _suggestible(store, tenant)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +96,6 @@ def export_sagemaker(store: ObjectStore, tenant: str, *, folder: Path) -> SageMa
                 content = hashlib.file_digest(written, "sha256").hexdigest()
                 size = written.tell()
                 os.fsync(written.fileno())
-            path = folder / f"{tenant}.tar.gz"
             archive.replace(path)
         sync_folder(folder)
     except OSError as problem:

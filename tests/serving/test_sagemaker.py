@@ -28,7 +28,9 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from starlette.types import Message
+from typer.testing import CliRunner
 
+import macrofleet
 from benchmarks.fleets import make_bundle, publish_tenants
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.errors import InvalidInput
@@ -36,7 +38,7 @@ from registry.layout import LABELS, MANIFEST, WEIGHTS
 from registry.mapped import map_bundle
 from registry.program import publish_program
 from registry.runtime import BoundModel, Features, Program
-from registry.sagemaker_export import CATALOGUE, export_sagemaker
+from registry.sagemaker_export import CATALOGUE
 from registry.store.local import LocalStore
 from registry.ticket import ticket_text
 from serving.edge import MAX_BODY_BYTES
@@ -393,19 +395,24 @@ async def test_an_answer_is_what_the_model_says(client: httpx.AsyncClient, urls:
 
 
 async def test_an_exported_model_is_served_with_its_catalogue(
-    client: httpx.AsyncClient, tmp_path: Path, bag: BuiltProgram
+    client: httpx.AsyncClient, tmp_path: Path, bag: BuiltProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     store = LocalStore(tmp_path / "store")
     made = publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
     found = read_catalogue(store, "acme")
     assert found
     today = [Macro(id="m0", title="Renamed"), Macro(id="m1", title="Off", active=False), Macro(id="new", title="New")]
     write_catalogue(store, "acme", make_catalogue(today), etag=found[1])
-    archive = export_sagemaker(store, "acme", folder=tmp_path)
-    with tarfile.open(archive.path) as tar:
+    command = ["models", "export", "acme", "--sagemaker", "--out", str(tmp_path), "--json"]
+    exported = CliRunner().invoke(macrofleet.app, command)
+    assert exported.exit_code == 0, exported.output
+    archive = json.loads(exported.stdout)
+    with tarfile.open(archive["path"]) as tar:
         tar.extractall(tmp_path / "model", filter="data")
-    await load(client, "x", str(tmp_path / "model"))
-    answer = (await invoke(client, "x")).json()
+    await load(client, "x", str(tmp_path / "model"), **{TARGET_HEADER: archive["target_model"]})
+    headers = {TARGET_HEADER: archive["target_model"]}
+    answer = (await client.post("/invocations", json=ticket(), headers=headers)).json()
     assert answer["model_version"] == made["acme"].version
     assert [(macro["id"], macro["title"]) for macro in answer["macros"]] == [("m0", "Renamed")]
 
