@@ -85,11 +85,16 @@ def run_sagemaker(settings: ServingSettings, programs_folder: Path, *, ready_fil
     if ready_file is not None:
         check_ready_file(ready_file)
     configure_logs()
-    with _listen("0.0.0.0", _sagemaker_port(os.environ), options=("SAGEMAKER_BIND_TO_PORT",)) as listener:  # noqa: S104
+    with ExitStack() as stack:
+        port = _sagemaker_port(os.environ)
+        listener = stack.enter_context(_listen("0.0.0.0", port, options=("SAGEMAKER_BIND_TO_PORT",)))  # noqa: S104
         limit_threads()
         from serving.sagemaker import create_sagemaker_app
 
-        app = create_sagemaker_app(settings, programs_folder=programs_folder)
+        tracing = configure_tracing()
+        if tracing is not None:
+            stack.callback(tracing.close)
+        app = create_sagemaker_app(settings, programs_folder=programs_folder, tracing=tracing)
         # Its platform asks /ping whether to replace the container, not whether to send requests: that stays green.
         _serve([Door(app, listener, lifespan=True)], ready_file, drain=lambda: None)
 

@@ -46,6 +46,7 @@ from serving.local_models import Loaded, LocalModels
 from serving.metrics import Metrics, make_metrics_router
 from serving.settings import ServingSettings
 from serving.suggest import choose, is_blank, suggestion_id
+from serving.tracing import Tracing, TracingMiddleware, current_trace
 
 TARGET_HEADER = "X-Amzn-SageMaker-Target-Model"
 MAX_ALIAS = 1024
@@ -87,7 +88,11 @@ class _LoadRequest(BaseModel):
 
 
 def create_sagemaker_app(
-    settings: ServingSettings, *, programs_folder: Path, metrics: Metrics | None = None
+    settings: ServingSettings,
+    *,
+    programs_folder: Path,
+    metrics: Metrics | None = None,
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """An application that speaks the multi-model container contract. It works while its lifespan lasts.
 
@@ -95,6 +100,7 @@ def create_sagemaker_app(
         settings: `memory_bytes`, `request_timeout_ms`, `max_queue`, `trusted_programs` and `signing_key` count here.
         programs_folder: the programs that the image brings, each in a folder under its digest.
         metrics: counts what happens; `GET /metrics` shows it, to whoever reaches the container.
+        tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
 
     Raises:
         InvalidInput: there is no program in the folder that may be executed.
@@ -109,6 +115,8 @@ def create_sagemaker_app(
 
     app = FastAPI(title="macrofleet", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
     app.add_middleware(Edge, metrics=metrics)
+    if tracing is not None:
+        app.add_middleware(TracingMiddleware, tracing=tracing)  # outermost: it sees what the edge answers
     add_error_handlers(app)
     # Elsewhere a tenant without a model; here an alias that nothing is loaded under, which the platform may put right.
     app.add_exception_handler(ModelNotFound, _not_loaded)
@@ -246,6 +254,9 @@ class _Face:
     async def _suggest(self, alias: str | None, target: str | None, body: bytes) -> SuggestionResponse:
         model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
         lent = _Lent(model.bound)
+        if (trace := current_trace()) is not None:
+            trace.set("macrofleet.tenant", model.bound.manifest.tenant)
+            trace.set("macrofleet.model.version", model.version)
         try:
             asked = _parse(body)
             scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.bound.manifest.tenant)
@@ -260,9 +271,13 @@ class _Face:
         seconds = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(seconds):
-                scores, _ = await executor.score(lent, text, tenant=tenant, deadline=time.monotonic() + seconds)
+                scores, job = await executor.score(lent, text, tenant=tenant, deadline=time.monotonic() + seconds)
         except TimeoutError:
             raise DeadlineExceeded("there was no answer within the deadline") from None
+        if (trace := current_trace()) is not None:
+            trace.phase("queue", job.queued, job.began)
+            trace.phase("featurise", job.began, job.featurised)
+            trace.phase("score", job.featurised, job.scored)
         return scores
 
     def _answer(self, model: LocalModel, asked: SuggestionRequest, scores: Scores) -> SuggestionResponse:

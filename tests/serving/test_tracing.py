@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import socket
@@ -13,6 +14,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -21,12 +23,15 @@ from fastapi import FastAPI
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
-from benchmarks.fleets import publish_tenants
+from benchmarks.fleets import make_bundle, publish_tenants
+from registry.program import publish_program
 from registry.store.local import LocalStore
 from serving.app import create_apps
+from serving.sagemaker import create_sagemaker_app
 from serving.tracing import Tracing, TracingMiddleware, configure_tracing, current_trace
 from tests.serving.conftest import MakeSettings
-from tests.serving.helpers import BuiltProgram, serving, ticket, until_ready
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, ticket, until_ready
+from tests.serving.test_main import PROJECT, SERVE, surroundings
 
 pytestmark = pytest.mark.anyio
 ROUTE = "/v1/tenants/{tenant}/suggestions"
@@ -384,3 +389,68 @@ async def test_a_server_tells_of_a_ticket_but_not_what_it_says(
         assert child.end_time_unix_nano <= span.end_time_unix_nano
     assert "macrofleet.tenant" not in attributes(unknown)
     assert not [body for body in collector.bodies if b"parcel" in body or b"globex" in body]
+
+
+@pytest.fixture
+def programs(tmp_path: Path, bag: BuiltProgram) -> Path:
+    """As an image for SageMaker brings them."""
+    publish_program(LocalStore(tmp_path / "image"), bag.folder)
+    return tmp_path / "image" / "programs"
+
+
+async def test_a_container_for_sagemaker_tells_of_a_ticket_but_neither_what_it_says_nor_its_alias(
+    collector: Collector, tmp_path: Path, programs: Path, bag: BuiltProgram, make_settings: MakeSettings
+) -> None:
+    folder = tmp_path / "model"
+    made = make_bundle(folder, tenant="acme", program=bag.digest, spec=bag.spec)
+    tracing = configure_tracing()
+    assert tracing is not None
+    async with serving(create_sagemaker_app(make_settings(), programs_folder=programs, tracing=tracing)) as client:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while (await client.get("/ping")).status_code != 200:
+                await asyncio.sleep(0.01)
+        loaded = await client.post("/models", json={"model_name": "parcel", "url": str(folder)})
+        assert loaded.status_code == 200
+        answer = await client.post("/models/parcel/invoke", json=ticket(TICKET))
+        assert answer.status_code == 200
+        assert (await client.delete("/models/parcel")).status_code == 200
+    tracing.close()
+    spans = {span.name: span for span in collector.spans if span.kind == Span.SPAN_KIND_SERVER}
+    assert set(spans) == {"POST /models", "POST /models/{alias}/invoke", "DELETE /models/{alias}"}
+    span = spans["POST /models/{alias}/invoke"]
+    assert attributes(span) == {
+        "http.request.method": "POST",
+        "http.response.status_code": 200,
+        "http.route": "/models/{alias}/invoke",
+        "url.template": "/models/{alias}/invoke",
+        "macrofleet.tenant": "acme",
+        "macrofleet.model.version": made.version,
+        "macrofleet.request_id": answer.headers["x-request-id"],
+    }
+    inside = [child for child in collector.spans if child.parent_span_id == span.span_id]
+    assert [child.name for child in inside] == ["queue", "featurise", "score"]
+    for child in inside:
+        assert span.start_time_unix_nano <= child.start_time_unix_nano <= child.end_time_unix_nano
+        assert child.end_time_unix_nano <= span.end_time_unix_nano
+    assert not [body for body in collector.bodies if b"parcel" in body]
+
+
+async def test_a_container_for_sagemaker_is_traced_when_the_environment_asks_for_it(
+    collector: Collector, tmp_path: Path, programs: Path, bag: BuiltProgram
+) -> None:
+    """The process, which sends what waits at its end."""
+    ready_file = tmp_path / "url"
+    command = [*SERVE, "--sagemaker", "--programs-folder", str(programs), "--ready-file", str(ready_file)]
+    environment = surroundings(tmp_path, MACROFLEET_TRUSTED_PROGRAMS=bag.digest, SAGEMAKER_BIND_TO_PORT="0")
+    with subprocess.Popen(command, cwd=PROJECT, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            await eventually(lambda: ready_file.exists() or process.poll() is not None)
+            assert process.poll() is None
+            url = ready_file.read_text().strip().replace("0.0.0.0", "127.0.0.1")
+            async with httpx.AsyncClient(base_url=url, timeout=PATIENCE_SECONDS) as client:
+                assert (await client.get("/models")).status_code == 200
+            process.terminate()
+            assert process.wait(PATIENCE_SECONDS) == 0
+        finally:
+            process.kill()
+    assert collector.server_span().name == "GET /models"
