@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.errors import INTERNAL, TOO_LARGE, problem_response
+from serving.errors import INTERNAL, TOO_LARGE, Problem, inference_error, problem_response
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
 
@@ -99,9 +99,7 @@ class Edge:
             if body is None:
                 if self._metrics is not None:
                     self._metrics.refused("too_large")
-                refusal = problem_response(
-                    TOO_LARGE, path=path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes."
-                )
+                refusal = _failure(TOO_LARGE, path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes.")
                 await refusal(scope, receive, send_with_id)
                 return
             face = self._face
@@ -128,7 +126,7 @@ class Edge:
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
             _LOG.exception("request failed")
             if not status:
-                await problem_response(INTERNAL, path=path)(scope, receive, send_with_id)
+                await _failure(INTERNAL, path)(scope, receive, send_with_id)
         finally:
             REQUEST_ID.reset(token)
             if self._metrics is not None:
@@ -191,6 +189,13 @@ def face_of(path: str) -> str:
 
 class _Gone(Exception):  # not an error: the caller hung up
     """The caller went away before its request was whole."""
+
+
+def _failure(problem: Problem, path: str, detail: str = "") -> Response:
+    """An answer of the edge's own, in the form of the face that the path belongs to."""
+    if face_of(path) == "v2":
+        return inference_error(problem.status, problem.detail or detail)
+    return problem_response(problem, path=path, detail=detail)
 
 
 def _is_too_much(length: str) -> bool:

@@ -1,4 +1,7 @@
-"""The one table from the domain's errors to HTTP, and the answers made of it: problem details (RFC 9457)."""
+"""The one table from the domain's errors to HTTP, and the answers made of it.
+
+They are problem details (RFC 9457), but for the Open Inference Protocol, which has a form of its own.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +20,7 @@ from pydantic import BaseModel
 from pydantic_core import to_json
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 
 from registry.errors import (
     BundleCorrupt,
@@ -151,6 +154,11 @@ def problem_response(
     return Response(
         to_json(body), status_code=problem.status, media_type=PROBLEM_JSON, headers={**retry, **(headers or {})}
     )
+
+
+def inference_error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
+    """An error as the Open Inference Protocol has it."""
+    return JSONResponse({"error": message}, status_code=status, headers=headers)
 
 
 def add_error_handlers(app: FastAPI) -> None:

@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
@@ -21,7 +21,7 @@ from registry.ticket import ticket_text
 from serving.cache import ModelStatus
 from serving.data_plane import Answer, Readiness
 from serving.edge import MAX_BODY_BYTES
-from serving.errors import problem_for, retry_headers
+from serving.errors import inference_error, problem_for, retry_headers
 from serving.logs import REQUEST_ID
 from serving.oip_tensors import (
     InferenceRequest,
@@ -112,7 +112,7 @@ class _OipRoute(APIRoute):
             except MacrofleetError as error:
                 return _domain_error(request, error)
             except HTTPException as error:
-                return _error(error.status_code, error.detail, error.headers)
+                return inference_error(error.status_code, error.detail, error.headers)
 
         return answer
 
@@ -230,11 +230,7 @@ def _domain_error(request: Request, error: MacrofleetError) -> Response:
     elif isinstance(error, ModelNotFound):
         status = 404  # a model is all that there is of a tenant here
     retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return _error(status, problem.detail or str(error), {**retry, **retry_headers(error)})
-
-
-def _error(status: int, message: str, headers: Mapping[str, str] | None = None) -> Response:
-    return JSONResponse({"error": message}, status_code=status, headers=headers)
+    return inference_error(status, problem.detail or str(error), {**retry, **retry_headers(error)})
 
 
 def _ready(is_ready: bool, **more: str) -> Response:
