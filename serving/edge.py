@@ -60,7 +60,7 @@ class Edge:
     """ASGI middleware. The body is read whole before the application sees the request, so a chunked one is bounded too.
 
     Every request is counted, by face and status; one whose caller hung up counts as 499. A POST to the face's route ends
-    when its caller hangs up, so that nothing further is done for it.
+    when its caller hangs up, so that nothing further is done for it; the application's routes use `CallerWatch` themselves.
 
     A caller's X-Request-Id is kept when it is 1 to 128 of `A-Z a-z 0-9 . _ -`, and made otherwise; every answer has it.
 
@@ -108,7 +108,7 @@ class Edge:
                 await self._app(scope, _replay(body, receive), send_with_id)
                 return
             scope["route"] = face
-            with _CallerWatch(receive):
+            with CallerWatch(receive):
                 answer = await face.respond(tenant, path, timeout, body)
             if isinstance(answer, bytes):
                 status = 200
@@ -133,8 +133,14 @@ class Edge:
                 self._metrics.requests(face_of(path), status or _HUNG_UP, time.monotonic() - began)
 
 
-class _CallerWatch:
-    """Ends the work of its block when the caller hangs up, by `_Gone`. What is done within moments is not watched."""
+class CallerWatch:
+    """Ends the work of its block when the caller hangs up; `Edge` then ends the request without an answer.
+
+    What is done within moments is not watched.
+
+    Args:
+        receive: of the request; its body was read.
+    """
 
     __slots__ = ("_gone", "_receive", "_start", "_task", "_watching")
 
@@ -188,7 +194,7 @@ def face_of(path: str) -> str:
 
 
 class _Gone(Exception):  # not an error: the caller hung up
-    """The caller went away before its request was whole."""
+    """The caller went away before its request was whole, or before it was answered."""
 
 
 def _failure(problem: Problem, path: str, detail: str = "") -> Response:

@@ -20,7 +20,7 @@ from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
 from registry.ticket import ticket_text
 from serving.cache import ModelStatus
 from serving.data_plane import Answer, Readiness
-from serving.edge import MAX_BODY_BYTES
+from serving.edge import MAX_BODY_BYTES, CallerWatch
 from serving.errors import inference_error, problem_for, retry_headers
 from serving.logs import REQUEST_ID
 from serving.oip_tensors import (
@@ -136,14 +136,15 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
         timeout_seconds = _timeout_seconds(asked, headers.get("X-Request-Timeout-Ms"))
         if version is not None:
             _model(data_plane, tenant, version)
-        answers = await _suggest(
-            data_plane,
-            tenant,
-            texts,
-            request_id=asked.id or REQUEST_ID.get(),
-            limit=limit,
-            timeout_seconds=timeout_seconds,
-        )
+        with CallerWatch(request.receive):
+            answers = await _suggest(
+                data_plane,
+                tenant,
+                texts,
+                request_id=asked.id or REQUEST_ID.get(),
+                limit=limit,
+                timeout_seconds=timeout_seconds,
+            )
         served = answers[0].model_version
         if version not in {None, served}:
             raise _wrong_version(tenant, served)

@@ -38,7 +38,7 @@ from registry.errors import (
 )
 from registry.runtime import BoundModel, Features
 from serving.api import MacroOut, SuggestionRequest, SuggestionResponse
-from serving.edge import Edge
+from serving.edge import CallerWatch, Edge
 from serving.errors import Problem, add_error_handlers, problem_response
 from serving.executor import Executor, Scores
 from serving.local_bundles import LocalBundles, LocalModel
@@ -248,7 +248,8 @@ class _Face:
     async def _answered(self, request: Request, *, alias: str | None) -> Response:
         body = await request.body()
         self._check_ready()
-        answer = await self._suggest(alias, request.headers.get(TARGET_HEADER), body)
+        with CallerWatch(request.receive):
+            answer = await self._suggest(alias, request.headers.get(TARGET_HEADER), body)
         return Response(answer.model_dump_json(), media_type="application/json")
 
     async def _suggest(self, alias: str | None, target: str | None, body: bytes) -> SuggestionResponse:

@@ -11,6 +11,7 @@ from typing import Any
 
 import httpx
 from fastapi import FastAPI
+from starlette.types import Message, Scope
 
 from registry.program import ProgramSpec
 from registry.store import ObjectStore
@@ -60,6 +61,35 @@ async def until_ready(client: httpx.AsyncClient) -> None:
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await answer():
             await asyncio.sleep(0.01)
+
+
+class Caller:
+    """The other end of one POST, which an application is called with directly: its body comes at once, then nothing.
+
+    Attributes:
+        scope: of the request.
+    """
+
+    def __init__(self, path: str, body: bytes) -> None:
+        self.scope: Scope = {
+            "type": "http",
+            "method": "POST",
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": b"",
+            "headers": [(b"content-type", b"application/json")],
+        }
+        self._body: list[bytes] = [body]
+        self._gone = asyncio.Event()
+
+    def hang_up(self) -> None:
+        self._gone.set()
+
+    async def receive(self) -> Message:
+        if self._body:
+            return {"type": "http.request", "body": self._body.pop(), "more_body": False}
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
 
 
 async def spin(turns: int = 20) -> None:

@@ -30,7 +30,7 @@ from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
 from serving.executor import Executor
 from serving.logs import JsonFormatter
 from serving.settings import ServingSettings
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, serving, spin, ticket, until_ready
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, serving, spin, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 ACME = "/v1/tenants/acme/suggestions"
@@ -385,24 +385,14 @@ async def test_a_caller_that_hangs_up_is_not_answered(app: FastAPI, client: http
 async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits(
     app: FastAPI, client: httpx.AsyncClient
 ) -> None:
-    hangs_up = asyncio.Event()
-    body = json.dumps(ticket()).encode()
-    messages = [{"type": "http.request", "body": body, "more_body": False}]
-
-    async def receive() -> dict[str, Any]:
-        if messages:
-            return messages.pop()
-        await hangs_up.wait()
-        return {"type": "http.disconnect"}
-
     async def send(message: Any) -> None:
         raise AssertionError(message)
 
-    scope = {**SCOPE, "path": ACME, "headers": [(b"content-type", b"application/json")]}
-    serving = asyncio.create_task(app(scope, receive, send))
+    caller = Caller(ACME, json.dumps(ticket()).encode())
+    serving = asyncio.create_task(app(caller.scope, caller.receive, send))
     await spin()
     assert not serving.done()
-    hangs_up.set()
+    caller.hang_up()
     async with asyncio.timeout(PATIENCE_SECONDS):
         await serving
     assert not serving.cancelled()

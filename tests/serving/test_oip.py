@@ -53,11 +53,12 @@ from serving.data_plane import Answer, Readiness
 from serving.edge import MAX_BODY_BYTES, Edge
 from serving.errors import add_error_handlers
 from serving.logs import JsonFormatter
+from serving.metrics import Metrics
 from serving.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_router
 from serving.preload import Progress
 from serving.settings import ServingSettings
 from serving.suggest import SuggestedMacro, Suggestions
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, ticket
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, spin, ticket
 from tests.serving.test_oip_tensors import REQUEST, request, sometimes, text_input
 
 pytestmark = pytest.mark.anyio
@@ -131,9 +132,9 @@ class PaperPlane:
         return Answer(suggestion_id=f"s-{ticket}", model_version=version, suggestions=Suggestions(macros))
 
 
-def make_app(data_plane: OipDataPlane) -> FastAPI:
+def make_app(data_plane: OipDataPlane, metrics: Metrics | None = None) -> FastAPI:
     app = FastAPI(redirect_slashes=False)
-    app.add_middleware(Edge)
+    app.add_middleware(Edge, metrics=metrics)
     add_error_handlers(app)
     app.include_router(make_oip_router(data_plane))
     return app
@@ -476,6 +477,36 @@ async def test_what_nobody_expected_is_the_edges(plane: PaperPlane, paper: httpx
 async def test_other_faces_keep_their_own_form(paper: httpx.AsyncClient, path: str) -> None:
     answer = await paper.post(path, content=b" " * (MAX_BODY_BYTES + 1))
     assert (answer.status_code, answer.headers["content-type"]) == (413, "application/problem+json")
+
+
+@pytest.mark.parametrize("path", [INFER, "/v2/models/acme/versions/v1/infer"])
+async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits(plane: PaperPlane, path: str) -> None:
+    working, ended = [], []
+
+    async def never(tenant: str, text: str, **_: Any) -> Answer:
+        working.append(text)
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            ended.append(text)
+            raise
+        raise AssertionError
+
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    plane.suggest = never  # type: ignore[method-assign]
+    metrics = Metrics()
+    caller = Caller(path, request(texts("a", "b")))
+    serving = asyncio.create_task(make_app(plane, metrics)(caller.scope, caller.receive, send))
+    await spin()
+    assert (working, ended, serving.done()) == (["a", "b"], [], False)
+    caller.hang_up()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await serving
+    assert sorted(ended) == ["a", "b"]
+    assert not serving.cancelled()
+    assert 'macrofleet_requests_total{face="v2",status="499"} 1.0' in metrics.exposition()[0].decode()
 
 
 @pytest.mark.parametrize(

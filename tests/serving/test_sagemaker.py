@@ -17,7 +17,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import AsyncMock
 
 import httpx
 import numpy as np
@@ -44,7 +43,7 @@ from registry.ticket import ticket_text
 from serving.edge import MAX_BODY_BYTES
 from serving.sagemaker import MAX_ALIAS, TARGET_HEADER, create_sagemaker_app
 from serving.settings import ServingSettings
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, spin, ticket
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, eventually, serving, spin, ticket
 
 pytestmark = pytest.mark.anyio
 
@@ -503,6 +502,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.held = 0
+        self.passed = 0
         self.error: Exception | None = None
         self._open = threading.Event()
         self._open.set()
@@ -519,6 +519,7 @@ class Gate:
             assert self._open.wait(PATIENCE_SECONDS)
         if self.error is not None:
             raise self.error
+        self.passed += 1
 
 
 @pytest.fixture
@@ -623,19 +624,8 @@ async def test_requests_that_fail_together_do_not_end_each_other(
         await may_send.wait()
         sent.append(message)
 
-    body = json.dumps(ticket()).encode()
-    path = "/models/x/invoke"
-    scope = {
-        "type": "http",
-        "method": "POST",
-        "path": path,
-        "raw_path": path.encode(),
-        "query_string": b"",
-        "headers": [],
-    }
-    slow = asyncio.create_task(
-        app(scope, AsyncMock(return_value={"type": "http.request", "body": body, "more_body": False}), send)
-    )
+    caller = Caller("/models/x/invoke", json.dumps(ticket()).encode())
+    slow = asyncio.create_task(app(caller.scope, caller.receive, send))
     await spin()
     quick = asyncio.create_task(invoke(client, "x"))
     await spin()
@@ -646,6 +636,40 @@ async def test_requests_that_fail_together_do_not_end_each_other(
     may_send.set()
     await slow
     assert sent[0]["status"] == 500
+
+
+@pytest.mark.parametrize("path", ["/models/x/invoke", "/invocations"])
+async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits(
+    app: FastAPI, client: httpx.AsyncClient, urls: list[str], gate: Gate, path: str
+) -> None:
+    async def gone() -> float:
+        lines = (await client.get("/metrics")).text.splitlines()
+        name = 'macrofleet_requests_total{face="sagemaker",status="499"} '
+        return sum(float(line.removeprefix(name)) for line in lines if line.startswith(name))
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    before = await gone()
+    await load(client, "x", urls[0])
+    gate.close()
+    first = asyncio.create_task(invoke(client, "x"))
+    await eventually(lambda: gate.held == 1)
+    caller = Caller(path, json.dumps(ticket()).encode())
+    waiting = asyncio.create_task(app(caller.scope, caller.receive, send))
+    await spin()
+    assert not waiting.done()
+    caller.hang_up()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        await waiting
+    assert not waiting.cancelled()
+    assert await gone() == before + 1
+    gate.open()
+    assert (await first).status_code == 200
+    assert (await invoke(client, "x")).status_code == 200
+    assert gate.passed == 2, "it was featurised all the same"
+    assert (await client.delete("/models/x")).status_code == 200
+    assert mapped() == set()
 
 
 async def test_a_load_waits_for_the_unload_under_way(
