@@ -279,11 +279,23 @@ def serve(
         int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_OPERATOR_PORT]")
     ] = None,
     replicas: Annotated[int, typer.Option(min=1, max=64, help="Server processes, on this port and the next ones.")] = 1,
+    # From the environment, too, since SageMaker starts an image with `serve` and nothing else.
     sagemaker: Annotated[
-        bool, typer.Option("--sagemaker", help="Serve SageMaker's container contract instead.")
+        bool,
+        typer.Option(
+            "--sagemaker",
+            envvar="MACROFLEET_SAGEMAKER",
+            show_envvar=False,
+            help="Serve SageMaker's container contract instead. [MACROFLEET_SAGEMAKER]",
+        ),
     ] = False,
     programs_folder: Annotated[
-        Path, typer.Option(help="With --sagemaker: a folder of programs, each below its digest.")
+        Path,
+        typer.Option(
+            envvar="MACROFLEET_PROGRAMS_FOLDER",
+            show_envvar=False,
+            help="With --sagemaker: a folder of programs, each below its digest. [MACROFLEET_PROGRAMS_FOLDER]",
+        ),
     ] = Path("/opt/macrofleet/programs"),
     ready_file: Annotated[Path | None, typer.Option(help="Write the addresses here once bound.")] = None,
 ) -> None:

@@ -9,10 +9,24 @@
 #   `docker run --network container:…`), in front of 127.0.0.1:8000;
 # - where the network itself is trusted, `--env MACROFLEET_HOST=0.0.0.0 --env MACROFLEET_INSECURE=true --publish …`.
 #
+# The operator's address, 127.0.0.1:8001, has /metrics, /admin and /v2, and is on loopback as well: a scraper goes in the
+# same network namespace, or `--env MACROFLEET_OPERATOR_HOST=0.0.0.0 --env MACROFLEET_INSECURE=true` opens it to a network
+# that is trusted. Whoever reaches it can unload models: never publish it with the public port.
+#
+# The same image is a container of a SageMaker multi-model endpoint (docs/sagemaker.md), which asks for port 8080. The
+# programs are in it, in /opt/macrofleet/programs; nothing of the store is read. SageMaker starts it with `serve`, so the
+# environment of its model says the rest: MACROFLEET_SAGEMAKER=true. To try it:
+#
+#   docker run --no-healthcheck --env MACROFLEET_SAGEMAKER=true --publish 127.0.0.1:8080:8080 \
+#     --volume "$PWD/models:/opt/ml/models:ro" macrofleet-serving
+#
+# Other programs than the released ones: `--volume FOLDER:/opt/macrofleet/programs:ro`, and their digests in
+# MACROFLEET_TRUSTED_PROGRAMS.
+#
 # Credentials for S3 come from boto3's chain (a role, by preference), or MACROFLEET_STORE_ACCESS_KEY and
 # MACROFLEET_STORE_SECRET_KEY. Replicas share one MACROFLEET_SIGNING_KEY. The root may be read-only: only the volume is
-# written. Change the port with MACROFLEET_PORT, which the health check reads too. The check is liveness; traffic waits
-# for /readyz.
+# written. Change the ports with MACROFLEET_PORT, which the health check reads too, and MACROFLEET_OPERATOR_PORT. The check
+# is liveness; traffic waits for /readyz.
 
 FROM python:3.12-slim AS builder
 
@@ -38,6 +52,10 @@ RUN python -m hatchling build --target wheel --directory dist \
  && pip --python /opt/macrofleet/bin/python install --no-index --no-deps dist/*.whl \
  && /opt/macrofleet/bin/python -c "import tensorflow_text, registry.runtime, serving.main"
 
+# For SageMaker's face, which has no store. The build fails where it does not give the released program's digest.
+RUN /opt/macrofleet/bin/macrofleet --store store programs build bag \
+ && cp --recursive store/programs /opt/macrofleet/programs
+
 
 FROM python:3.12-slim
 
@@ -46,7 +64,9 @@ LABEL org.opencontainers.image.title="macrofleet" \
       org.opencontainers.image.description="Serves one text classifier per customer: macro suggestions for support tickets" \
       org.opencontainers.image.version="0.1.0" \
       org.opencontainers.image.revision="${REVISION}" \
-      org.opencontainers.image.licenses="Apache-2.0"
+      org.opencontainers.image.licenses="Apache-2.0" \
+      com.amazonaws.sagemaker.capabilities.multi-models="true" \
+      com.amazonaws.sagemaker.capabilities.accept-bind-to-port="true"
 
 # A number, so that Kubernetes can tell that it is not root. A new volume takes the folder's owner.
 RUN groupadd --gid 10001 macrofleet \
@@ -63,7 +83,8 @@ ENV PATH=/opt/macrofleet/bin:$PATH \
 VOLUME /var/cache/macrofleet
 USER 10001:10001
 WORKDIR /
-EXPOSE 8000
+# Public, operator, and SageMaker's instead of both.
+EXPOSE 8000 8001 8080
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=60s --retries=3 \
   CMD ["python", "-c", "import http.client, os, sys; server = http.client.HTTPConnection('localhost', int(os.environ.get('MACROFLEET_PORT', '8000')), timeout=2); server.request('GET', '/healthz'); sys.exit(server.getresponse().status != 200)"]

@@ -23,15 +23,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from typer.testing import CliRunner
 
 import macrofleet
+from registry.program import RELEASED_PROGRAMS
 from registry.settings import StoreSettings
 from registry.store.local import LocalStore
 from serving.app import create_app
+from serving.main import _sagemaker_port
 from serving.settings import ServingSettings
 
 PROJECT = Path(macrofleet.__file__).parent
@@ -40,6 +43,7 @@ SERVING_LOCK = PROJECT / "requirements-serving.lock"
 WHEEL_LOCK = PROJECT / "infra" / "wheel.lock"
 ROOMS = ("registry", "training", "serving", "flows", "benchmarks")
 PYTHONS = ("3.11.9", "3.12.9", "3.13.9")
+SERVE = typer.main.get_command(macrofleet.app).commands["serve"]  # type: ignore[attr-defined]
 PYPROJECT: dict[str, Any] = tomllib.loads((PROJECT / "pyproject.toml").read_text())
 
 
@@ -186,13 +190,15 @@ def test_every_setting_that_is_named_is_one() -> None:
         for kind in (ServingSettings, StoreSettings)
         for field in kind.model_fields
     }
+    known |= {option.envvar for option in SERVE.params}
     named = set(re.findall(r"MACROFLEET_[A-Z_]+", TEXT))
     assert "MACROFLEET_DISK_FOLDER" in named
     assert named - known == set()
 
 
 def test_the_image_does_not_open_itself_to_the_network() -> None:
-    assert {"MACROFLEET_HOST", "MACROFLEET_INSECURE"}.isdisjoint(FINAL.pairs("ENV"))
+    opening = {"MACROFLEET_HOST", "MACROFLEET_OPERATOR_HOST", "MACROFLEET_INSECURE", "MACROFLEET_SAGEMAKER"}
+    assert opening.isdisjoint(FINAL.pairs("ENV"))
 
 
 def test_only_the_volume_is_written() -> None:
@@ -224,10 +230,43 @@ def test_the_command_is_one_of_the_command_line() -> None:
     assert FINAL.the("STOPSIGNAL").rest == "SIGTERM"
 
 
-def test_the_port_is_the_servers() -> None:
-    default = ServingSettings.model_fields["port"].default
-    assert FINAL.the("EXPOSE").rest == str(default)
-    assert f"'MACROFLEET_PORT', '{default}'" in FINAL.the("HEALTHCHECK").rest
+def test_the_ports_are_the_servers() -> None:
+    public, operator = (ServingSettings.model_fields[name].default for name in ("port", "operator_port"))
+    assert FINAL.the("EXPOSE").rest == f"{public} {operator} {_sagemaker_port({})}"
+    assert f"'MACROFLEET_PORT', '{public}'" in FINAL.the("HEALTHCHECK").rest
+
+
+def test_the_programs_are_where_sagemakers_face_looks_for_them() -> None:
+    (build,) = [rest for rest in BUILDER.every("RUN") if " programs build " in rest]
+    assert re.findall(r"programs build (\w+)", build) == list(RELEASED_PROGRAMS)
+    (folder,) = [option.default for option in SERVE.params if option.name == "programs_folder"]
+    assert build.endswith(f"&& cp --recursive store/programs {folder}")
+    assert folder.is_relative_to("/opt/macrofleet"), "what the final stage copies"
+
+
+def test_the_programs_are_built_without_what_the_image_lacks(tmp_path: Path) -> None:
+    """The released ones: the command refuses others."""
+    for name in ("polars", "prefect", "mlflow", "sqlalchemy", "pandas", "sklearn", "pyarrow", "httpx"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('not in the image')")
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(PROJECT)])}
+    for name, digest in RELEASED_PROGRAMS.items():
+        command = [sys.executable, "-m", "macrofleet", "--store", "store", "programs", "build", name]
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert (tmp_path / "store" / "programs" / digest / "program.json").stat().st_mode & 0o044 == 0o044
+
+
+def test_sagemaker_starts_the_image_with_serve_and_the_environment_says_the_rest(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    began: list[Path] = []
+    monkeypatch.setattr("serving.main.run_sagemaker", lambda _, folder, **__: began.append(folder))
+    monkeypatch.setattr("serving.main.run", lambda *_, **__: None)  # or a failure would be a server that goes on
+    for name in [name for name in os.environ if name.startswith("MACROFLEET_")]:
+        monkeypatch.delenv(name)
+    environment = {"MACROFLEET_SAGEMAKER": "true", "MACROFLEET_PROGRAMS_FOLDER": str(tmp_path)}
+    result = CliRunner().invoke(macrofleet.app, ["serve"], env=environment)
+    assert (result.exit_code, began) == (0, [tmp_path]), result.output
 
 
 def health_check() -> list[str]:
@@ -286,6 +325,8 @@ def test_the_labels_say_what_the_project_says() -> None:
     assert labels["version"] == project["version"]
     assert labels["licenses"] == project["license"]
     assert labels["revision"] == "${REVISION}"
+    for capability in ("multi-models", "accept-bind-to-port"):
+        assert labels[f"com.amazonaws.sagemaker.capabilities.{capability}"] == "true"
     assert "REVISION=unknown" in FINAL.every("ARG")
 
 
