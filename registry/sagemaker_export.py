@@ -22,7 +22,7 @@ from registry.store import ObjectStore
 # Beside the bundle's files in an archive: what may be suggested, for a server that has no store to ask.
 CATALOGUE = "catalogue.json"
 # The table of a tenant with few tickets is mostly zeros and shrinks to a seventh; one that is full saves a fourteenth.
-# More than 1 costs time and gains nothing (docs/sagemaker.md).
+# More than 1 costs time and gains less than a hundredth (docs/sagemaker.md).
 _GZIP_LEVEL = 1
 
 
