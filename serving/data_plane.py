@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import logging
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping
@@ -27,6 +26,7 @@ from serving.admission import Admission, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
 from serving.fleet_watch import FleetWatch
+from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.preload import Preload, Progress, plan_models
@@ -349,9 +349,7 @@ class DataPlane:
             return fleet
 
     def _become_ready(self, fleet: Fleet) -> None:
-        # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
-        gc.collect()
-        gc.freeze()
+        settle_garbage_collector()
         self._ready = True
         _LOG.info("ready", extra={"generation": fleet.generation})
 

@@ -59,21 +59,18 @@ class Face(Protocol):
 class Edge:
     """ASGI middleware. The body is read whole before the application sees the request, so a chunked one is bounded too.
 
-    Every request is counted, by face and status; one whose caller hung up counts as 499. A POST to the face's route ends
-    when its caller hangs up, so that nothing further is done for it; the application's routes use `CallerWatch` themselves.
+    Every request is counted, by face and status; one whose caller hung up counts as 499.
 
     A caller's X-Request-Id is kept when it is 1 to 128 of `A-Z a-z 0-9 . _ -`, and made otherwise; every answer has it.
 
     Args:
-        app: takes everything that the face does not.
+        app: answers.
         metrics: counts requests.
-        face: the busiest route.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics | None = None, face: Face | None = None) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
-        self._face = face
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -82,55 +79,103 @@ class Edge:
             return
         given, length, timeout = _headers(scope)
         request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
-        status = 0
+        sender = _Sender(send, request_id)
         began = time.monotonic()
         path = scope["path"]
-
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)[REQUEST_ID_HEADER] = request_id
-            await send(message)
-
         token = REQUEST_ID.set(request_id)
         try:
             body = None if _is_too_much(length) else await _read_body(receive)
             if body is None:
-                if self._metrics is not None:
-                    self._metrics.refused("too_large")
-                refusal = _failure(TOO_LARGE, path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes.")
-                await refusal(scope, receive, send_with_id)
-                return
-            face = self._face
-            tenant = face.tenant_of(path) if face is not None and scope["method"] == "POST" else None
-            if face is None or tenant is None:
-                await self._app(scope, _replay(body, receive), send_with_id)
-                return
-            scope["route"] = face
-            with CallerWatch(receive):
-                answer = await face.respond(tenant, path, timeout, body)
-            if isinstance(answer, bytes):
-                status = 200
-                headers = [
-                    (b"content-type", b"application/json"),
-                    (b"content-length", b"%d" % len(answer)),
-                    (b"x-request-id", request_id.encode("ascii")),
-                ]
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send({"type": "http.response.body", "body": answer})
+                self._metrics.refused("too_large")
+                await sender.respond(
+                    _failure(TOO_LARGE, path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes.")
+                )
             else:
-                await answer(scope, receive, send_with_id)
+                await self._answer(scope, receive, sender, body, timeout)
         except _Gone:
             return
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
             _LOG.exception("request failed")
-            if not status:
-                await _failure(INTERNAL, path)(scope, receive, send_with_id)
+            if not sender.status:
+                await sender.respond(_failure(INTERNAL, path))
         finally:
             REQUEST_ID.reset(token)
-            if self._metrics is not None:
-                self._metrics.requests(face_of(path), status or _HUNG_UP, time.monotonic() - began)
+            self._metrics.requests(face_of(path), sender.status or _HUNG_UP, time.monotonic() - began)
+
+    async def _answer(
+        self,
+        scope: Scope,
+        receive: Receive,
+        sender: _Sender,
+        body: bytes,
+        timeout: str | None,  # noqa: ARG002  # the application reads it by itself
+    ) -> None:
+        await self._app(scope, _replay(body, receive), sender)
+
+
+class QuickEdge(Edge):
+    """The same around one route that needs no application; it belongs outside of the application and its `Edge`.
+
+    A request of the route ends when its caller hangs up, so that nothing further is done for it; the application's routes
+    use `CallerWatch` themselves.
+
+    Args:
+        app: takes everything that is not the face's.
+        metrics: counts the face's requests.
+        face: the busiest route.
+    """
+
+    def __init__(self, app: ASGIApp, metrics: Metrics, face: Face) -> None:
+        super().__init__(app, metrics)
+        self._face = face
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] == "http" and scope["method"] == "POST":
+            tenant = self._face.tenant_of(scope["path"])
+            if tenant is not None:
+                scope["tenant"] = tenant
+                scope["route"] = self._face
+                await super().__call__(scope, receive, send)
+                return
+        await self._app(scope, receive, send)
+
+    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, body: bytes, timeout: str | None) -> None:
+        with CallerWatch(receive):
+            answer = await self._face.respond(scope["tenant"], scope["path"], timeout, body)
+        await sender.respond(answer)
+
+
+class _Sender:
+    """Sends an answer with the request's id, and knows its status; a `Send` for an application.
+
+    Attributes:
+        status: of the answer; 0 before there is one.
+    """
+
+    __slots__ = ("_request_id", "_send", "status")
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status = 0
+
+    async def __call__(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)[REQUEST_ID_HEADER] = self._request_id
+        await self._send(message)
+
+    async def respond(self, answer: Response | bytes) -> None:
+        """Send a whole answer; bytes are the JSON of a success."""
+        if isinstance(answer, bytes):
+            self.status, body = 200, answer
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        else:
+            self.status, body, headers = answer.status_code, bytes(answer.body), answer.raw_headers
+        headers.append((b"x-request-id", self._request_id.encode("ascii")))
+        await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
+        await self._send({"type": "http.response.body", "body": body})
 
 
 class CallerWatch:

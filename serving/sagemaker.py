@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import gc
 import logging
 import time
 import traceback
@@ -41,6 +40,7 @@ from serving.api import MacroOut, SuggestionRequest, SuggestionResponse
 from serving.edge import CallerWatch, Edge
 from serving.errors import Problem, add_error_handlers, problem_response
 from serving.executor import Executor, Scores
+from serving.garbage import settle_garbage_collector
 from serving.local_bundles import LocalBundles, LocalModel
 from serving.local_models import Loaded, LocalModels
 from serving.metrics import Metrics, make_metrics_router
@@ -166,9 +166,7 @@ class _Face:
         except Exception:  # noqa: BLE001  # red for good: the platform gives up on this container, and the log says why
             _LOG.exception("a program of this image cannot be loaded")
             return
-        # A full collection with TensorFlow imported stops the process for 150 ms: once, now, and never again.
-        gc.collect()
-        gc.freeze()
+        settle_garbage_collector()
         self._ready = True
         _LOG.info("ready")
 

@@ -134,7 +134,7 @@ class PaperPlane:
 
 def make_app(data_plane: OipDataPlane, metrics: Metrics | None = None) -> FastAPI:
     app = FastAPI(redirect_slashes=False)
-    app.add_middleware(Edge, metrics=metrics)
+    app.add_middleware(Edge, metrics=metrics or Metrics())
     add_error_handlers(app)
     app.include_router(make_oip_router(data_plane))
     return app
