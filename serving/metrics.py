@@ -51,7 +51,6 @@ REFUSALS: Final = (
     "cold_loads",
     "deadline",
     "not_ready",
-    "draining",
     "load_backing_off",
     "out_of_resources",
     "too_large",
