@@ -1,5 +1,8 @@
 """The load generator's process: reads a `benchmarks.load.Plan` on stdin, says when it begins, writes `Samples` at the end.
 
+Both go to a pipe that nothing else writes to, and through a buffer: `sys.stdout.buffer` is none where PYTHONUNBUFFERED is
+set, and what is written without one may be written in part, when the process is stopped and goes on.
+
 Python, yet quick enough for one core to drive a server on the other: requests are bytes made beforehand, an answer is
 looked at no further than its status and its length, and nothing is allocated that the collector would look for.
 """
@@ -15,7 +18,7 @@ import sys
 import time
 from array import array
 from collections import deque
-from typing import Any
+from typing import IO
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -302,7 +305,7 @@ class _OpenLoop(_Driver):
         )
 
 
-async def drive(plan: Plan, output: Any) -> Samples:
+async def drive(plan: Plan, output: IO[bytes]) -> Samples:
     """Run a plan; the moment it begins goes to `output`, as a line of text."""
     loop = asyncio.get_running_loop()
     driver = (_ClosedLoop if plan.at is None else _OpenLoop)(plan, loop)
@@ -319,13 +322,14 @@ async def drive(plan: Plan, output: Any) -> Samples:
 
 
 def main() -> None:
-    """Run the plan on stdin."""
+    """Run the plan on stdin; the first argument is the descriptor to write to."""
     plan: Plan = pickle.load(sys.stdin.buffer)
     if plan.core is not None:
         os.sched_setaffinity(0, {plan.core})
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        samples = runner.run(drive(plan, sys.stdout.buffer))
-    pickle.dump(samples, sys.stdout.buffer, protocol=pickle.HIGHEST_PROTOCOL)
+    with open(int(sys.argv[1]), "wb") as output:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            samples = runner.run(drive(plan, output))
+        pickle.dump(samples, output, protocol=pickle.HIGHEST_PROTOCOL)
 
 
 if __name__ == "__main__":

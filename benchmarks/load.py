@@ -9,12 +9,13 @@ find a server's capacity.
 from __future__ import annotations
 
 import contextlib
+import os
 import pickle
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -166,10 +167,9 @@ def zipf_shares(count: int, exponent: float = 1.0) -> Floats:
 class Run:
     """A generator at work."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], output: IO[bytes]) -> None:
         self._process = process
-        assert process.stdout is not None
-        self._output = process.stdout
+        self._output = output
         #: When it began, by `time.monotonic`.
         self.began = self._read_start()
 
@@ -191,23 +191,28 @@ class Run:
 @contextlib.contextmanager
 def running(plan: Plan) -> Iterator[Run]:
     """Start a generator; the context begins when it does, and ends it if it has not ended."""
-    process = subprocess.Popen(
-        [sys.executable, "-m", "benchmarks.driver"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        start_new_session=True,  # Ctrl-C is the caller's to handle
-    )
-    try:
-        assert process.stdin is not None
-        with process.stdin as pipe:
-            pickle.dump(plan, pipe)
-        yield Run(process)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
-        assert process.stdout is not None
-        process.stdout.close()
+    reader, writer = os.pipe()
+    with open(reader, "rb") as output:
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "benchmarks.driver", str(writer)],
+                stdin=subprocess.PIPE,
+                stdout=2,  # whatever it prints; standard output is for this process's report
+                pass_fds=[writer],
+                start_new_session=True,  # Ctrl-C is the caller's to handle
+            )
+        finally:
+            os.close(writer)
+        try:
+            assert process.stdin is not None
+            # One that ended without reading it is told of below.
+            with contextlib.suppress(BrokenPipeError), process.stdin as pipe:
+                pickle.dump(plan, pipe)
+            yield Run(process, output)
+        finally:
+            if process.poll() is None:
+                process.kill()
+                process.wait()
 
 
 def run_load(plan: Plan) -> Samples:
