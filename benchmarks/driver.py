@@ -29,8 +29,6 @@ from benchmarks.precise_timer import make_timer
 
 _NAN = float("nan")
 _LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)\r\n", re.IGNORECASE)
-# Less than the five seconds after which uvicorn closes an idle connection, perhaps under a request just sent.
-_IDLE_SECONDS = 3.0
 _FOREVER = float("inf")
 _now = time.monotonic
 
@@ -185,12 +183,16 @@ class _ClosedLoop(_Driver):
 class _OpenLoop(_Driver):
     """Every request goes out when it is due, on an idle connection, a new one, or the next that comes free."""
 
-    def start(self, connections: list[_Connection]) -> float:
-        assert self.plan.at is not None
-        self._idle = connections
-        self._open = len(connections)
+    def __init__(self, plan: Plan, loop: asyncio.AbstractEventLoop) -> None:
+        super().__init__(plan, loop)
         self._waiting: deque[int] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._open = 0
+
+    def start(self, connections: list[_Connection]) -> float:
+        assert self.plan.at is not None
+        self._idle = [connection for connection in connections if not connection.closed]
+        self._open = len(self._idle)
         began = _now()
         for connection in connections:
             connection.idle_since = began
@@ -227,11 +229,14 @@ class _OpenLoop(_Driver):
             connection = idle.pop()
             if connection.closed:
                 continue
-            if now - connection.idle_since < _IDLE_SECONDS:
+            if now - connection.idle_since < self.plan.idle_seconds:
                 self._send(connection, index, now)
                 return
             connection.transport.abort()
         self._waiting.append(index)
+        self._open_more()
+
+    def _open_more(self) -> None:
         if self._open < self.plan.max_connections:
             self._open += 1
             task = self._loop.create_task(self._connect_more())
@@ -243,10 +248,12 @@ class _OpenLoop(_Driver):
             connection = await self.connect()
         except OSError:
             self._open -= 1
-            if self._waiting:
-                self._settle(self._waiting.popleft(), BROKEN)
-            return
-        self._free(connection, _now())
+        else:
+            if not connection.closed:
+                self._free(connection, _now())
+                return
+        if self._waiting:
+            self._settle(self._waiting.popleft(), BROKEN)
 
     def _send(self, connection: _Connection, index: int, now: float) -> None:
         connection.index = index
@@ -275,8 +282,12 @@ class _OpenLoop(_Driver):
 
     def lost(self, connection: _Connection) -> None:
         self._open -= 1
-        if connection.index >= 0 and not self.finished.done():
+        if self.finished.done():
+            return
+        if connection.index >= 0:
             self._settle(connection.index, BROKEN)
+        if self._waiting:
+            self._open_more()
 
     def _settle(self, index: int, status: int) -> None:
         self._status[index] = status

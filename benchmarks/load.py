@@ -40,6 +40,8 @@ class Plan:
         at: when each of `picks` is due, seconds after the start, rising; None is a closed loop.
         connections: opened before the start; a closed loop has no more.
         max_connections: an open loop opens more as it needs them; what finds none waits, its latency running.
+        idle_seconds: an open loop does not use a connection again that was idle for so long; less than the five seconds
+            after which uvicorn closes one, perhaps under a request just sent.
         seconds: length of a closed loop, which goes through `picks` again and again; None goes through them once.
         patience_seconds: how long the end waits for answers that are still out.
         core: the core to run on; None leaves it to the kernel.
@@ -52,6 +54,7 @@ class Plan:
     at: Floats | None = None
     connections: int = 16
     max_connections: int = 2000
+    idle_seconds: float = 3.0
     seconds: float | None = None
     patience_seconds: float = 5.0
     core: int | None = None

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.load import Plan, Run, http_request, run_load, running
+from benchmarks.load import BROKEN, UNANSWERED, Plan, Run, http_request, run_load, running
 
 PATIENCE = 30.0
 SLOW_SECONDS = 0.05
@@ -177,3 +177,115 @@ def test_a_generator_that_ends_before_it_has_read_its_plan_fails(monkeypatch: py
     monkeypatch.setattr("sys.executable", "/bin/false")
     with pytest.raises(RuntimeError, match="ended with 1 before it began"):
         run_load(plan("http://127.0.0.1:1", ["200"] * 10_000))
+
+
+def test_an_open_loop_sends_when_a_request_is_due_whatever_is_unanswered(server: tuple[str, type[Scripted]]) -> None:
+    url, seen = server
+    at = np.linspace(0, 0.2, 50)
+    samples = run_load(plan(url, ["never"] * 50, at.tolist(), connections=5, patience_seconds=0.05))
+    assert (samples.status == UNANSWERED).all()
+    assert np.isnan(samples.latency).all()
+    assert (samples.fired >= samples.intended).all()
+    assert (samples.sent >= samples.fired).all()
+    np.testing.assert_allclose(samples.intended - samples.began, at)
+    until(lambda: len(seen.seen) == 50)
+    assert seen.most_open == 50
+
+
+def test_what_finds_no_connection_waits_and_its_latency_runs(server: tuple[str, type[Scripted]]) -> None:
+    url, seen = server
+    samples = run_load(plan(url, ["slow"] * 9, [0.0] * 9, max_connections=3))
+    assert samples.status.tolist() == [200] * 9
+    assert seen.most_open == seen.connections == 3
+    assert (np.sort(samples.latency) >= np.repeat([1, 2, 3], 3) * SLOW_SECONDS).all()
+    np.testing.assert_array_equal(samples.latency, samples.done - samples.intended)
+    assert (samples.intended == samples.began).all()
+
+
+def test_requests_go_out_in_the_order_of_the_plan_and_keep_its_order(server: tuple[str, type[Scripted]]) -> None:
+    url, seen = server
+    requests = [http_request(url, path, body) for path, body in (("/slow", b"slow"), ("/503", b"no"), ("/200", b"yes"))]
+    picks = np.array([0, 1, 2, 1])
+    samples = run_load(
+        Plan(url=url, requests=requests, picks=picks, at=np.array([0, 0.001, 0.002, 0.003]), keep_answers=True)
+    )
+    assert samples.status.tolist() == [200, 503, 200, 503]
+    assert list(samples.answers) == [b"slow", b"no", b"yes", b"no"]
+    assert samples.picks.tolist() == picks.tolist()
+    assert sorted(seen.seen) == [b"no", b"no", b"slow", b"yes"]
+    assert samples.done[0] == samples.done.max()
+
+
+def test_what_waits_gets_a_new_connection_when_one_breaks(server: tuple[str, type[Scripted]]) -> None:
+    samples = run_load(plan(server[0], ["hangup", "hangup", "200", "200"], [0.0] * 4, max_connections=1))
+    assert samples.status.tolist() == [BROKEN, BROKEN, 200, 200]
+    assert server[1].connections == 3
+
+
+@pytest.mark.parametrize(("idle_seconds", "connections"), [(PATIENCE, 1), (0.0, 2)])
+def test_a_connection_that_was_idle_for_long_is_not_used_again(
+    server: tuple[str, type[Scripted]], idle_seconds: float, connections: int
+) -> None:
+    """Nor does it count among those that are open, once it is gone: the second request has one to itself."""
+    url, seen = server
+    samples = run_load(plan(url, ["200"], [0.1], max_connections=1, idle_seconds=idle_seconds))
+    assert samples.status.tolist() == [200]
+    assert seen.connections == connections
+
+
+def test_where_nobody_listens_what_is_sent_later_is_broken() -> None:
+    samples = run_load(plan("http://127.0.0.1:1", ["200"] * 3, [0.0, 0.01, 0.02], connections=0))
+    assert samples.status.tolist() == [BROKEN] * 3
+    assert np.isnan(samples.sent).all()
+
+
+def test_a_closed_loop_goes_through_its_picks_until_its_time_is_over(server: tuple[str, type[Scripted]]) -> None:
+    url, seen = server
+    samples = run_load(plan(url, ["200", "503", "slow"], connections=4, seconds=0.3))
+    assert samples.seconds == 0.3
+    assert len(samples.status) > 3
+    assert samples.picks.tolist() == [place % 3 for place in range(len(samples.picks))]
+    assert (samples.status == np.array([200, 503, 200])[samples.picks]).all()
+    assert (samples.sent < samples.began + 0.3).all()
+    assert (samples.intended == samples.sent).all()
+    assert (samples.latency > 0).all()
+    assert seen.connections == 4
+
+
+def test_a_closed_loop_ends_after_one_pass(server: tuple[str, type[Scripted]]) -> None:
+    url, seen = server
+    samples = run_load(plan(url, ["200"] * 20, connections=3, keep_answers=True))
+    assert list(samples.answers) == [str(number).encode() for number in range(20)]
+    assert sorted(seen.seen) == sorted(samples.answers)
+    assert seen.connections == 3
+
+
+def test_a_closed_loop_has_one_request_out_on_each_connection(server: tuple[str, type[Scripted]]) -> None:
+    samples = run_load(plan(server[0], ["slow"] * 6, connections=2))
+    assert (samples.sent[2:] >= np.sort(samples.done)[:-2]).all()
+
+
+def test_a_generator_that_cannot_connect_fails() -> None:
+    with pytest.raises(RuntimeError, match="ended with 1 before it began"):
+        run_load(plan("http://127.0.0.1:1", ["200"]))
+
+
+def test_a_generator_that_was_killed_fails(server: tuple[str, type[Scripted]]) -> None:
+    with running(plan(server[0], ["never"], [0.0], patience_seconds=PATIENCE)) as run:
+        run._process.kill()
+        with pytest.raises(RuntimeError, match="ended with -9"):
+            run.result()
+
+
+def test_the_context_ends_the_generator_and_knows_when_it_began(server: tuple[str, type[Scripted]]) -> None:
+    before = time.monotonic()
+    with running(plan(server[0], ["never"], [PATIENCE])) as run:
+        assert before < run.began < time.monotonic()
+        assert run._process.poll() is None
+    assert run._process.poll() == -signal.SIGKILL
+    assert run._output.closed
+
+
+def test_the_generator_says_what_it_used_of_its_core(server: tuple[str, type[Scripted]]) -> None:
+    core = min(os.sched_getaffinity(0))
+    assert run_load(plan(server[0], ["200"], seconds=0.1, core=core)).processor_share > 0
