@@ -108,6 +108,10 @@ class _Driver:
     def samples(self, began: float, processor_share: float) -> Samples:
         raise NotImplementedError
 
+    def _finish(self) -> None:
+        if not self.finished.done():
+            self.finished.set_result(None)
+
 
 class _ClosedLoop(_Driver):
     """Every connection sends its next request when it has the answer to the last."""
@@ -129,10 +133,9 @@ class _ClosedLoop(_Driver):
     def _send(self, connection: _Connection) -> None:
         now = _now()
         index = len(self._sent)
-        if now >= self._until or index >= self._most:
-            self._out -= 1
-            if not self._out:
-                self._finish()
+        if now >= self._until or index >= self._most or connection.closed:
+            connection.index = -1
+            self._leave()
             return
         connection.index = index
         pick = self._picks[index % len(self._picks)]
@@ -142,6 +145,8 @@ class _ClosedLoop(_Driver):
         self._picked.append(pick)
         if self._keep:
             self.answers.append(b"")
+        if index + 1 == self._most:
+            self._loop.call_later(self.plan.patience_seconds, self._finish)
         connection.transport.write(self._requests[pick])
 
     def answered(self, connection: _Connection, status: int, data: bytes, body_at: int) -> None:
@@ -153,16 +158,14 @@ class _ClosedLoop(_Driver):
         self._send(connection)
 
     def lost(self, connection: _Connection) -> None:
-        if self.finished.done():
-            return
-        self._status[connection.index] = BROKEN
+        if connection.index >= 0 and not self.finished.done():
+            self._status[connection.index] = BROKEN
+            self._leave()
+
+    def _leave(self) -> None:
         self._out -= 1
         if not self._out:
             self._finish()
-
-    def _finish(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
 
     def samples(self, began: float, processor_share: float) -> Samples:
         sent = np.array(self._sent)
@@ -294,10 +297,6 @@ class _OpenLoop(_Driver):
         self._left -= 1
         if not self._left:
             self._finish()
-
-    def _finish(self) -> None:
-        if not self.finished.done():
-            self.finished.set_result(None)
 
     def samples(self, began: float, processor_share: float) -> Samples:
         assert self.plan.at is not None

@@ -265,6 +265,18 @@ def test_a_closed_loop_has_one_request_out_on_each_connection(server: tuple[str,
     assert (samples.sent[2:] >= np.sort(samples.done)[:-2]).all()
 
 
+@pytest.mark.parametrize("seconds", [None, 0.05])
+def test_a_closed_loop_does_not_wait_for_ever(server: tuple[str, type[Scripted]], seconds: float | None) -> None:
+    samples = run_load(plan(server[0], ["200", "never"], connections=2, seconds=seconds, patience_seconds=0.05))
+    assert samples.status[1] == UNANSWERED
+    assert samples.status[0] == 200
+
+
+def test_a_connection_that_closes_when_it_is_done_breaks_nothing(server: tuple[str, type[Scripted]]) -> None:
+    samples = run_load(plan(server[0], ["bye", "slow"], connections=2))
+    assert samples.status.tolist() == [200, 200]
+
+
 def test_a_generator_that_cannot_connect_fails() -> None:
     with pytest.raises(RuntimeError, match="ended with 1 before it began"):
         run_load(plan("http://127.0.0.1:1", ["200"]))
