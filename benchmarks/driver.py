@@ -18,7 +18,7 @@ import sys
 import time
 from array import array
 from collections import deque
-from typing import IO
+from typing import IO, Any
 from urllib.parse import urlsplit
 
 import numpy as np
@@ -56,17 +56,15 @@ class _Connection(asyncio.Protocol):
         end = data.find(b"\r\n\r\n")
         if end > 0:
             place = data.find(b"\r\ncontent-length: ", 0, end)
-            if place > 0:
-                size = int(data[place + 18 : data.index(b"\r", place + 18)])
-            else:
-                found = _LENGTH.search(data, 0, end + 2)
-                if found is None:  # chunked, say; no server measured here does that
-                    self.transport.abort()
-                    return
-                size = int(found[1])
+            try:
+                status = int(data[9:12])
+                size = int(data[place + 18 : data.index(b"\r", place + 18)] if place > 0 else _length(data, end))
+            except ValueError:  # chunked, say; no server measured here does that
+                self.transport.abort()
+                return
             missing = end + 4 + size - len(data)
             if not missing:
-                self._driver.answered(self, int(data[9:12]), data, end + 4)
+                self._driver.answered(self, status, data, end + 4)
                 return
             if missing < 0:
                 self.transport.abort()
@@ -76,6 +74,11 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # why does not matter
         self.closed = True
         self._driver.lost(self)
+
+
+def _length(data: bytes, end: int) -> bytes:
+    found = _LENGTH.search(data, 0, end + 2)
+    return found[1] if found else b""
 
 
 class _Driver:
@@ -107,6 +110,11 @@ class _Driver:
 
     def samples(self, began: float, processor_share: float) -> Samples:
         raise NotImplementedError
+
+    def fail(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """An event loop's exception handler: what went wrong in a callback ends the run."""
+        if not self.finished.done():
+            self.finished.set_exception(context.get("exception") or RuntimeError(context["message"]))
 
     def _finish(self) -> None:
         if not self.finished.done():
@@ -319,6 +327,7 @@ async def drive(plan: Plan, output: IO[bytes]) -> Samples:
     """Run a plan; the moment it begins goes to `output`, as a line of text."""
     loop = asyncio.get_running_loop()
     driver = (_ClosedLoop if plan.at is None else _OpenLoop)(plan, loop)
+    loop.set_exception_handler(driver.fail)
     connections = [await driver.connect() for _ in range(plan.connections)]
     gc.collect()
     gc.freeze()
