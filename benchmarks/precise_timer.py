@@ -20,10 +20,10 @@ class Timer(Protocol):
     """Calls back once after each `start`."""
 
     def start(self, seconds: float) -> None:
-        """Call back after so many seconds. Only when the last call has come."""
+        """Call back after so many seconds, from the event loop. Only when the last call has come."""
 
     def close(self) -> None:
-        """Let go of what it holds."""
+        """Let go of what it holds; it does not call any more."""
 
 
 def make_timer(loop: asyncio.AbstractEventLoop, callback: Callable[[], None]) -> Timer:
@@ -84,19 +84,21 @@ class _SpinningTimer:
         self._loop = loop
         self._callback = callback
         self._due = 0.0
+        self._handle: asyncio.Handle | None = None
 
     def start(self, seconds: float) -> None:
         self._due = time.monotonic() + seconds
-        self._wait()
+        self._handle = self._loop.call_soon(self._wait)
 
     def close(self) -> None:
-        pass
+        if self._handle is not None:
+            self._handle.cancel()
 
     def _wait(self) -> None:
         left = self._due - time.monotonic()
         if left <= 0:
             self._callback()
         elif left > _COARSE_SECONDS:
-            self._loop.call_later(left - _COARSE_SECONDS + 0.001, self._wait)
+            self._handle = self._loop.call_later(left - _COARSE_SECONDS + 0.001, self._wait)
         else:
-            self._loop.call_soon(self._wait)
+            self._handle = self._loop.call_soon(self._wait)
