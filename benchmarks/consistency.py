@@ -90,10 +90,11 @@ def _gone_back(tenant: str, answers: Sequence[tuple[int, Answered]], versions: i
 
 
 def taken_over(history: Mapping[str, Sequence[Published]], answers: Iterable[Answered]) -> dict[str, float]:
-    """For each version that answered: seconds from when it was published until its first answer had come."""
+    """For each published version that answered: seconds from when it was published until its first answer had come."""
     published = {(tenant, one.version): one.at for tenant, versions in history.items() for one in versions}
     first: dict[tuple[str, str], float] = {}
     for answer in answers:
         key = (answer.tenant, answer.version)
-        first[key] = min(first.get(key, float("inf")), answer.done)
+        if key in published:
+            first[key] = min(first.get(key, float("inf")), answer.done)
     return {version: done - published[tenant, version] for (tenant, version), done in first.items()}

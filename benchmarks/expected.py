@@ -50,11 +50,16 @@ class Expectation:
 
 
 def agrees(macros: Sequence[tuple[str, float]], scores: Mapping[str, float]) -> bool:
-    """Whether suggested macros have the scores that they must have, and are the best."""
+    """Whether suggested macros have the scores that they must have, and are the best, each once."""
+    names = {macro for macro, _ in macros}
     best = sorted(scores.values(), reverse=True)[: len(macros)]
-    return len(macros) > 0 and all(
-        macro in scores and abs(score - scores[macro]) <= _TOLERANCE and abs(score - wanted) <= _TOLERANCE
-        for (macro, score), wanted in zip(macros, best, strict=True)
+    return (
+        0 < len(names) == len(macros)
+        and names <= scores.keys()
+        and all(
+            abs(score - scores[macro]) <= _TOLERANCE and abs(score - wanted) <= _TOLERANCE
+            for (macro, score), wanted in zip(macros, best, strict=True)
+        )
     )
 
 
