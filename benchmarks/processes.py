@@ -36,7 +36,7 @@ def usage(pid: int) -> Usage:
 
 def mapped_bytes(pid: int, folder: Path) -> int:
     """How much of the files below `folder` a process has mapped, touched or not."""
-    below = f"{folder}/"
+    below = f"{folder.resolve()}/"
     total = 0
     for line in Path(f"/proc/{pid}/maps").read_text().splitlines():
         place = line.find(below)
