@@ -85,15 +85,23 @@ class Stage:
         """A maker of at most `most` models of the program."""
         return SyntheticFleet(program=self.program, spec=self.spec, macros=macros, models=most)
 
-    def server(self, settings: Mapping[str, object]) -> LocalServer:
-        """A server over the store and the disk tier, on its core.
+    @contextlib.contextmanager
+    def server(self, settings: Mapping[str, object]) -> Iterator[LocalServer]:
+        """A server over the store and the disk tier, on its core; this thread, which publishes, keeps to the other.
 
         Args:
             settings: by their variables' names without `MACROFLEET_`, in any case.
         """
         given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in settings.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
-        return LocalServer(self.folder, environment, cores=self.cores.server_cores)
+        before = os.sched_getaffinity(0)
+        with LocalServer(self.folder, environment, cores=self.cores.server_cores) as server:
+            if self.cores.load is not None:
+                os.sched_setaffinity(0, {self.cores.load})
+            try:
+                yield server
+            finally:
+                os.sched_setaffinity(0, before)
 
 
 @contextlib.contextmanager
