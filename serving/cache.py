@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import islice
 from types import TracebackType
 from typing import Generic, Protocol, TypeVar
 
@@ -18,6 +19,8 @@ from serving.fleet_watch import ModelRef
 from serving.traffic import Traffic
 
 _LOG = logging.getLogger(__name__)
+# How many of the least recently leased models are compared when one has to go.
+_SAMPLE = 16
 # What a load may fail of without anything being wrong with the model.
 _NOT_THE_MODELS_FAULT = (Overloaded, NotReady, StoreError)
 
@@ -209,10 +212,11 @@ class ModelCache(Generic[M]):
 
     **Who stays.** New models enter a small window (5 % of the budget); what the window cannot hold asks for a place in
     the main region. It is given where there is room, or where its tenant's recent traffic is at least that of all those
-    together who would have to go, least recently leased first. So a scan of the long tail passes through the window, and
-    one model as large as a hundred others must be as busy as they are together. (W-TinyLFU, Einziger et al. 2017,
-    arXiv:1512.00727; comparing with all victims together is "AV" of Einziger et al. 2021, arXiv:2105.08770. Our
-    counts are exact.) Pinned models are never victims. Each region exceeds its budget only by what is leased or pinned.
+    together who would have to go: of the 16 least recently leased the least busy first. So a scan of the long tail passes
+    through the window, and one model as large as a hundred others must be as busy as they are together. (W-TinyLFU,
+    Einziger et al. 2017, arXiv:1512.00727; comparing with all victims together is "AV" of Einziger et al. 2021,
+    arXiv:2105.08770. Our counts are exact.) Pinned models are never victims. Each region exceeds its budget only by what
+    is leased or pinned.
 
     Everything happens on one event loop, which owns all state: between two `await`s nothing changes, so nothing locks.
 
@@ -548,12 +552,22 @@ class ModelCache(Generic[M]):
         self._main.add(slot, nbytes)
 
     def _victims(self, excess: int) -> list[_Slot[M]]:
-        """Who would have to go for so many bytes; fewer bytes where all others are leased or pinned."""
+        """Who would have to go for so many bytes; fewer bytes where all others are leased or pinned.
+
+        Of a few that were leased longest ago the least busy: one of the hot set happens to pause for longer than a tail
+        model is there.
+        """
+        free = (
+            slot
+            for slot in self._main.slots.values()
+            if slot.serving is not None and not slot.serving.leases and not self._pinned(slot.tenant)
+        )
         victims: list[_Slot[M]] = []
-        for slot in self._main.slots.values():
-            if excess <= 0:
-                break
-            if slot.serving is not None and not slot.serving.leases and not self._pinned(slot.tenant):
+        while excess > 0 and (oldest := list(islice(free, _SAMPLE))):
+            for slot in sorted(oldest, key=lambda slot: self._traffic.weight(slot.tenant)):
+                if excess <= 0:
+                    break
+                assert slot.serving is not None
                 victims.append(slot)
                 excess -= _nbytes(slot.serving)
         return victims
