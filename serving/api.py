@@ -14,6 +14,7 @@ from starlette.responses import Response
 from registry.bundle import MacroId
 from registry.errors import InvalidInput, MacrofleetError
 from registry.ticket import ticket_text
+from serving.admission import Admitted
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import (
@@ -194,31 +195,42 @@ class SuggestionFace:
             return path[len(_PREFIX) : -len(_SUFFIX)]
         return None
 
+    def admit(self, tenant: str, path: str) -> Admitted | Response:
+        """A context in which a request is under way, or the answer that refuses it."""
+        try:
+            return self._data_plane.admit(tenant)
+        except MacrofleetError as error:
+            return domain_problem(error, path=path, tenant=tenant)
+
     async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
-        """The body of a success, or whatever else there is to answer.
+        """The body of a success, or whatever else there is to answer. Within `admit`.
 
         Args:
             timeout: the header X-Request-Timeout-Ms.
         """
         try:
-            return await self.answer(tenant, body, None if timeout is None else _parse_timeout(timeout))
+            return await self._answer(tenant, body, None if timeout is None else _parse_timeout(timeout))
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         except RequestValidationError as error:
             return invalid_problem(error, path=path)
 
-    async def answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
+    async def admitted_answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
         """The body of a success.
 
         Raises:
             RequestValidationError: the body is no request.
             MacrofleetError: what `DataPlane.suggest` raises.
         """
+        with self._data_plane.admit(tenant):
+            return await self._answer(tenant, body, timeout_ms)
+
+    async def _answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
         asked = _parse(body)
         text = asked.ticket.text()
         if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
-        answer = await self._data_plane.suggest(
+        answer = await self._data_plane.answer(
             tenant,
             text,
             ticket=asked.ticket.id,
@@ -270,7 +282,8 @@ def make_router(face: SuggestionFace) -> APIRouter:
     ) -> Response:
         """Up to three of the tenant's macros, best first; none when no macro is good enough."""
         return Response(
-            await face.answer(tenant, await request.body(), x_request_timeout_ms), media_type="application/json"
+            await face.admitted_answer(tenant, await request.body(), x_request_timeout_ms),
+            media_type="application/json",
         )
 
     return router

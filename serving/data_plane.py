@@ -22,7 +22,7 @@ from registry.errors import (
 )
 from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
-from serving.admission import Admission, Pacer
+from serving.admission import Admission, Admitted, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
 from serving.fleet_watch import FleetWatch
@@ -157,6 +157,23 @@ class DataPlane:
             progress=self._preload.progress(),
         )
 
+    def admit(self, tenant: str) -> Admitted:
+        """A context in which a request of the tenant is under way.
+
+        Args:
+            tenant: any string may come in here.
+
+        Raises:
+            TenantNotFound: no such tenant.
+            TenantThrottled: the tenant is over its limits.
+            NotReady: no fleet was read yet.
+        """
+        try:
+            return self._admission.admitted(tenant, self._watch.entry(tenant).limits)
+        except MacrofleetError as error:
+            self._count_refusal(error)
+            raise
+
     async def suggest(
         self,
         tenant: str,
@@ -168,10 +185,33 @@ class DataPlane:
         exclude: Collection[str],
         timeout_seconds: float | None = None,
     ) -> Answer:
-        """Suggest macros for a ticket.
+        """Admit a request and suggest macros for its ticket: `admit` and `answer` in one."""
+        with self.admit(tenant):
+            return await self.answer(
+                tenant,
+                text,
+                ticket=ticket,
+                revision=revision,
+                limit=limit,
+                exclude=exclude,
+                timeout_seconds=timeout_seconds,
+            )
+
+    async def answer(
+        self,
+        tenant: str,
+        text: str,
+        *,
+        ticket: str,
+        revision: int,
+        limit: int,
+        exclude: Collection[str],
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Suggest macros for a ticket, within `admit`.
 
         Args:
-            tenant: whose model; any string may come in here.
+            tenant: whose model.
             text: `registry.ticket.ticket_text` of the ticket.
             ticket: its id, and `revision` which state of it; only the suggestion's id depends on them.
             limit: how many macros at most.
@@ -181,8 +221,8 @@ class DataPlane:
         Raises:
             TenantNotFound: no such tenant.
             ModelNotFound: the tenant has no model yet.
-            TenantThrottled: the tenant is over its limits.
             DeadlineExceeded: no answer in time.
+            TenantThrottled: the tenant's part of the queue is full.
             Overloaded: too many requests wait, or too many models are being fetched.
             LoadBackingOff: the model failed to load a moment ago.
             NotReady, CatalogueUnavailable, BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError: not now.
@@ -190,33 +230,31 @@ class DataPlane:
         seconds = self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         try:
-            with self._admission.admitted(tenant, self._watch.entry(tenant).limits):
-                trace = current_trace()
-                if trace is not None:
-                    trace.set("macrofleet.tenant", tenant)
-                lease = self._cache.try_lease(tenant)
-                titles = self._catalogues.known(tenant)
-                if lease is None or titles is None:
-                    asked = time.monotonic()
-                    try:
-                        lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
-                    finally:
-                        if trace is not None:
-                            trace.phase("load_wait", asked, time.monotonic())
-                with lease as model:
-                    scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
-                    bound, version = model.bound, model.version
-                    self._disk.note_use(tenant, version)
-                    labels, threshold = bound.labels, bound.manifest.threshold
+            trace = current_trace()
+            if trace is not None:
+                trace.set("macrofleet.tenant", tenant)
+            lease = self._cache.try_lease(tenant)
+            titles = self._catalogues.known(tenant)
+            if lease is None or titles is None:
+                asked = time.monotonic()
+                try:
+                    lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
+                finally:
                     if trace is not None:
-                        trace.set("macrofleet.model.version", version)
-                        trace.phase("queue", job.queued, job.began)
-                        trace.phase("featurise", job.began, job.featurised)
-                        trace.phase("score", job.featurised, job.scored)
-                    del model, bound, job
+                        trace.phase("load_wait", asked, time.monotonic())
+            with lease as model:
+                scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                bound, version = model.bound, model.version
+                self._disk.note_use(tenant, version)
+                labels, threshold = bound.labels, bound.manifest.threshold
+                if trace is not None:
+                    trace.set("macrofleet.model.version", version)
+                    trace.phase("queue", job.queued, job.began)
+                    trace.phase("featurise", job.began, job.featurised)
+                    trace.phase("score", job.featurised, job.scored)
+                del model, bound, job
         except MacrofleetError as error:
-            if (reason := _refusal(error)) is not None:
-                self.metrics.refused(reason)
+            self._count_refusal(error)
             raise
         chosen = choose(scores, labels, titles, exclude=exclude, limit=limit, threshold=threshold)
         return Answer(
@@ -259,6 +297,10 @@ class DataPlane:
         return (await self._watch.refresh()).generation
 
     # Inside
+
+    def _count_refusal(self, error: MacrofleetError) -> None:
+        if (reason := _refusal(error)) is not None:
+            self.metrics.refused(reason)
 
     async def _fetched(
         self,

@@ -7,6 +7,7 @@ import logging
 import re
 import secrets
 import time
+from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
@@ -51,8 +52,12 @@ class Face(Protocol):
         """The tenant that a path of the route names; None for another path."""
         ...
 
+    def admit(self, tenant: str, path: str) -> AbstractContextManager[None] | Response:
+        """A context in which a request is under way, or the answer that refuses it."""
+        ...
+
     async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
-        """The body of a success (JSON), or another answer."""
+        """The body of a success (JSON), or another answer. Within `admit`."""
         ...
 
 
@@ -84,14 +89,7 @@ class Edge:
         path = scope["path"]
         token = REQUEST_ID.set(request_id)
         try:
-            body = None if _is_too_much(length) else await _read_body(receive)
-            if body is None:
-                self._metrics.refused("too_large")
-                await sender.respond(
-                    _failure(TOO_LARGE, path, detail=f"A request's body may have {MAX_BODY_BYTES} bytes.")
-                )
-            else:
-                await self._answer(scope, receive, sender, body, timeout)
+            await self._answer(scope, receive, sender, length, timeout)
         except _Gone:
             return
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
@@ -107,10 +105,21 @@ class Edge:
         scope: Scope,
         receive: Receive,
         sender: _Sender,
-        body: bytes,
+        length: str,
         timeout: str | None,  # noqa: ARG002  # the application reads it by itself
     ) -> None:
-        await self._app(scope, _replay(body, receive), sender)
+        body = await self._whole_body(scope, receive, sender, length)
+        if body is not None:
+            await self._app(scope, _replay(body, receive), sender)
+
+    async def _whole_body(self, scope: Scope, receive: Receive, sender: _Sender, length: str) -> bytes | None:
+        """The body, or None where it is too long, which has been answered."""
+        body = None if _is_too_much(length) else await _read_body(receive)
+        if body is None:
+            self._metrics.refused("too_large")
+            detail = f"A request's body may have {MAX_BODY_BYTES} bytes."
+            await sender.respond(_failure(TOO_LARGE, scope["path"], detail=detail))
+        return body
 
 
 class QuickEdge(Edge):
@@ -140,9 +149,18 @@ class QuickEdge(Edge):
                 return
         await self._app(scope, receive, send)
 
-    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, body: bytes, timeout: str | None) -> None:
-        with CallerWatch(receive):
-            answer = await self._face.respond(scope["tenant"], scope["path"], timeout, body)
+    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, length: str, timeout: str | None) -> None:
+        tenant, path = scope["tenant"], scope["path"]
+        admitted = self._face.admit(tenant, path)
+        if isinstance(admitted, Response):
+            await sender.respond(admitted)  # nothing was done for it, not even reading its body
+            return
+        with admitted:
+            body = await self._whole_body(scope, receive, sender, length)
+            if body is None:
+                return
+            with CallerWatch(receive):
+                answer = await self._face.respond(tenant, path, timeout, body)
         await sender.respond(answer)
 
 
