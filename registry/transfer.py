@@ -28,6 +28,7 @@ class Helpers:
 
     def __init__(self, threads: int = 4) -> None:
         self._pool = ThreadPoolExecutor(threads, thread_name_prefix="transfer")
+        self._alone = processors() == 1
 
     def start(self, work: Callable[[], Result]) -> Task[Result]:
         """Begin `work` as soon as a thread is free."""
@@ -35,6 +36,10 @@ class Helpers:
             return Task(work, self._pool.submit(work))
         except RuntimeError:  # closed
             return Task(work, None)
+
+    def compute(self, work: Callable[[], Result]) -> Task[Result]:
+        """Like `start`, for what needs a processor and waits for nothing: with only one, it is left to who needs it."""
+        return Task(work, None) if self._alone else self.start(work)
 
     def close(self) -> None:
         """End the threads after what they are at; tasks are then done by whoever needs them."""
@@ -65,6 +70,11 @@ class Task(Generic[Result]):
             self._future.add_done_callback(done)
 
 
+def processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def receive(
     stream: IO[bytes], path: Path, expected: FileDigest, *, what: str, error: type[MacrofleetError], helpers: Helpers
 ) -> FileState:
@@ -92,7 +102,7 @@ def receive(
                     break
                 if written is not None:
                     written.finish()
-                written = helpers.start(partial(_pass_on, chunk, hasher.update, file.fileno()))
+                written = helpers.compute(partial(_pass_on, chunk, hasher.update, file.fileno()))
         finally:
             # The file must not be closed under a helper.
             if written is not None:

@@ -60,8 +60,8 @@ class Models:
         self._metrics = metrics
         # Apart, so that no preload or swap holds up a model that a request waits for; and behind what answers requests:
         # hashing and writing a model takes as long as fifty answers.
-        self._for_requests = Workers("load", 4, nice=5)
-        self._in_background = Workers("background", 4, nice=15)
+        self._for_requests = Workers("load", 4, nice=17)
+        self._in_background = Workers("background", 4, nice=19)
         # TensorFlow's threads stand as far back as the one that starts them: not at all.
         self._for_programs = Workers("program", 1)
         self._programs: dict[str, RunningProgram] = {}
