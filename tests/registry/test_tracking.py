@@ -22,7 +22,7 @@ from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, ModelNotFound, ProgramUntrusted, TrackingUnavailable
 from registry.files import FileDigest
-from registry.program import SPEC, ProgramSpec, publish_program
+from registry.program import SPEC, ProgramSpec, publish_program, read_spec
 from registry.runtime import Program
 from registry.settings import StoreSettings
 from registry.store import open_store
@@ -189,33 +189,48 @@ def test_an_alias_moves_to_the_version_that_it_is_given(world: World) -> None:
         world.tracking.set_alias("wonka", "Production", manifest_digest=manifests[0].digest)
 
 
+def _scored(world: World, manifest: Manifest, texts: list[str]) -> list[Any]:
+    """What the runtime gives for each text: scores [macros]."""
+    trusted = frozenset({world.program})
+    tier = DiskTier(world.folder / "other-disk", open_store(world.settings), trusted=trusted)
+    tier.install_model(manifest.tenant, manifest.version, manifest.digest)
+    program = Program(world.program_folder, trusted=trusted)
+    bound = program.bind(tier.map_model(manifest.tenant, manifest.version, manifest.digest))
+    return [bound.score(program.featurise([text]))[0] for text in texts]
+
+
 def test_mlflow_predicts_what_the_runtime_scores(world: World, loading: Callable[[str], Any]) -> None:
-    manifest = world.manifests["acme"]
+    # The same weights, under a threshold between what they give for these texts.
+    acme = world.manifests["acme"]
+    least, *_, most = sorted(float(scores.max()) for scores in _scored(world, acme, TEXTS))
+    manifest = publish_tenants(
+        open_store(world.settings),
+        ["initech"],
+        program=world.program,
+        spec=read_spec(world.program_folder),
+        threshold=(least + most) / 2,
+    )["initech"]
     world.tracking.register(manifest, parameters={}, tags={})
-    world.tracking.set_alias("acme", "champion", manifest_digest=manifest.digest)
-    model = loading("models:/macrofleet.acme@champion")
+    world.tracking.set_alias("initech", "champion", manifest_digest=manifest.digest)
+    model = loading("models:/macrofleet.initech@champion")
     assert model.metadata.signature.inputs.to_dict() == [{"type": "string", "name": "text", "required": True}]
     assert [column["name"] for column in model.metadata.signature.outputs.to_dict()] == ["macros", "abstained"]
     example = model.input_example
     assert list(example.columns) == ["text"]
     assert len(model.predict(example)) == 1
 
-    trusted = frozenset({world.program})
-    tier = DiskTier(world.folder / "other-disk", open_store(world.settings), trusted=trusted)
-    tier.install_model("acme", manifest.version, manifest.digest)
-    program = Program(world.program_folder, trusted=trusted)
-    bound = program.bind(tier.map_model("acme", manifest.version, manifest.digest))
     # More rows than one batch, and labels of rows that are not their numbers.
     texts = TEXTS * 8
     answer = model.predict(pd.DataFrame({"text": texts}, index=range(100, 100 + len(texts))))
     assert list(answer.index) == list(range(100, 100 + len(texts)))
-    for text, macros, abstained in zip(texts, answer["macros"], answer["abstained"], strict=True):
-        scores = bound.score(program.featurise([text]))[0]
+    for scores, macros, abstained in zip(
+        _scored(world, manifest, texts), answer["macros"], answer["abstained"], strict=True
+    ):
         best = np.argsort(-scores, kind="stable")[:3]
         assert [macro["id"] for macro in macros] == [f"m{index}" for index in best]
         assert [macro["title"] for macro in macros] == [f"Macro {index}" for index in best]
         assert [macro["score"] for macro in macros] == pytest.approx(scores[best], rel=1e-5)
-        assert abstained == (scores.max() < 0.5)
+        assert abstained == (scores.max() < manifest.threshold)
     assert set(answer["abstained"]) == {False, True}, "both sides of the threshold"
     empty = model.predict(pd.DataFrame({"text": []}, dtype=str))
     assert list(empty.columns) == ["macros", "abstained"]
