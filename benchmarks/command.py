@@ -114,8 +114,8 @@ def neighbour(
 def scan(
     hot: Annotated[int, typer.Option(min=1, max=2000, help="Tenants of the hot set.")] = 100,
     tail: Annotated[int, typer.Option(min=1, max=5000, help="Tail tenants, each asked once.")] = 1000,
-    tail_rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Tail tenants asked a second.")] = 20,
-    load: Share = 0.4,
+    tail_rps: Annotated[float, typer.Option(min=0.1, max=1000, help="Tail tenants asked a second.")] = 5,
+    load: Share = 0.3,
     seconds: Seconds = 30,
     connections: Connections = 64,
     as_json: Json = False,
