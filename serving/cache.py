@@ -336,11 +336,12 @@ class ModelCache(Generic[M]):
         return [slot.tenant for slot in self._serving() if not self._is_current(slot)]
 
     def retain(self, keep: Callable[[str], bool]) -> None:
-        """Let go of the models of tenants that are not to be kept, since they have left the fleet."""
+        """Follow a new fleet: let go of the models of tenants that have left it, and of those that fit only while pinned."""
         for slot in list(self._serving()):
             if not keep(slot.tenant):
                 self._evict(slot, "left_fleet")
         self._failures = {tenant: failure for tenant, failure in self._failures.items() if keep(tenant)}
+        self._balance()
 
     async def unload(self, tenant: str) -> None:
         """Let go of a tenant's model; done when its last lease has ended and its memory is free.

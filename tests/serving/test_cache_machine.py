@@ -196,6 +196,8 @@ class CacheMachine(RuleBasedStateMachine):
     def pin_or_unpin(self, tenant: str) -> None:
         self.oracle.pins ^= {tenant}
         self.world.pins = self.oracle.pins
+        self.oracle.balance()
+        self.world.cache.retain(lambda _: True)
 
     @rule(tenant=TENANTS, count=st.integers(1, 3))
     def lease(self, tenant: str, count: int) -> None:
@@ -259,6 +261,7 @@ class CacheMachine(RuleBasedStateMachine):
                 return
             self.oracle.evict(tenant)
         self.oracle.failures.pop(tenant, None)
+        self.oracle.balance()
         self.world.cache.retain(lambda other: other != tenant)
 
     @precondition(lambda self: self.oracle.serving and not self.world.pending)
