@@ -60,8 +60,8 @@ class Models:
         self._metrics = metrics
         # Apart, so that no preload or swap holds up a model that a request waits for; and behind what answers requests:
         # hashing and writing a model takes as long as fifty answers.
-        self._for_requests = Workers("load", 4, nice=17)
-        self._in_background = Workers("background", 4, nice=19)
+        self._for_requests = Workers("load", 4, nice=12)
+        self._in_background = Workers("background", 4, nice=17)
         # TensorFlow's threads stand as far back as the one that starts them: not at all.
         self._for_programs = Workers("program", 1)
         self._programs: dict[str, RunningProgram] = {}
@@ -103,14 +103,15 @@ class Models:
         """
         workers = self._for_requests if demand else self._in_background
         source: Literal["disk", "store"] = "disk"
-        if not await workers.run(self._disk.has_model, ref.tenant, ref.version):
+        found = await workers.run(self._open_installed, ref)
+        if found is None:
             source = "store"
             if demand:
                 await asyncio.sleep(self._pacer.reserve())
             began = time.monotonic()
             await self._install(ref, workers, evict=True)
             self._metrics.phase("download", time.monotonic() - began)
-        found = await workers.run(self._open, ref)
+            found = await workers.run(self._open, ref)
         if isinstance(found, MappedModel):
             running = await self.program(found.manifest.program)
             found = await workers.run(self._bind, running, found, ref)
@@ -163,6 +164,10 @@ class Models:
             extra={"program": digest, "family": running.program.spec.name, "milliseconds": _since(began)},
         )
         return running
+
+    def _open_installed(self, ref: ModelRef) -> ServedModel | MappedModel | None:
+        """Runs in a thread: what `_open` gives of a model that is on disk. One way to a thread and back for both."""
+        return self._open(ref) if self._disk.has_model(ref.tenant, ref.version) else None
 
     def _open(self, ref: ModelRef) -> ServedModel | MappedModel:
         """Runs in a thread: the model, or only its mapping where its program does not run yet."""
