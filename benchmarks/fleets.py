@@ -118,8 +118,8 @@ def serve(manifest: Manifest) -> Change:
     return change
 
 
-def limit(limits: TenantLimits) -> Change:
-    """A change of the fleet: what a tenant may use of each replica."""
+def limit(limits: TenantLimits | None) -> Change:
+    """A change of the fleet: what a tenant may use of each replica; None for no limits of its own."""
     return lambda entry: (entry or FleetEntry()).model_copy(update={"limits": limits})
 
 

@@ -11,7 +11,7 @@ from benchmarks.client import Operator
 from benchmarks.fleets import limit, serve, tenant_names, write_catalogues
 from benchmarks.load import Samples, describe, interleaved, joined, percentiles, poisson_arrivals, run_load
 from benchmarks.machine import describe_machine
-from benchmarks.stage import TenantLoad, measured_capacity, staged
+from benchmarks.stage import TenantLoad, changed_speed, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
 from registry.fleet import TenantLimits, update_fleet
@@ -69,6 +69,10 @@ def measure_neighbour(
                 kind, times = (("quiet", 1), ("rush", _RUSH))[part % 2]
                 step(kind, 0.4 + 0.6 * part / (2 * rounds))
                 found[kind].append(_run(load, share, times=times, seconds=seconds, seed=part // 2))
+            step("finding the capacity again", 0.99)
+            update_fleet(stage.store, {name: limit(None) for name in names})
+            Operator(server.operator_url).refresh_fleet()
+            later = measured_capacity(load, shares, seconds=min(5.0, seconds), connections=connections)
     quiet, rush = (joined(found[kind]) for kind in ("quiet", "rush"))
     others = {name: run.where(load.tenant_of(run) != 0) for name, run in (("quiet", quiet), ("rush", rush))}
     first = rush.where(load.tenant_of(rush) == 0)
@@ -78,7 +82,7 @@ def measure_neighbour(
         "refused": int((first.status == 429).sum()),
         "others_refused": int((others["rush"].status != 200).sum()),
     }
-    void = [*stage.cores.void]
+    void = [*stage.cores.void, *changed_speed([capacity, later])]
     if not (quiet.kept_schedule and rush.kept_schedule):
         void.append("the generator was late")
     if not (quiet.status == 200).all():

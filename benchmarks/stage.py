@@ -27,6 +27,8 @@ from training.programs.release import built_folder
 # A model's share of a disk, its label table and what is around it included.
 MODEL_ROOM_BYTES = 10_500_000
 _BODIES = 200
+# How far apart capacities before and after a run may lie.
+_STEADY = 0.8
 # Requests made beforehand for each tenant, with another ticket each.
 EACH = 4
 
@@ -197,3 +199,11 @@ def measured_capacity(load: TenantLoad, shares: Floats, *, seconds: float, conne
     """Requests a second that a server answers with 200 when it gets all it can take."""
     samples = load.saturate(shares, seconds=seconds, connections=connections)
     return float((samples.status == 200).sum() / samples.seconds)
+
+
+def changed_speed(capacities: Sequence[float]) -> list[str]:
+    """Why figures say nothing where a load was to be a share of the capacity, and that changed during the run."""
+    if min(capacities) < _STEADY * max(capacities):
+        rates = " and ".join(f"{rate:.0f}" for rate in capacities)
+        return [f"the machine changed its speed: capacities of {rates} requests a second"]
+    return []

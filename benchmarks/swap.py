@@ -17,7 +17,7 @@ from benchmarks.fleets import SyntheticFleet, SyntheticModel, serve, tenant_name
 from benchmarks.load import Run, Samples, describe, joined, percentiles, run_load, running
 from benchmarks.machine import describe_machine
 from benchmarks.other_program import build_other_program
-from benchmarks.stage import Stage, TenantLoad, load_bodies, measured_capacity, staged
+from benchmarks.stage import Stage, TenantLoad, changed_speed, load_bodies, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
 from registry.fleet import FleetEntry, read_fleet, update_fleet
@@ -87,6 +87,7 @@ def measure_swap(
                     with running(load.offered(shares, rate=rate, seconds=seconds, keep_answers=True)) as run:
                         show.play(run, seconds, operator)
                         during = run.result()
+            later = measured_capacity(load, shares, seconds=min(5.0, seconds), connections=connections)
             step("rolling back", 0.95)
             with Client(server.url) as client:
                 changed = names[: min(tenants, swaps, _ROLLBACKS)]
@@ -104,7 +105,9 @@ def measure_swap(
         "mixed": len(problems),
         "p99_ratio": round(during_p99 / quiet_p99, 2),
     }
-    void = [*stage.cores.void, *(["the generator was late"] if not all(run.kept_schedule for run in runs) else [])]
+    void = [*stage.cores.void, *changed_speed([capacity, later])]
+    if not all(run.kept_schedule for run in runs):
+        void.append("the generator was late")
     return {
         "bench": "swap",
         **figures,

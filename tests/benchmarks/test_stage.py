@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks.load import Floats, Plan, Samples
-from benchmarks.stage import EACH, TenantLoad, load_bodies, measured_capacity
+from benchmarks.stage import EACH, TenantLoad, changed_speed, load_bodies, measured_capacity
 
 TENANTS = ["acme", "beta", "gamma"]
 URL = "http://127.0.0.1:1"
@@ -97,3 +97,10 @@ def test_capacity_is_what_is_answered_with_200_in_a_closed_loop(plans: list[Plan
     assert found == (len(plan.picks) - 1) / 2
     assert (plan.at, plan.seconds, plan.connections) == (None, 2.0, 8)
     assert plan.picks.max() < 2 * EACH
+
+
+def test_a_machine_that_changed_its_speed_is_told() -> None:
+    assert changed_speed([3000, 2500]) == []
+    (reason,) = changed_speed([3000, 2000])
+    assert "3000 and 2000" in reason
+    assert changed_speed([2000, 3000])
