@@ -26,6 +26,8 @@ BOUNDS = {
     "descriptors_growth": Bound(at_most=0),
 }
 _LOOK_SECONDS = 1.0
+# Less than the server keeps an idle connection.
+_KEPT_SECONDS = 60.0
 
 
 def measure_soak(
@@ -48,7 +50,7 @@ def measure_soak(
         swap_seconds: from one swap to the next.
         memory_share: the memory budget, of what all models together have.
         load_share: of the capacity measured at the start.
-        connections: of the closed loop that finds the capacity.
+        connections: of the closed loop that finds the capacity, and of the load.
 
     Returns:
         `rss_drift`: mean resident memory in the last third of the time to that in the middle third, less 1, without its
@@ -76,7 +78,10 @@ def measure_soak(
             capacity = measured_capacity(load, shares, seconds=5, connections=connections)
             operator = Operator(server.operator_url)
             before = operator.metrics()
-            with running(load.offered(shares, rate=load_share * capacity, seconds=60 * minutes)) as run:
+            # A fixed set of connections: the server's descriptors shall tell of the server, not of a burst of callers.
+            fixed = {"connections": connections, "max_connections": connections, "idle_seconds": _KEPT_SECONDS}
+            plan = load.offered(shares, rate=load_share * capacity, seconds=60 * minutes, **fixed)
+            with running(plan) as run:
                 pairs = list(zip(first, second, strict=False))
                 seen, swaps = _watch(run, stage, server.pid, operator, pairs, 60 * minutes, swap_seconds, step)
                 samples = run.result()
