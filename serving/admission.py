@@ -33,23 +33,35 @@ class Admission:
         # By tenant, when its next request would be due if all had come evenly; only of tenants with a rate.
         self._due: dict[str, float] = {}
 
-    def admitted(self, tenant: str, limits: TenantLimits | None) -> Admitted:
-        """Count a request of a known tenant, until the context that is returned ends.
+    def ask(self, tenant: str, limits: TenantLimits | None) -> None:
+        """A request of a known tenant has come: count it against the rate. Nothing is under way yet.
 
         Raises:
             TenantThrottled: the tenant is over one of its limits.
         """
         limits = limits or _NO_LIMITS
+        self._check_concurrency(tenant, limits)
+        rate = limits.requests_per_second or self._rate
+        if rate is not None:
+            self._keep_to(tenant, rate)
+
+    def enter(self, tenant: str, limits: TenantLimits | None) -> Admitted:
+        """Count a request that was asked for as under way, until the context that is returned ends.
+
+        Raises:
+            TenantThrottled: others came first.
+        """
+        under_way = self._check_concurrency(tenant, limits or _NO_LIMITS)
+        self._under_way[tenant] = under_way + 1
+        return Admitted(self._under_way, tenant)
+
+    def _check_concurrency(self, tenant: str, limits: TenantLimits) -> int:
         under_way = self._under_way.get(tenant, 0)
         if under_way >= (limits.concurrency or self._concurrency):
             raise TenantThrottled(
                 f"{under_way} requests of tenant {tenant} are under way", bound="tenant_concurrency", remedy=_REMEDY
             )
-        rate = limits.requests_per_second or self._rate
-        if rate is not None:
-            self._keep_to(tenant, rate)
-        self._under_way[tenant] = under_way + 1
-        return Admitted(self._under_way, tenant)
+        return under_way
 
     def forget_idle(self) -> None:
         """Drop what no longer matters: tenants that are not ahead of their rate."""

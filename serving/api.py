@@ -14,7 +14,6 @@ from starlette.responses import Response
 from registry.bundle import MacroId
 from registry.errors import InvalidInput, MacrofleetError
 from registry.ticket import ticket_text
-from serving.admission import Admitted
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import (
@@ -195,15 +194,16 @@ class SuggestionFace:
             return path[len(_PREFIX) : -len(_SUFFIX)]
         return None
 
-    def admit(self, tenant: str, path: str) -> Admitted | Response:
-        """A context in which a request is under way, or the answer that refuses it."""
+    def refusal(self, tenant: str, path: str) -> Response | None:
+        """The answer to a request that is refused before anything is read of it; None lets it in."""
         try:
-            return self._data_plane.admit(tenant)
+            self._data_plane.ask(tenant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
+        return None
 
     async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
-        """The body of a success, or whatever else there is to answer. Within `admit`.
+        """The body of a success, or whatever else there is to answer. After `refusal`.
 
         Args:
             timeout: the header X-Request-Timeout-Ms.
@@ -215,15 +215,15 @@ class SuggestionFace:
         except RequestValidationError as error:
             return invalid_problem(error, path=path)
 
-    async def admitted_answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
-        """The body of a success.
+    async def answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
+        """The body of a success, for who has not asked for a `refusal`.
 
         Raises:
             RequestValidationError: the body is no request.
-            MacrofleetError: what `DataPlane.suggest` raises.
+            MacrofleetError: what `DataPlane.ask` and `DataPlane.answer` raise.
         """
-        with self._data_plane.admit(tenant):
-            return await self._answer(tenant, body, timeout_ms)
+        self._data_plane.ask(tenant)
+        return await self._answer(tenant, body, timeout_ms)
 
     async def _answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
         asked = _parse(body)
@@ -282,7 +282,7 @@ def make_router(face: SuggestionFace) -> APIRouter:
     ) -> Response:
         """Up to three of the tenant's macros, best first; none when no macro is good enough."""
         return Response(
-            await face.admitted_answer(tenant, await request.body(), x_request_timeout_ms),
+            await face.answer(tenant, await request.body(), x_request_timeout_ms),
             media_type="application/json",
         )
 

@@ -22,7 +22,7 @@ from registry.errors import (
 )
 from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
-from serving.admission import Admission, Admitted, Pacer
+from serving.admission import Admission, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
 from serving.fleet_watch import FleetWatch
@@ -157,8 +157,8 @@ class DataPlane:
             progress=self._preload.progress(),
         )
 
-    def admit(self, tenant: str) -> Admitted:
-        """A context in which a request of the tenant is under way.
+    def ask(self, tenant: str) -> None:
+        """A request of a tenant has come, and is refused where the tenant is over its limits: before anything is done for it.
 
         Args:
             tenant: any string may come in here.
@@ -169,33 +169,10 @@ class DataPlane:
             NotReady: no fleet was read yet.
         """
         try:
-            return self._admission.admitted(tenant, self._watch.entry(tenant).limits)
+            self._admission.ask(tenant, self._watch.entry(tenant).limits)
         except MacrofleetError as error:
             self._count_refusal(error)
             raise
-
-    async def suggest(
-        self,
-        tenant: str,
-        text: str,
-        *,
-        ticket: str,
-        revision: int,
-        limit: int,
-        exclude: Collection[str],
-        timeout_seconds: float | None = None,
-    ) -> Answer:
-        """Admit a request and suggest macros for its ticket: `admit` and `answer` in one."""
-        with self.admit(tenant):
-            return await self.answer(
-                tenant,
-                text,
-                ticket=ticket,
-                revision=revision,
-                limit=limit,
-                exclude=exclude,
-                timeout_seconds=timeout_seconds,
-            )
 
     async def answer(
         self,
@@ -208,7 +185,7 @@ class DataPlane:
         exclude: Collection[str],
         timeout_seconds: float | None = None,
     ) -> Answer:
-        """Suggest macros for a ticket, within `admit`.
+        """Suggest macros for a ticket, after `ask`.
 
         Args:
             tenant: whose model.
@@ -222,7 +199,7 @@ class DataPlane:
             TenantNotFound: no such tenant.
             ModelNotFound: the tenant has no model yet.
             DeadlineExceeded: no answer in time.
-            TenantThrottled: the tenant's part of the queue is full.
+            TenantThrottled: too many requests of the tenant are under way, or its part of the queue is full.
             Overloaded: too many requests wait, or too many models are being fetched.
             LoadBackingOff: the model failed to load a moment ago.
             NotReady, CatalogueUnavailable, BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError: not now.
@@ -230,29 +207,30 @@ class DataPlane:
         seconds = self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds
         deadline = time.monotonic() + seconds
         try:
-            trace = current_trace()
-            if trace is not None:
-                trace.set("macrofleet.tenant", tenant)
-            lease = self._cache.try_lease(tenant)
-            titles = self._catalogues.known(tenant)
-            if lease is None or titles is None:
-                asked = time.monotonic()
-                try:
-                    lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
-                finally:
-                    if trace is not None:
-                        trace.phase("load_wait", asked, time.monotonic())
-            with lease as model:
-                scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
-                bound, version = model.bound, model.version
-                self._disk.note_use(tenant, version)
-                labels, threshold = bound.labels, bound.manifest.threshold
+            with self._admission.enter(tenant, self._watch.entry(tenant).limits):
+                trace = current_trace()
                 if trace is not None:
-                    trace.set("macrofleet.model.version", version)
-                    trace.phase("queue", job.queued, job.began)
-                    trace.phase("featurise", job.began, job.featurised)
-                    trace.phase("score", job.featurised, job.scored)
-                del model, bound, job
+                    trace.set("macrofleet.tenant", tenant)
+                lease = self._cache.try_lease(tenant)
+                titles = self._catalogues.known(tenant)
+                if lease is None or titles is None:
+                    asked = time.monotonic()
+                    try:
+                        lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
+                    finally:
+                        if trace is not None:
+                            trace.phase("load_wait", asked, time.monotonic())
+                with lease as model:
+                    scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
+                    bound, version = model.bound, model.version
+                    self._disk.note_use(tenant, version)
+                    labels, threshold = bound.labels, bound.manifest.threshold
+                    if trace is not None:
+                        trace.set("macrofleet.model.version", version)
+                        trace.phase("queue", job.queued, job.began)
+                        trace.phase("featurise", job.began, job.featurised)
+                        trace.phase("score", job.featurised, job.scored)
+                    del model, bound, job
         except MacrofleetError as error:
             self._count_refusal(error)
             raise

@@ -7,7 +7,6 @@ import logging
 import re
 import secrets
 import time
-from contextlib import AbstractContextManager
 from types import TracebackType
 from typing import Protocol
 
@@ -52,12 +51,12 @@ class Face(Protocol):
         """The tenant that a path of the route names; None for another path."""
         ...
 
-    def admit(self, tenant: str, path: str) -> AbstractContextManager[None] | Response:
-        """A context in which a request is under way, or the answer that refuses it."""
+    def refusal(self, tenant: str, path: str) -> Response | None:
+        """The answer to a request that is refused before anything is read of it; None lets it in."""
         ...
 
     async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
-        """The body of a success (JSON), or another answer. Within `admit`."""
+        """The body of a success (JSON), or another answer. After `refusal`."""
         ...
 
 
@@ -151,11 +150,8 @@ class QuickEdge(Edge):
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, length: str, timeout: str | None) -> None:
         tenant, path = scope["tenant"], scope["path"]
-        admitted = self._face.admit(tenant, path)
-        if isinstance(admitted, Response):
-            await sender.respond(admitted)  # nothing was done for it, not even reading its body
-            return
-        with admitted:
+        answer: Response | bytes | None = self._face.refusal(tenant, path)
+        if answer is None:
             body = await self._whole_body(scope, receive, sender, length)
             if body is None:
                 return

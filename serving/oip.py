@@ -78,7 +78,11 @@ class OipDataPlane(Protocol):
         """Done when its memory is given back."""
         ...
 
-    async def suggest(
+    def ask(self, tenant: str) -> None:
+        """Refuse a ticket of a tenant that is over its limits."""
+        ...
+
+    async def answer(
         self,
         tenant: str,
         text: str,
@@ -354,24 +358,20 @@ async def _suggest(
 
     Each takes a lease of its own, so a swap may come between two of them: then all are asked again.
     """
+
+    async def answered(text: str, ticket: str, left: float | None) -> Answer:
+        data_plane.ask(tenant)
+        return await data_plane.answer(
+            tenant, text, ticket=ticket, revision=0, limit=limit, exclude=(), timeout_seconds=left
+        )
+
     ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for _ in range(_ATTEMPTS):
         left = None if ends is None else max(0.0, ends - time.monotonic())
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(
-                        data_plane.suggest(
-                            tenant,
-                            text,
-                            ticket=f"{request_id}:{index}",
-                            revision=0,
-                            limit=limit,
-                            exclude=(),
-                            timeout_seconds=left,
-                        )
-                    )
-                    for index, text in enumerate(texts)
+                    group.create_task(answered(text, f"{request_id}:{index}", left)) for index, text in enumerate(texts)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None

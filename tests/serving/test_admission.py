@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.errors import TenantThrottled, TooManyLoads
 from registry.fleet import TenantLimits
-from serving.admission import Admission, Pacer
+from serving.admission import Admission, Admitted, Pacer
 
 
 class Clock:
@@ -18,17 +18,36 @@ class Clock:
         return self.now
 
 
+def admitted(admission: Admission, tenant: str, limits: TenantLimits | None) -> Admitted:
+    admission.ask(tenant, limits)
+    return admission.enter(tenant, limits)
+
+
+def test_asking_takes_no_place_and_whoever_comes_to_it_late_is_refused() -> None:
+    admission = Admission(concurrency=1, requests_per_second=None)
+    admission.ask("a", None)
+    admission.ask("a", None)
+    with admission.enter("a", None):
+        with pytest.raises(TenantThrottled) as refused:
+            admission.enter("a", None)
+        assert refused.value.bound == "tenant_concurrency"
+        with pytest.raises(TenantThrottled):
+            admission.ask("a", None)
+    with admission.enter("a", None):
+        pass
+
+
 def test_concurrency_is_counted_by_tenant_and_given_back() -> None:
     admission = Admission(concurrency=2, requests_per_second=None)
     with ExitStack() as stack:
         for _ in range(2):
-            stack.enter_context(admission.admitted("a", None))
-        with pytest.raises(TenantThrottled) as refused, admission.admitted("a", None):
+            stack.enter_context(admitted(admission, "a", None))
+        with pytest.raises(TenantThrottled) as refused, admitted(admission, "a", None):
             pass
         assert refused.value.bound == "tenant_concurrency"
-        with admission.admitted("b", None):
+        with admitted(admission, "b", None):
             pass
-    with pytest.raises(ZeroDivisionError), admission.admitted("a", None):
+    with pytest.raises(ZeroDivisionError), admitted(admission, "a", None):
         raise ZeroDivisionError
     assert admission._under_way == {}
 
@@ -36,9 +55,9 @@ def test_concurrency_is_counted_by_tenant_and_given_back() -> None:
 def test_the_fleets_limits_come_before_the_settings() -> None:
     admission = Admission(concurrency=1, requests_per_second=1)
     limits = TenantLimits(concurrency=2, requests_per_second=1000)
-    with admission.admitted("a", limits), admission.admitted("a", limits):
+    with admitted(admission, "a", limits), admitted(admission, "a", limits):
         pass
-    with admission.admitted("b", None), pytest.raises(TenantThrottled), admission.admitted("b", None):
+    with admitted(admission, "b", None), pytest.raises(TenantThrottled), admitted(admission, "b", None):
         pass
 
 
@@ -46,14 +65,14 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_says_when_to_come_back(
     clock = Clock()
     admission = Admission(concurrency=10, requests_per_second=4, clock=clock)
     for _ in range(4):
-        with admission.admitted("a", None):
+        with admitted(admission, "a", None):
             pass
-    with pytest.raises(TenantThrottled) as refused, admission.admitted("a", None):
+    with pytest.raises(TenantThrottled) as refused, admitted(admission, "a", None):
         pass
     assert refused.value.bound == "tenant_rate"
     assert refused.value.retry_after_seconds == pytest.approx(0.25)
     clock.now += 0.25
-    with admission.admitted("a", None):
+    with admitted(admission, "a", None):
         pass
     clock.now += 1000
     admission.forget_idle()
@@ -67,19 +86,19 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_says_when_to_come_back(
 def test_no_window_of_time_sees_more_than_its_share_and_a_second(rate: float, pauses: list[float]) -> None:
     clock = Clock()
     admission = Admission(concurrency=10, requests_per_second=rate, clock=clock)
-    admitted: list[float] = []
+    times: list[float] = []
     for pause in pauses:
         clock.now += pause
         try:
-            with admission.admitted("a", None):
-                admitted.append(clock.now)
+            with admitted(admission, "a", None):
+                times.append(clock.now)
         except TenantThrottled as refused:
             clock.now += refused.retry_after_seconds + 1e-9
-            with admission.admitted("a", None):
-                admitted.append(clock.now)
-    for first in range(len(admitted)):
-        for last in range(first, len(admitted)):
-            elapsed = admitted[last] - admitted[first]
+            with admitted(admission, "a", None):
+                times.append(clock.now)
+    for first in range(len(times)):
+        for last in range(first, len(times)):
+            elapsed = times[last] - times[first]
             assert last - first + 1 <= rate * elapsed + max(rate, 1) + 1e-3
 
 

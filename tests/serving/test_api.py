@@ -398,6 +398,48 @@ async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits
     assert not serving.cancelled()
 
 
+async def test_a_tenant_over_its_rate_is_refused_before_its_request_is_read(
+    settings: ServingSettings, store: ObjectStore
+) -> None:
+    async def receive() -> dict[str, Any]:
+        raise AssertionError("its body is read")
+
+    answers: list[Any] = []
+
+    async def send(message: Any) -> None:
+        answers.append(message)
+
+    app = create_app(settings.model_copy(update={"tenant_requests_per_second": 0.001}), store)
+    async with serving(app) as client:
+        await until_ready(client)
+        assert (await client.post(ACME, json=ticket())).status_code == 200
+        refused = await client.post(ACME, content=b"not even JSON")
+        check_problem(refused, 429, "throttled")
+        assert int(refused.headers["retry-after"]) > 900
+        await app(dict(SCOPE), receive, send)
+        assert (answers[0]["status"], answers[-1].get("more_body", False)) == (429, False)
+        assert (await client.post("/v1/tenants/bare/suggestions", json=ticket())).status_code != 429
+
+
+async def test_callers_who_send_no_body_take_no_place(settings: ServingSettings, store: ObjectStore) -> None:
+    async def send(message: Any) -> None:
+        raise AssertionError(message)
+
+    async def receive() -> dict[str, Any]:
+        await hung_up.wait()
+        return {"type": "http.disconnect"}
+
+    hung_up = asyncio.Event()
+    app = create_app(settings.model_copy(update={"tenant_concurrency": 1}), store)
+    async with serving(app) as client:
+        await until_ready(client)
+        slow = [asyncio.create_task(app(dict(SCOPE), receive, send)) for _ in range(3)]
+        await spin()
+        assert (await client.post(ACME, json=ticket())).status_code == 200
+        hung_up.set()
+        await asyncio.gather(*slow)
+
+
 async def test_request_ids(client: httpx.AsyncClient) -> None:
     kept = await client.post(ACME, json=ticket(), headers={"X-Request-Id": "abc-1.2_3"})
     assert kept.headers["x-request-id"] == "abc-1.2_3"

@@ -73,7 +73,7 @@ class PaperPlane:
     Attributes:
         failure: raised by everything but `readiness`.
         versions: what the next answers come from; without any, version 1.
-        asked: the arguments of `suggest`.
+        asked: the arguments of `answer`.
     """
 
     statuses: dict[str, ModelStatus] = field(
@@ -114,7 +114,10 @@ class PaperPlane:
         self.loads.append(f"-{tenant}")
         self.model(tenant)
 
-    async def suggest(
+    def ask(self, tenant: str) -> None:
+        pass
+
+    async def answer(
         self,
         tenant: str,
         text: str,
@@ -304,13 +307,13 @@ async def test_a_deadline_that_is_none(paper: httpx.AsyncClient, value: str) -> 
 
 async def test_tickets_are_under_way_together(plane: PaperPlane, paper: httpx.AsyncClient) -> None:
     barrier = asyncio.Barrier(MAX_TICKETS)
-    suggest = plane.suggest
+    suggest = plane.answer
 
     async def after_the_others_came(*args: Any, **named: Any) -> Answer:
         await barrier.wait()
         return await suggest(*args, **named)
 
-    plane.suggest = after_the_others_came  # type: ignore[method-assign]
+    plane.answer = after_the_others_came  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await paper.post(INFER, content=request(texts(*[f"a{index}" for index in range(MAX_TICKETS)])))
     assert outputs_of(answer)["SUGGESTION_ID"]["data"][-1].endswith(f":{MAX_TICKETS - 1}")
@@ -329,7 +332,7 @@ async def test_one_ticket_that_fails_ends_the_others(plane: PaperPlane, paper: h
             raise
         raise AssertionError
 
-    plane.suggest = failing_or_waiting  # type: ignore[method-assign]
+    plane.answer = failing_or_waiting  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE_SECONDS):
         answer = await paper.post(INFER, content=request(texts("a", "fails", "b")))
     assert error_of(answer, 429) == "too much"
@@ -495,7 +498,7 @@ async def test_nothing_further_is_done_for_a_caller_that_hangs_up_while_it_waits
     async def send(message: Any) -> None:
         raise AssertionError(message)
 
-    plane.suggest = never  # type: ignore[method-assign]
+    plane.answer = never  # type: ignore[method-assign]
     metrics = Metrics()
     caller = Caller(path, request(texts("a", "b")))
     serving = asyncio.create_task(make_app(plane, metrics)(caller.scope, caller.receive, send))
