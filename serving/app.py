@@ -14,6 +14,7 @@ from registry.store import ObjectStore
 from serving.admin import make_admin_router
 from serving.api import SuggestionFace, add_schemas, make_health_router, make_router
 from serving.data_plane import DataPlane
+from serving.early import Headers
 from serving.edge import Edge, QuickEdge
 from serving.errors import add_error_handlers
 from serving.metrics import Metrics, make_metrics_router
@@ -30,11 +31,16 @@ class _App(FastAPI):
 
     def __init__(self, face: SuggestionFace, metrics: Metrics, **more: Any) -> None:
         super().__init__(**more)
-        self._outermost: ASGIApp = QuickEdge(super().__call__, metrics, face)
+        self._edge = QuickEdge(super().__call__, metrics, face)
+        self._outermost: ASGIApp = self._edge
 
     def trace_with(self, tracing: Tracing) -> None:
         """Trace requests, outside of everything else."""
         self._outermost = TracingMiddleware(self._outermost, tracing)
+
+    def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
+        """See `serving.early`. What is traced goes the usual way, so that refusals are traced too."""
+        return self._edge.early_answer(scope) if self._outermost is self._edge else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         await self._outermost(scope, receive, send)

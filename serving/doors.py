@@ -32,6 +32,9 @@ import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from serving.accepting import Acceptor
+from serving.early import EarlyProtocol
+
 _CLOSE = (b"connection", b"close")
 # Idle connections are the caller's to close: a server that closes them first now and then meets a request on its way.
 # Longer than the common proxies and pools keep theirs.
@@ -71,11 +74,13 @@ class Door(uvicorn.Server):
     def __init__(self, app: ASGIApp, listener: socket.socket, *, lifespan: bool) -> None:
         self._listener = listener
         self._listener.setblocking(False)
+        self._acceptor: Acceptor | None = None
         self._ticking: asyncio.Task[None] | None = None
+        self._protocol = EarlyProtocol if hasattr(app, "early_answer") else HttpToolsProtocol
         config = uvicorn.Config(
             app,
             loop="uvloop",
-            http="httptools",
+            http=self._protocol,
             ws="none",
             interface="asgi3",
             lifespan="on" if lifespan else "off",
@@ -86,7 +91,6 @@ class Door(uvicorn.Server):
             timeout_keep_alive=_KEEP_ALIVE_SECONDS,
         )
         super().__init__(config)
-        self.servers = []  # uvicorn has none before its start
 
     @property
     def url(self) -> str:
@@ -103,7 +107,9 @@ class Door(uvicorn.Server):
         """Start the lifespan, and take connections from then on."""
         self.config.load()
         self.lifespan = self.config.lifespan_class(self.config)
-        await self.startup(sockets=[self._listener])
+        await self.startup(sockets=[])  # uvicorn's part of it but for listening
+        self._acceptor = Acceptor(self._listener, self._make_connection)
+        self._acceptor.start()
         self._ticking = asyncio.create_task(self.main_loop())  # renews the Date header
 
     def announce(self) -> None:
@@ -120,16 +126,9 @@ class Door(uvicorn.Server):
         """Take the connections that were made, and make no more."""
         if _refuse_handshakes(self._listener):
             await asyncio.sleep(_HANDSHAKE_SECONDS)
-        loop = asyncio.get_running_loop()
-        # No turn of the loop between the last one that is taken and the end of the socket.
-        taken: list[socket.socket] = []
-        with contextlib.suppress(BlockingIOError):
-            while True:
-                taken.append(self._listener.accept()[0])
-        self._close_listener()
-        for accepted in taken:
-            with contextlib.suppress(OSError):  # it has gone already
-                await loop.connect_accepted_socket(self._make_connection, accepted)
+        if self._acceptor is not None:
+            self._acceptor.close(take_waiting=True)
+            await self._acceptor.settled()
 
     def close_idle(self) -> None:
         """Half close the connections that have no request, not even the beginning of one."""
@@ -155,17 +154,14 @@ class Door(uvicorn.Server):
 
     def leave(self) -> None:
         """Close every socket, whatever is under way. An open one would keep uvloop from closing."""
-        self._close_listener()
+        if self._acceptor is not None:
+            self._acceptor.close()
+        self._listener.close()
         for connection in _connections(self):
             connection.transport.abort()
 
-    def _close_listener(self) -> None:
-        for server in self.servers:
-            server.close()
-        self._listener.close()
-
     def _make_connection(self) -> asyncio.Protocol:
-        return HttpToolsProtocol(self.config, self.server_state, self.lifespan.state)
+        return self._protocol(self.config, self.server_state, self.lifespan.state)
 
 
 async def serve_until(

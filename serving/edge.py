@@ -14,6 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from serving.early import Headers
 from serving.errors import INTERNAL, TOO_LARGE, Problem, inference_error, problem_response
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
@@ -24,6 +25,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
 _HUNG_UP = 499
 _WATCHED_AFTER_SECONDS = 0.02
+# In a scope: the tenant of a request whose face has been asked, and let it in.
+_LET_IN = "macrofleet.let_in"
 _FACES = {
     "v1": "api",
     "v2": "v2",
@@ -82,7 +85,7 @@ class Edge:
             await self._app(scope, receive, send)
             return
         given, length, timeout = _headers(scope)
-        request_id = given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+        request_id = _request_id(given)
         sender = _Sender(send, request_id)
         began = time.monotonic()
         path = scope["path"]
@@ -137,20 +140,45 @@ class QuickEdge(Edge):
         super().__init__(app, metrics)
         self._face = face
 
+    def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
+        """The answer to a request that the face refuses, for `serving.early`; None lets it in: call this with its scope."""
+        tenant = self._tenant_of(scope)
+        if tenant is None:
+            return None
+        began = time.monotonic()
+        path = scope["path"]
+        request_id = _request_id(_headers(scope)[0])
+        token = REQUEST_ID.set(request_id)
+        try:
+            answer = self._face.refusal(tenant, path)
+        except Exception:  # noqa: BLE001  # nothing is answered by it here; on its usual way the request fails as others do
+            return None
+        finally:
+            REQUEST_ID.reset(token)
+        if answer is None:
+            scope[_LET_IN] = tenant
+            return None
+        self._metrics.requests(face_of(path), answer.status_code, time.monotonic() - began)
+        return answer.status_code, _with_id(answer.raw_headers, request_id), bytes(answer.body)
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        if scope["type"] == "http" and scope["method"] == "POST":
-            tenant = self._face.tenant_of(scope["path"])
-            if tenant is not None:
-                scope["tenant"] = tenant
-                scope["route"] = self._face
-                await super().__call__(scope, receive, send)
-                return
-        await self._app(scope, receive, send)
+        tenant = scope[_LET_IN] if _LET_IN in scope else self._tenant_of(scope)
+        if tenant is None:
+            await self._app(scope, receive, send)
+            return
+        scope["tenant"] = tenant
+        scope["route"] = self._face
+        await super().__call__(scope, receive, send)
+
+    def _tenant_of(self, scope: Scope) -> str | None:
+        if scope["type"] != "http" or scope["method"] != "POST":
+            return None
+        return self._face.tenant_of(scope["path"])
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, length: str, timeout: str | None) -> None:
         tenant, path = scope["tenant"], scope["path"]
-        answer: Response | bytes | None = self._face.refusal(tenant, path)
+        answer: Response | bytes | None = None if _LET_IN in scope else self._face.refusal(tenant, path)
         if answer is None:
             body = await self._whole_body(scope, receive, sender, length)
             if body is None:
@@ -187,7 +215,7 @@ class _Sender:
             headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         else:
             self.status, body, headers = answer.status_code, bytes(answer.body), answer.raw_headers
-        headers.append((b"x-request-id", self._request_id.encode("ascii")))
+        headers = _with_id(headers, self._request_id)
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -231,6 +259,14 @@ class CallerWatch:
             pass
         self._gone = True
         self._task.cancel()
+
+
+def _request_id(given: str) -> str:
+    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+
+
+def _with_id(headers: Headers, request_id: str) -> Headers:
+    return [*headers, (b"x-request-id", request_id.encode("ascii"))]
 
 
 def _headers(scope: Scope) -> tuple[str, str, str | None]:

@@ -20,6 +20,7 @@ from starlette.types import Receive, Scope, Send
 from serving import doors
 from serving.doors import Door, DrainPlan, _refuse_handshakes, serve_until
 from tests.serving.helpers import PATIENCE_SECONDS
+from tests.serving.sockets import connect, listener, receive
 
 pytestmark = pytest.mark.anyio
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -73,10 +74,6 @@ class Running:
         self.ended = ended
 
 
-def listener() -> socket.socket:
-    return socket.create_server(("127.0.0.1", 0))
-
-
 @asynccontextmanager
 async def ours(*apps: App, plan: DrainPlan = AT_ONCE) -> AsyncIterator[Running]:
     opened, stop, force = asyncio.Event(), asyncio.Event(), asyncio.Event()
@@ -117,25 +114,6 @@ async def uvicorns(app: App) -> AsyncIterator[Running]:
         yield Running(listening.getsockname(), lambda: tasks.append(asyncio.create_task(end())), ended)
     finally:
         await asyncio.gather(*tasks)
-
-
-def connect(address: tuple[str, int]) -> socket.socket:
-    """A connection that the kernel makes by itself: the server need not have taken it."""
-    made = socket.create_connection(address)
-    made.setblocking(False)
-    return made
-
-
-async def receive(connection: socket.socket, until: bytes) -> bytes:
-    """What arrives up to and with certain bytes, or up to the end if it comes first."""
-    received = b""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while until not in received:
-            piece = await asyncio.get_running_loop().sock_recv(connection, 65_536)
-            if not piece:
-                break
-            received += piece
-    return received
 
 
 async def is_answered(connection: socket.socket, answers: int = 1) -> bool:

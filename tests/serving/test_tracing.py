@@ -357,6 +357,20 @@ async def test_nothing_is_imported_when_off() -> None:
     assert done.stdout.split() == ["None", "False"]
 
 
+async def test_what_is_traced_is_not_answered_early(
+    collector: Collector, store: LocalStore, make_settings: MakeSettings
+) -> None:
+    def refused(tracing: Tracing | None) -> bool:
+        scope = {"type": "http", "method": "POST", "path": "/v1/tenants/globex/suggestions", "headers": []}
+        public = create_apps(make_settings(), store, tracing).public
+        return public.early_answer(scope) is not None  # type: ignore[attr-defined]  # of ours
+
+    tracing = configure_tracing()
+    assert tracing is not None
+    assert (refused(None), refused(tracing)) == (True, False)
+    tracing.close()
+
+
 async def test_a_server_tells_of_a_ticket_but_not_what_it_says(
     collector: Collector, store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings
 ) -> None:

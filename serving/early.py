@@ -1,0 +1,42 @@
+"""Answers that are known as soon as a request's head is read, written without the application.
+
+A tenant over its limits is refused thousands of times a second, and what its refusals cost is taken from the others. On
+the way through ASGI a refusal cost 0.35 of an answer: a task, a turn of the event loop, two writes, every header looked
+at. uvicorn has no place for an answer of a protocol's own, so this one takes the step in which a request becomes a task.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol, cast
+
+from starlette.types import Scope
+from uvicorn._types import ASGI3Application
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class EarlyApplication(Protocol):
+    """An ASGI application that may know an answer before the body is there."""
+
+    def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
+        """Status, headers (content-length among them) and body; None has the request go the usual way, with this scope."""
+        ...
+
+
+class EarlyProtocol(HttpToolsProtocol):
+    """uvicorn's, for an application that is an `EarlyApplication`. What is left of the body is read and dropped."""
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
+        defaults = self.server_state.default_headers
+        # A connection that shall end, and one whose caller does not read, are uvicorn's to handle.
+        usual = not cycle.keep_alive or self.flow.write_paused or any(name == b"connection" for name, _ in defaults)
+        answer = None if usual else cast(EarlyApplication, app).early_answer(cast(Scope, cycle.scope))
+        if answer is None:
+            super()._start_asgi_task(cycle, app)
+            return
+        status, headers, body = answer
+        head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
+        cycle.response_started = cycle.response_complete = True
+        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        cycle.on_response()

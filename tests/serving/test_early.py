@@ -1,0 +1,219 @@
+"""Answers before the application: on the wire, and what `QuickEdge` makes of its face's refusals."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from serving.doors import Door
+from serving.early import Headers
+from serving.edge import QuickEdge
+from serving.logs import REQUEST_ID
+from serving.metrics import Metrics
+from tests.serving.sockets import connect, listener, receive
+
+pytestmark = pytest.mark.anyio
+REFUSED = b"POST /refused HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n"
+USUAL = b"POST /usual HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\nbody"
+
+
+@pytest.fixture
+def anyio_backend() -> tuple[str, dict[str, Any]]:
+    """The loop that servers run in."""
+    return "asyncio", {"use_uvloop": True}
+
+
+class App:
+    """Knows the answer to `/refused`, and has a gate before all others."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+
+    def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
+        self.asked.append(scope["path"])
+        scope["seen"] = True
+        return (
+            (429, [(b"content-length", b"2"), (b"retry-after", b"7")], b"no") if scope["path"] == "/refused" else None
+        )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = b""
+        while (message := await receive()).get("more_body"):
+            body += message["body"]
+        body += message["body"]
+        await self.gate.wait()
+        answer = b"%b %d" % (body, "seen" in scope)
+        await send(
+            {"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"%d" % len(answer))]}
+        )
+        await send({"type": "http.response.body", "body": answer})
+
+
+@asynccontextmanager
+async def connected(app: App) -> AsyncIterator[tuple[socket.socket, Door]]:
+    listening = listener()
+    address = listening.getsockname()
+    door = Door(app, listening, lifespan=False)
+    await door.open()
+    await door.on_tick(0)
+    try:
+        with connect(address) as client:
+            yield client, door
+    finally:
+        door.leave()
+        await door.end()
+
+
+async def test_a_refusal_is_whole_and_keeps_the_connection() -> None:
+    app = App()
+    async with connected(app) as (client, _):
+        client.send(REFUSED)  # its body comes later, and is dropped
+        head, _, body = (await receive(client, b"no")).partition(b"\r\n\r\n")
+        assert body == b"no"
+        status, *headers = head.split(b"\r\n")
+        assert status == b"HTTP/1.1 429 Too Many Requests"
+        names = sorted(header.partition(b": ")[0] for header in headers)
+        assert names == [b"content-length", b"date", b"retry-after"]
+        client.send(b"body" + USUAL)
+        assert (await receive(client, b"body 1")).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert app.asked == ["/refused", "/usual"]
+
+
+async def test_answers_come_in_the_order_of_the_requests() -> None:
+    app = App()
+    app.gate.clear()
+    async with connected(app) as (client, _):
+        client.send(USUAL + REFUSED + b"body" + REFUSED + b"body" + USUAL)
+        await asyncio.sleep(0)
+        app.gate.set()
+        received = await receive(client, b"body 1")
+        while received.count(b"body 1") < 2:
+            received += await receive(client, b"body 1")
+    statuses = [part[:3] for part in received.split(b"HTTP/1.1 ")[1:]]
+    assert statuses == [b"200", b"429", b"429", b"200"]
+
+
+async def test_a_connection_that_shall_end_goes_the_usual_way() -> None:
+    app = App()
+    async with connected(app) as (client, door):
+        door.announce()
+        client.send(REFUSED + b"body")
+        answer = await receive(client, b"body 0")
+        assert b"connection: close\r\n" in answer
+        assert await receive(client, b"more") == b""
+    assert app.asked == []
+    async with connected(app) as (client, _):
+        client.send(REFUSED.replace(b"Host: x", b"Host: x\r\nConnection: close") + b"body")
+        assert b"connection: close\r\n" in await receive(client, b"body 0")
+    assert app.asked == []
+
+
+class Face:
+    """Refuses tenant `loud`; keeps a record of who was asked for, with the request's id."""
+
+    path = "/t/{tenant}"
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
+
+    def tenant_of(self, path: str) -> str | None:
+        return path[3:] if path.startswith("/t/") else None
+
+    def refusal(self, tenant: str, path: str) -> Response | None:
+        self.asked.append((tenant, REQUEST_ID.get()))
+        if tenant == "broken":
+            raise ValueError("nobody expected this")
+        return Response(path, 429) if tenant == "loud" else None
+
+    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
+        return tenant.encode()
+
+
+def scope_of(path: str, *, method: str = "POST", request_id: bytes = b"abc") -> Scope:
+    return {"type": "http", "method": method, "path": path, "headers": [(b"x-request-id", request_id)]}
+
+
+async def statuses(edge: QuickEdge, scope: Scope) -> list[int]:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    await edge(scope, receive, send)
+    return [message["status"] for message in sent if message["type"] == "http.response.start"]
+
+
+def requests_counted(metrics: Metrics, status: int) -> float:
+    text = metrics.exposition("")[0].decode()
+    line = f'macrofleet_requests_total{{face="other",status="{status}"}} '
+    return sum(float(found.removeprefix(line)) for found in text.splitlines() if found.startswith(line))
+
+
+async def other(scope: Scope, receive: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 204, "headers": []})
+
+
+async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:
+    face, metrics = Face(), Metrics()
+    edge = QuickEdge(other, metrics, face)
+    answer = edge.early_answer(scope_of("/t/loud"))
+    assert answer is not None
+    status, headers, body = answer
+    assert (status, body, dict(headers)[b"x-request-id"]) == (429, b"/t/loud", b"abc")
+    assert dict(headers)[b"content-length"] == b"7"
+    assert face.asked == [("loud", "abc")]
+    assert requests_counted(metrics, 429) == 1
+
+
+async def test_an_id_that_is_none_is_made_anew() -> None:
+    answer = QuickEdge(other, Metrics(), Face()).early_answer(scope_of("/t/loud", request_id=b"a b\r\nc"))
+    assert answer is not None
+    assert len(dict(answer[1])[b"x-request-id"]) == 32
+
+
+async def test_whoever_was_let_in_is_not_asked_again() -> None:
+    face = Face()
+    edge = QuickEdge(other, Metrics(), face)
+    scope = scope_of("/t/quiet")
+    assert edge.early_answer(scope) is None
+    assert await statuses(edge, scope) == [200]
+    assert [tenant for tenant, _ in face.asked] == ["quiet"]
+
+
+async def test_without_an_early_question_the_edge_asks_itself() -> None:
+    face = Face()
+    edge = QuickEdge(other, Metrics(), face)
+    assert await statuses(edge, scope_of("/t/loud")) == [429]
+    assert await statuses(edge, scope_of("/t/quiet")) == [200]
+    assert [tenant for tenant, _ in face.asked] == ["loud", "quiet"]
+
+
+@pytest.mark.parametrize(("path", "method"), [("/elsewhere", "POST"), ("/t/loud", "GET")])
+async def test_what_is_not_the_faces_goes_on(path: str, method: str) -> None:
+    face = Face()
+    edge = QuickEdge(other, Metrics(), face)
+    scope = scope_of(path, method=method)
+    assert edge.early_answer(scope) is None
+    assert await statuses(edge, scope) == [204]
+    assert not face.asked
+    assert "route" not in scope
+
+
+async def test_a_failure_is_left_to_the_usual_way() -> None:
+    edge = QuickEdge(other, Metrics(), Face())
+    scope = scope_of("/t/broken")
+    assert edge.early_answer(scope) is None
+    assert await statuses(edge, scope) == [500]
+    assert REQUEST_ID.get() == ""
