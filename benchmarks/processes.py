@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import ctypes
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
+
+import numpy as np
+
+_TRIES = 3
+_libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,18 +64,33 @@ def drop_pages(path: Path) -> bool:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)  # what is not written yet cannot be dropped
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
-        size = os.fstat(descriptor).st_size
-        return not any(_is_cached(descriptor, size * part // 8) for part in range(8))
+        for _ in range(_TRIES):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+            if not cached_pages(descriptor):
+                return True
+        return False
     finally:
         os.close(descriptor)
 
 
-def _is_cached(descriptor: int, offset: int) -> bool:
-    try:
-        return os.preadv(descriptor, [bytearray(1)], offset, os.RWF_NOWAIT) > 0
-    except BlockingIOError:
-        return False
+def cached_pages(descriptor: int) -> int:
+    """How many pages of a file the kernel keeps in memory (mincore(2)).
+
+    Reading with RWF_NOWAIT is no way to ask: it has the kernel read ahead what it does not find.
+    """
+    size = os.fstat(descriptor).st_size
+    if not size:
+        return 0
+    with mmap.mmap(descriptor, size, prot=mmap.PROT_READ) as mapped:
+        found = np.zeros(-(-size // mmap.PAGESIZE), np.uint8)
+        start = np.frombuffer(mapped, np.uint8)
+        failed = _libc.mincore(
+            ctypes.c_void_p(start.ctypes.data), ctypes.c_size_t(size), ctypes.c_void_p(found.ctypes.data)
+        )
+        del start  # or the mapping cannot be closed
+    if failed:
+        raise OSError(ctypes.get_errno(), "mincore failed")
+    return int((found & 1).sum())
 
 
 def read_whole(path: Path) -> int:

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from benchmarks.processes import drop_pages, mapped_bytes, processor_seconds, read_whole, usage
+from benchmarks.processes import cached_pages, drop_pages, mapped_bytes, processor_seconds, read_whole, usage
 
 MIB = 1 << 20
 TICK = 1 / os.sysconf("SC_CLK_TCK")
@@ -95,13 +95,26 @@ def test_a_file_is_read_to_its_end(tmp_path: Path) -> None:
         assert read_whole(path) == size
 
 
+def test_asking_what_is_cached_changes_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(bytes(range(256)) * 4096)
+    pages = path.stat().st_size // mmap.PAGESIZE
+    with path.open("rb") as file:
+        assert cached_pages(file.fileno()) == pages
+        if not drop_pages(path):
+            pytest.skip("this file system keeps what it has")
+        assert cached_pages(file.fileno()) == 0
+        assert cached_pages(file.fileno()) == 0
+        read_whole(path)
+        assert cached_pages(file.fileno()) == pages
+    (tmp_path / "empty").touch()
+    assert drop_pages(tmp_path / "empty")
+
+
 def test_pages_are_dropped_unless_somebody_has_them_mapped(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(range(256)) * 4096)
-    try:
-        dropped = drop_pages(path)
-    except OSError:
-        pytest.skip("this file system does not say what it keeps")
+    dropped = drop_pages(path)
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapping:
         assert np.frombuffer(mapping, np.uint8).any()
         dropped_mapped = drop_pages(path)
