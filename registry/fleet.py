@@ -46,7 +46,7 @@ class TenantLimits(Document):
 
     Attributes:
         concurrency: requests under way at once.
-        requests_per_second: over time; a second's worth may come at once.
+        requests_per_second: over time; a quarter of that, or up to ten of it, may come at once.
     """
 
     model_config = ConfigDict(extra="allow")

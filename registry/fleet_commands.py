@@ -90,7 +90,7 @@ def limit(
         int | None, typer.Option(min=1, max=100_000, help="Requests under way at once, on each replica.")
     ] = None,
     requests_per_second: Annotated[
-        float | None, typer.Option(help="Over time, on each replica; a second's worth may come at once.")
+        float | None, typer.Option(help="Over time, on each replica; a quarter of it, or up to ten, may come at once.")
     ] = None,
     none: Annotated[bool, typer.Option("--none", help="No limits of their own: the replica's settings hold.")] = False,
     dry_run: DryRun = False,

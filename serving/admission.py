@@ -10,12 +10,15 @@ from registry.fleet import TenantLimits
 
 _REMEDY = "Ask less often, or raise its limits (`macrofleet fleet limit`)."
 _NO_LIMITS = TenantLimits()
+_SMALL_BURST = 10.0
+_BURST_SECONDS = 0.25
+_ROUNDING_SECONDS = 1e-9
 
 
 class Admission:
     """Bounds each tenant's requests under way and per second. Owned by one event loop.
 
-    The rate is a virtual schedule (GCRA, ITU-T I.371): a tenant may be a second's worth of requests ahead of it.
+    The rate is a virtual schedule (GCRA, ITU-T I.371), of which a tenant may be ahead by its burst, see `burst_of`.
 
     Args:
         concurrency: of a tenant whose limits do not say.
@@ -71,9 +74,9 @@ class Admission:
     def _keep_to(self, tenant: str, rate: float) -> None:
         now = self._clock()
         due = max(self._due.get(tenant, now), now)
-        # The first of a second's worth is due now, and a rate below one still lets one request come at any time.
-        ahead = due - now - max(1.0 - 1.0 / rate, 0.0)
-        if ahead > 0:
+        # The first of a burst is due now.
+        ahead = due - now - (burst_of(rate) - 1.0) / rate
+        if ahead > _ROUNDING_SECONDS:
             raise TenantThrottled(
                 f"tenant {tenant} asks more than {rate:g} times a second",
                 bound="tenant_rate",
@@ -81,6 +84,15 @@ class Admission:
                 remedy=_REMEDY,
             )
         self._due[tenant] = due + 1.0 / rate
+
+
+def burst_of(rate: float) -> float:
+    """How many requests may come at once under a rate a second: its second's worth up to ten, then a quarter of that.
+
+    People do not come evenly, and few of them a second less so. A tenant of hundreds a second that begins to rush would
+    have the whole server for as long as it takes to answer its burst.
+    """
+    return max(1.0, min(rate, max(_SMALL_BURST, rate * _BURST_SECONDS)))
 
 
 class Admitted:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from registry.errors import TenantThrottled, TooManyLoads
 from registry.fleet import TenantLimits
-from serving.admission import Admission, Admitted, Pacer
+from serving.admission import Admission, Admitted, Pacer, burst_of
 
 
 class Clock:
@@ -83,7 +83,7 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_says_when_to_come_back(
     rate=st.sampled_from([0.1, 0.5, 1.0, 3.0, 50.0]),
     pauses=st.lists(st.floats(0, 2), min_size=1, max_size=100),
 )
-def test_no_window_of_time_sees_more_than_its_share_and_a_second(rate: float, pauses: list[float]) -> None:
+def test_no_window_of_time_sees_more_than_its_share_and_a_burst(rate: float, pauses: list[float]) -> None:
     clock = Clock()
     admission = Admission(concurrency=10, requests_per_second=rate, clock=clock)
     times: list[float] = []
@@ -99,7 +99,20 @@ def test_no_window_of_time_sees_more_than_its_share_and_a_second(rate: float, pa
     for first in range(len(times)):
         for last in range(first, len(times)):
             elapsed = times[last] - times[first]
-            assert last - first + 1 <= rate * elapsed + max(rate, 1) + 1e-3
+            assert last - first + 1 <= rate * elapsed + burst_of(rate) + 1e-3
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst"), [(0.1, 1), (1, 1), (4, 4), (10, 10), (20, 10), (40, 10), (100, 25), (400, 100)]
+)
+def test_a_burst_is_short_where_the_rate_is_high(rate: float, burst: int) -> None:
+    clock = Clock()
+    admission = Admission(concurrency=1, requests_per_second=rate, clock=clock)
+    for _ in range(burst):
+        with admitted(admission, "a", None):
+            pass
+    with pytest.raises(TenantThrottled), admitted(admission, "a", None):
+        pass
 
 
 def test_a_pacer_spaces_out_and_refuses_what_would_wait_too_long() -> None:
