@@ -34,6 +34,7 @@ from registry.program import RELEASED_PROGRAMS
 from registry.runtime import BoundModel, Program
 from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
+from registry.ticket import ticket_text
 
 _BATCH = 32
 _SHOWN = 3
@@ -60,7 +61,7 @@ class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
         """The best macros for each text; see the module's docstring for the columns."""
         if self._model is None:
             raise InvalidInput("the model is not loaded", remedy="Load it with mlflow.pyfunc.load_model.")
-        texts = model_input["text"].tolist()
+        texts = [ticket_text("", [text]) for text in model_input["text"]]
         rows: list[dict[str, Any]] = []
         for start in range(0, len(texts), _BATCH):
             scores = self._model.score(self._model.program.featurise(texts[start : start + _BATCH]))

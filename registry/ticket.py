@@ -1,8 +1,59 @@
-"""What of a ticket a model reads; the one place, the same for training and serving."""
+"""What of a ticket a model reads; the one place, the same for training and serving.
+
+A program gets one text, and what comes first in it is read even where the program reads only so far: the subject, the
+customer's first message, then the latest. Each is cleaned to what its writer wrote, and bounded.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Protocol
+
+from registry.markup import plain_text
+from registry.quoting import all_words, own_words
+
+# In code points. Together below the 4,000 that the program `bag` reads.
+MOST_OF_SUBJECT, MOST_OF_LATEST, MOST_OF_TICKET = 300, 1_400, 3_900
+_MOST_OF_RAW_SUBJECT = 2_000
+_ROUNDS = 4
+# Of a message that is too long, this part of what is kept is its end: that is where people say what they want.
+_END = 4
+
+# Line ends of every kind; marks that have no width and hide the start of a line; and what is no character.
+_LINE_END = re.compile(r"\r\n?|[\x0b\x0c\x1c-\x1e\x85\u2028\u2029]")
+_WIDTHLESS = re.compile(r"[\u00ad\u034f\u061c\u180e\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff]+")
+_ADDRESS = re.compile(r"(?<![\w.@/-])(?:https?://|www\.)[^\s<>\"\u3000-\u303f\uff00-\uffef]{1,4096}", re.IGNORECASE)
+_HOST, _WWW = re.compile(r"[\w.-]*"), re.compile(r"(?:www\.)+")
+_PATH_WORD = re.compile(r"[^\W\d_]{2,24}(?:[-_.][^\W\d_]{2,24}){0,5}")
+_LONG_NUMBER = re.compile(r"\d{5,}")
+_ANSWERED = re.compile(
+    r"(?:(?:re|fwd?|aw|wg|rv|tr|sv|vs|antw|doorst|enc|res|rif|odp|ynt|ilt|回复|答复|转发|回覆|轉寄|返信|転送)"
+    r"\s?(?:\[\d{1,3}\]|\(\d{1,3}\))?\s?[:\uff1a]\s?)+",
+    re.IGNORECASE,
+)
+
+
+class Message(Protocol):
+    """One message of a ticket, whoever wrote it."""
+
+    @property
+    def author(self) -> str: ...
+    @property
+    def body(self) -> str: ...
+    @property
+    def public(self) -> bool: ...
+    @property
+    def created_at(self) -> datetime | None: ...
+
+
+def customer_messages(messages: Iterable[Message]) -> list[str]:
+    """What the customer wrote in public, oldest first. By time where all messages have one, otherwise as they stand."""
+    ordered = list(messages)
+    if all(message.created_at is not None for message in ordered):
+        ordered.sort(key=lambda message: message.created_at)  # type: ignore[arg-type, return-value]
+    return [message.body for message in ordered if message.public and message.author == "customer"]
 
 
 def ticket_text(subject: str, messages: Sequence[str]) -> str:
@@ -10,7 +61,78 @@ def ticket_text(subject: str, messages: Sequence[str]) -> str:
 
     Args:
         subject: may be empty.
-        messages: the customer's public messages, oldest first.
+        messages: the customer's public messages, oldest first; plain text or HTML, as they came in.
+
+    Returns:
+        At most 4,000 code points; empty where there is nothing to read.
     """
-    parts = [subject, *messages[:1], *messages[1:][-1:]]
-    return "\n".join(part for part in (part.strip() for part in parts) if part)
+    first, latest = clean_message(messages[0]) if messages else "", ""
+    if len(messages) > 1 and (latest := clean_message(messages[-1])) == first:
+        latest = ""
+    subject = clean_subject(subject)[:MOST_OF_SUBJECT]
+    latest = _shortened(latest, MOST_OF_LATEST)
+    first = _shortened(first, MOST_OF_TICKET - len(subject) - len(latest))
+    return "\n".join(part for part in (subject, first, latest) if part)
+
+
+def clean_message(text: str) -> str:
+    """What the writer of a message wrote: no markup, quoted messages, signature or footer, whatever the language.
+
+    Addresses of pages lose what tracks (all but the host and the words of the path), digits of long numbers become zeros,
+    spaces side by side one, empty lines none. In linear time, and the same again for what it returned. A message that is
+    all quotation stays, without the marks; one that is all markup is empty.
+    """
+    text = _without_odd_characters(text)
+    shown = _own_words(_fold(plain_text(text)))
+    if not shown:
+        everything = all_words(_fold(plain_text(text, foreign=True)))
+        shown = _own_words(everything) or everything
+    return shown
+
+
+def clean_subject(text: str) -> str:
+    """A subject without "Re:" and its like, cleaned as messages are; on one line."""
+    shown = " ".join(plain_text(_without_odd_characters(text[:_MOST_OF_RAW_SUBJECT]), foreign=True).split())
+    answered = _ANSWERED.match(shown)
+    return _fold(shown[answered.end() :] if answered and answered.end() < len(shown) else shown)
+
+
+def _own_words(text: str) -> str:
+    """`own_words` until nothing changes: what is left of a header's two halves can be one."""
+    for _ in range(_ROUNDS):
+        before, text = text, own_words(text)
+        if text == before:
+            break
+    return text
+
+
+def _without_odd_characters(text: str) -> str:
+    text = _LINE_END.sub("\n", text)
+    return text if text.isascii() else _WIDTHLESS.sub("", text)
+
+
+def _fold(text: str) -> str:
+    if "://" in text or "www." in text.lower():
+        text = _ADDRESS.sub(_folded_address, text)
+    return _LONG_NUMBER.sub(_zeros, text)
+
+
+def _zeros(found: re.Match[str]) -> str:
+    return "0" * (found.end() - found.start())
+
+
+def _folded_address(found: re.Match[str]) -> str:
+    """`https://www.shop.example/orders/4f9a7c?utm_source=mail` as `shop.example/orders`."""
+    address = found[0].lower().rstrip(".,;:!?)]}'\u2026")
+    address = address.removeprefix("http://").removeprefix("https://")
+    host, *path = re.split(r"[?#]", address, maxsplit=1)[0].split("/")
+    host = _WWW.sub("", _HOST.match(host.rpartition("@")[2])[0])  # type: ignore[index]
+    return "/".join([host, *(part for part in path if _PATH_WORD.fullmatch(part))]) if host else "url"
+
+
+def _shortened(text: str, most: int) -> str:
+    """The text, or its beginning and its end where it is longer than `most` code points."""
+    if len(text) <= most:
+        return text
+    end = most // _END
+    return f"{text[: most - end - 1]}\n{text[-end:]}"

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from registry.bundle import MacroId
 from registry.errors import InvalidInput, MacrofleetError
-from registry.ticket import ticket_text
+from registry.ticket import customer_messages, ticket_text
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import (
@@ -78,12 +78,8 @@ class Ticket(_Strict):
     locale: Annotated[str, Field(max_length=64)] | None = None
 
     def text(self) -> str:
-        """What a model reads. Comments are taken by time where all have one, otherwise as they stand."""
-        comments = self.comments
-        if all(comment.created_at is not None for comment in comments):
-            comments = tuple(sorted(comments, key=lambda comment: comment.created_at))  # type: ignore[arg-type, return-value]
-        said = [comment.body for comment in comments if comment.public and comment.author == "customer"]
-        return ticket_text(self.subject or "", said)
+        """What a model reads."""
+        return ticket_text(self.subject or "", customer_messages(self.comments))
 
 
 class Agent(_Strict):

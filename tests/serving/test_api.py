@@ -157,7 +157,7 @@ async def test_a_server_scores_as_the_runtime_does(
     # Together, so that they are featurised in batches; offline one by one.
     answers = await asyncio.gather(*(client.post(ACME, json=ticket(text)) for text in texts * 5))
     for text, answer in zip(texts * 5, answers, strict=True):
-        expected = model.score_in_program(program.featurise([ticket_text(text, [])]))[0]
+        expected = model.score_in_program(program.featurise([ticket_text("", [text])]))[0]
         by_id = {label.id: float(score) for label, score in zip(model.labels, expected, strict=True)}
         best = sorted(by_id.values(), reverse=True)[:3]
         assert [macro["score"] for macro in answer.json()["macros"]] == pytest.approx(best, abs=1e-5)

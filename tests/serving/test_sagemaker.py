@@ -382,7 +382,7 @@ async def test_an_answer_is_what_the_model_says(client: httpx.AsyncClient, urls:
     program = Program(bag.folder, trusted=frozenset({bag.digest}))
     model = program.bind(map_bundle(Path(urls[0]), tenant=None))
     text = "Where is my order 4711?"
-    scores = model.score(program.featurise([ticket_text(text, [])]))[0]
+    scores = model.score(program.featurise([ticket_text("", [text])]))[0]
     answer = (await invoke(client, "x", text=text)).json()
     best = np.argsort(-scores)[:3]
     assert [macro["id"] for macro in answer["macros"]] == [model.labels[index].id for index in best]
