@@ -135,6 +135,9 @@ def tickets_import(
         Path | None, typer.Option(help="The tenant's macro catalogue as JSON; replaces the old one.")
     ] = None,
     add_macros: Annotated[bool, typer.Option("--add-macros", help="Labels in no catalogue become macros.")] = False,
+    label_separator: Annotated[
+        str | None, typer.Option(help="What stands between the labels of one row, where it has several.")
+    ] = None,
     skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows that cannot be used.")] = False,
     where: Where = None,
     out_of_scope: OutOfScope = _OUT_OF_SCOPE,
@@ -155,6 +158,7 @@ def tickets_import(
             file_format=file_format,
             where=_pairs(where),
             out_of_scope=_names(out_of_scope),
+            label_separator=label_separator or None,
             skip_invalid=skip_invalid,
         )
         merge = import_examples(

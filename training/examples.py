@@ -7,19 +7,23 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from registry.ticket import ticket_text
 
 SPLITS = ("train", "val", "test")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Example:
     """One labelled ticket.
 
     Attributes:
         ticket_id: unique within a tenant.
+        body: the customer's first message as it came in, HTML and all.
+        latest: the customer's latest message before the macro was applied, where that is not the first.
         macro_id: the macro that was applied; None where it is known that nothing fits (out of scope).
+        also: further macros that were applied to it.
         applied_at: when the macro was applied, else when the ticket was made; None where neither is known.
         split: train, val or test where the data come with a split of their own.
     """
@@ -28,15 +32,22 @@ class Example:
     body: str
     macro_id: str | None
     subject: str = ""
+    latest: str = ""
+    also: tuple[str, ...] = ()
     channel: str = ""
     locale: str = ""
     applied_at: datetime | None = None
     split: str | None = None
 
-    @property
+    @cached_property
     def text(self) -> str:
-        """What the model reads of it."""
-        return ticket_text(self.subject, [self.body])
+        """What the model reads of it, cleaned; kept, because training reads it several times."""
+        return ticket_text(self.subject, [message for message in (self.body, self.latest) if message])
+
+    @property
+    def macro_ids(self) -> tuple[str, ...]:
+        """All macros that were applied."""
+        return self.also if self.macro_id is None else (self.macro_id, *self.also)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,7 +67,7 @@ class Split:
 def fingerprint(examples: Iterable[Example]) -> str:
     """A digest over what training reads of the examples, whatever their order."""
     rows = sorted(
-        json.dumps([e.ticket_id, e.text, e.macro_id, e.split, e.applied_at and e.applied_at.isoformat()])
+        json.dumps([e.ticket_id, e.text, e.macro_ids, e.split, e.applied_at and e.applied_at.isoformat()])
         for e in examples
     )
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()

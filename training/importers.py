@@ -1,8 +1,10 @@
 """Importers: files from outside into examples, whole or not at all.
 
-CSV (with a header) and JSON lines carry the same fields. Needed: the text (`text`, `body` or `description`) and the
-label (`label` or `macro_id`). Optional: `ticket_id`, `subject`, `channel`, `locale`, `applied_at` or `created_at`
-(ISO 8601), `split` (train, val, test), `macro_title`, `domain`.
+CSV (with a header) and JSON lines carry the same fields. Needed: the text (`text`, `body` or `description`, or the
+ticket's `comments`: a list of `{"author": "customer" or "agent", "body", "public", "created_at"}`, in a CSV as JSON) and
+the label (`label` or `macro_id`). Optional: `ticket_id`, `subject`, `channel`, `locale`, `applied_at` or `created_at`
+(ISO 8601), `split` (train, val, test), `macro_title`, `domain`. Texts are taken as they came in, HTML and all: what a
+model reads of them is `registry.ticket`'s affair, in training as in serving.
 """
 
 from __future__ import annotations
@@ -14,12 +16,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput
+from registry.ticket import customer_messages
 from training.examples import SPLITS, Example
 
 # The serving face refuses more than this (413), so a model never sees more in production either.
@@ -27,7 +30,8 @@ MAX_TEXT_BYTES = 64 * 1024
 OUT_OF_SCOPE = frozenset({"oos", "NO_NODES_DETECTED", "outofdomain"})
 _TEXT = ("text", "body", "description")
 _LABEL = ("label", "macro_id")
-_USED = ("subject", "ticket_id", "channel", "locale", "split", "macro_title", "domain", *_TEXT, *_LABEL)
+_COMMENTS = "comments"
+_USED = ("subject", "ticket_id", "channel", "locale", "split", "macro_title", "domain", _COMMENTS, *_TEXT, *_LABEL)
 # These become names: ids in catalogues, keys and logs.
 _NAMES = ("ticket_id", "macro_title", "domain", *_LABEL)
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -57,14 +61,16 @@ def read_tickets(
     file_format: str | None = None,
     where: Mapping[str, str] | None = None,
     out_of_scope: frozenset[str] = OUT_OF_SCOPE,
+    label_separator: str | None = None,
     skip_invalid: bool = False,
 ) -> Imported:
-    """Read labelled tickets from a file.
+    """Read labelled tickets from a file. A ticket to which several macros were applied may stand in as many rows.
 
     Args:
         file_format: "csv" or "jsonl"; None takes it from the file's name.
         where: keep only rows whose column has this value; a column that the file does not have does not filter.
         out_of_scope: labels that are no macros: nothing fits these tickets.
+        label_separator: what stands between the labels of one row where it has several.
         skip_invalid: leave out rows that cannot be used, and say which.
 
     Raises:
@@ -73,9 +79,8 @@ def read_tickets(
     chosen = file_format or path.suffix.lstrip(".").lower()
     if chosen not in _READERS:
         raise InvalidInput(f"{path} has the format {chosen!r}", remedy="Use --format csv or --format jsonl.")
-    found = Imported()
-    seen: dict[str, int] = {}
-    repeats: Counter[str] = Counter()
+    reading = _Reading(out_of_scope, label_separator)
+    found = reading.found
     try:
         for number, row, problem_of_row in _READERS[chosen](path):
             if where and any(column in row and row[column] != value for column, value in where.items()):
@@ -83,7 +88,7 @@ def read_tickets(
             try:
                 if problem_of_row:
                     raise _BadRow(problem_of_row)
-                _take(found, row, number, seen, repeats, out_of_scope)
+                reading.take(row, number)
             except _BadRow as problem:
                 found.problems.append(f"row {number}: {problem}")
     except UnicodeDecodeError as problem:
@@ -109,57 +114,144 @@ class _BadRow(Exception):
     """One row cannot be used; the message says why."""
 
 
-def _take(
-    found: Imported,
-    row: Mapping[str, str],
-    number: int,
-    seen: dict[str, int],
-    repeats: Counter[str],
-    out_of_scope: frozenset[str],
-) -> None:
-    for name in _USED:
-        _check_field(name, row.get(name, ""))
-    body, subject = _first(row, _TEXT), row.get("subject", "").strip()
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Comment:
+    """A message of a ticket, as `registry.ticket.Message` has it."""
+
+    author: str
+    body: str
+    public: bool
+    created_at: datetime | None
+
+
+class _Reading:
+    """A file while it is read."""
+
+    def __init__(self, out_of_scope: frozenset[str], label_separator: str | None) -> None:
+        self.found = Imported()
+        self._out_of_scope = out_of_scope
+        self._separator = label_separator
+        self._rows: dict[str, tuple[int, int]] = {}  # by ticket id: its row, and its place among the examples
+        self._repeats: Counter[str] = Counter()
+
+    def take(self, row: Mapping[str, str], number: int) -> None:
+        """Raises _BadRow where the row cannot be used."""
+        for name in _USED:
+            _check_field(name, row.get(name, ""))
+        applied_at = _time(row.get("applied_at", "") or row.get("created_at", ""))
+        body, latest = _messages(row, applied_at)
+        subject = row.get("subject", "").strip()
+        _check_text(body, latest, subject)
+        labels = self._labels(row)
+        split = row.get("split", "").strip().lower()
+        # Another split (folds, say) is the data's own affair: such rows are cut like rows without one.
+        split = {"validation": "val", "dev": "val", "valid": "val"}.get(split, split)
+        domain = row.get("domain", "").strip()
+        example = Example(
+            ticket_id=row.get("ticket_id", "").strip() or self._made_id(row, domain, subject, body, labels, split),
+            subject=subject,
+            body=body,
+            latest=latest,
+            macro_id=labels[0] if labels else None,
+            also=labels[1:],
+            channel=row.get("channel", "").strip(),
+            locale=row.get("locale", "").strip(),
+            applied_at=applied_at,
+            split=split if split in SPLITS else None,
+        )
+        if example.ticket_id in self._rows:
+            self._add_labels(example, number)
+        else:
+            self._rows[example.ticket_id] = number, len(self.found.examples)
+            self.found.examples.append(example)
+        if domain:
+            self.found.domains[example.ticket_id] = domain
+        if row.get("macro_title", "").strip() and len(labels) == 1:
+            self.found.titles.setdefault(labels[0], row["macro_title"].strip()[:512])
+
+    def _labels(self, row: Mapping[str, str]) -> tuple[str, ...]:
+        """The macros of a row, each once; none where nothing fits."""
+        said = _first(row, _LABEL)
+        labels = [label.strip() for label in said.split(self._separator)] if self._separator else [said]
+        labels = list(dict.fromkeys(filter(None, labels)))
+        if not labels:
+            raise _BadRow("the label is empty")
+        if any(len(label) > 128 for label in labels):
+            raise _BadRow("the label is longer than 128 characters")
+        return tuple(label for label in labels if label not in self._out_of_scope)
+
+    def _made_id(
+        self, row: Mapping[str, str], domain: str, subject: str, body: str, labels: tuple[str, ...], split: str
+    ) -> str:
+        """The same row gives the same id on every import; equal rows are told apart by how often they occurred."""
+        said = _first(row, _LABEL) if len(labels) < 2 else "|".join(labels)
+        content = hashlib.sha256(json.dumps([domain, subject, body, said, split]).encode()).hexdigest()[:16]
+        self._repeats[content] += 1
+        return f"{content}-{self._repeats[content]}"
+
+    def _add_labels(self, example: Example, number: int) -> None:
+        """A further row of a ticket: another macro was applied to it."""
+        first_row, place = self._rows[example.ticket_id]
+        before = self.found.examples[place]
+        if (before.subject, before.body) != (example.subject, example.body):
+            raise _BadRow(f"ticket id {example.ticket_id!r} stands in row {first_row} already, with another text")
+        if not example.macro_ids or not before.macro_ids:
+            raise _BadRow(
+                f"ticket id {example.ticket_id!r} stands in row {first_row} already; nothing fits, or a macro"
+            )
+        if repeated := set(example.macro_ids) & set(before.macro_ids):
+            raise _BadRow(
+                f"ticket id {example.ticket_id!r} stands in row {first_row} already with the label {min(repeated)!r}"
+            )
+        self.found.examples[place] = replace(before, also=(*before.also, *example.macro_ids))
+        self._rows[example.ticket_id] = number, place
+
+
+def _messages(row: Mapping[str, str], applied_at: datetime | None) -> tuple[str, str]:
+    """The customer's first message, and the latest before the macro was applied where it is another."""
+    body = _first(row, _TEXT)
+    if body or not row.get(_COMMENTS, "").strip():
+        return body, ""
+    comments = _comments(row[_COMMENTS])
+    if applied_at is not None:
+        # What came afterwards nobody knew who chose the macro; it may be the answer to it.
+        comments = [one for one in comments if one.created_at is None or one.created_at <= applied_at]
+    said = [message.strip() for message in customer_messages(comments)]
+    return (said[0], said[-1] if len(said) > 1 else "") if said else ("", "")
+
+
+def _comments(text: str) -> list[_Comment]:
+    try:
+        rows = json.loads(text)
+        comments = [
+            _Comment(
+                author=_string(row["author"]),
+                body=_string(row["body"]),
+                public=row.get("public", True) is True,
+                created_at=_time(row.get("created_at") or ""),
+            )
+            for row in rows
+        ]
+    except (ValueError, RecursionError, TypeError, KeyError, AttributeError):
+        raise _BadRow('comments is not a list of {"author", "body", "public", "created_at"}') from None
+    for comment in comments:
+        _check_field(_COMMENTS, comment.body)
+    return comments
+
+
+def _string(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _check_text(body: str, latest: str, subject: str) -> None:
     if not body and not subject:
         raise _BadRow("the text is empty")
-    if len(body.encode()) + len(subject.encode()) > MAX_TEXT_BYTES:
+    if len(body.encode()) + len(latest.encode()) + len(subject.encode()) > MAX_TEXT_BYTES:
         raise _BadRow(f"the text is longer than {MAX_TEXT_BYTES} bytes; cut it to what the customer wrote")
-    if "\x00" in body or "\x00" in subject:
+    if "\x00" in body or "\x00" in latest or "\x00" in subject:
         raise _BadRow("the text holds a NUL character")
-    label = _first(row, _LABEL)
-    if not label:
-        raise _BadRow("the label is empty")
-    if len(label) > 128:
-        raise _BadRow("the label is longer than 128 characters")
-    split = row.get("split", "").strip().lower()
-    # Another split (folds, say) is the data's own affair: such rows are cut like rows without one.
-    split = {"validation": "val", "dev": "val", "valid": "val"}.get(split, split)
-    ticket_id = row.get("ticket_id", "").strip()
-    if not ticket_id:
-        # The same row gives the same id on every import; equal rows are told apart by how often they occurred.
-        content = hashlib.sha256(json.dumps([row.get("domain", ""), subject, body, label, split]).encode()).hexdigest()[
-            :16
-        ]
-        repeats[content] += 1
-        ticket_id = f"{content}-{repeats[content]}"
-    if ticket_id in seen:
-        raise _BadRow(f"ticket id {ticket_id!r} stands in row {seen[ticket_id]} already; a ticket is labelled once")
-    seen[ticket_id] = number
-    example = Example(
-        ticket_id=ticket_id,
-        subject=subject,
-        body=body,
-        macro_id=None if label in out_of_scope else label,
-        channel=row.get("channel", "").strip(),
-        locale=row.get("locale", "").strip(),
-        applied_at=_time(row.get("applied_at", "") or row.get("created_at", "")),
-        split=split if split in SPLITS else None,
-    )
-    found.examples.append(example)
-    if row.get("domain", "").strip():
-        found.domains[ticket_id] = row["domain"].strip()
-    if row.get("macro_title", "").strip() and example.macro_id is not None:
-        found.titles.setdefault(example.macro_id, row["macro_title"].strip()[:512])
 
 
 def _check_field(name: str, value: str) -> None:
@@ -209,7 +301,7 @@ def _csv_rows(path: Path) -> _Rows:
 
 
 def _check_columns(path: Path, header: list[str]) -> None:
-    if not set(header) & {*_TEXT, "subject"} or not set(header) & set(_LABEL):
+    if not set(header) & {*_TEXT, "subject", _COMMENTS} or not set(header) & set(_LABEL):
         raise InvalidInput(
             f"{path} has the columns {', '.join(header)[:200] or 'none'}",
             remedy="It needs a text column (text or body) and a label column (label or macro_id).",
@@ -231,10 +323,14 @@ def _jsonl_rows(path: Path) -> _Rows:
                 ) from None
             if not isinstance(value, dict):
                 raise InvalidInput(f"{path} line {number} is not a JSON object", remedy="Write one JSON object a line.")
-            yield number, {key: field if isinstance(field, str) else _plain(field) for key, field in value.items()}, ""
+            yield number, {key: _plain(key, field) for key, field in value.items()}, ""
 
 
-def _plain(value: Any) -> str:
+def _plain(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        return value
+    if name == _COMMENTS:
+        return json.dumps(value)
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 

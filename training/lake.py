@@ -18,10 +18,12 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "ticket_id": pl.String,
     "subject": pl.String,
     "body": pl.String,
+    "latest": pl.String,
     "channel": pl.String,
     "locale": pl.String,
     "applied_at": pl.Datetime("us", "UTC"),
     "macro_id": pl.String,
+    "also": pl.List(pl.String),
     "split": pl.String,
 }
 _ATTEMPTS = 8
@@ -91,7 +93,7 @@ class Lake:
                 f"{self._store.url}/{examples_key(tenant)} is not a lake file: {problem}",
                 remedy="Remove it and import the tenant's tickets again.",
             ) from None
-        return [Example(**row) for row in frame.iter_rows(named=True)], found.etag
+        return [Example(**{**row, "also": tuple(row["also"])}) for row in frame.iter_rows(named=True)], found.etag
 
 
 def _encode(examples: Iterable[Example]) -> bytes:

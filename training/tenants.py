@@ -68,7 +68,7 @@ def _planned(
     current, etag = found if found else (None, None)
     base = given or current
     known = {macro.id for macro in base.macros} if base else set()
-    missing = sorted({row.macro_id for row in rows if row.macro_id is not None} - known)
+    missing = sorted({macro for row in rows for macro in row.macro_ids} - known)
     if missing and base is not None and not add_macros:
         shown = ", ".join(repr(label) for label in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise UnknownMacro(

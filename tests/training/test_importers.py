@@ -93,6 +93,75 @@ def test_bad_rows_are_named_and_nothing_is_taken(tmp_path: Path, text: str | byt
     assert caught.value.remedy or "CSV" in caught.value.what
 
 
+THREAD = [
+    {"author": "customer", "body": "Where is it?", "created_at": "2026-03-01T09:00:00Z"},
+    {"author": "agent", "body": "We look.", "created_at": "2026-03-01T09:30:00Z"},
+    {"author": "customer", "body": "internal", "public": False, "created_at": "2026-03-01T09:40:00Z"},
+    {"author": "customer", "body": "<p>And now?</p>", "created_at": "2026-03-01T10:00:00Z"},
+    {"author": "customer", "body": "Thanks!", "created_at": "2026-03-02T10:00:00Z"},
+]
+
+
+def test_of_a_thread_the_first_message_and_the_latest_before_the_macro_are_taken(tmp_path: Path) -> None:
+    row = {
+        "ticket_id": 1,
+        "subject": "Parcel",
+        "label": "ship",
+        "comments": THREAD,
+        "applied_at": "2026-03-01T11:00:00Z",
+    }
+    (example,) = read_tickets(write(tmp_path, json.dumps(row), "t.jsonl")).examples
+    assert (example.body, example.latest) == ("Where is it?", "<p>And now?</p>")
+    assert example.text == "Parcel\nWhere is it?\nAnd now?"
+    del row["applied_at"]
+    (example,) = read_tickets(write(tmp_path, json.dumps(row), "t.jsonl")).examples
+    assert example.latest == "Thanks!"
+    field = json.dumps(THREAD[:1]).replace('"', '""')
+    (example,) = read_tickets(write(tmp_path, f'comments,label\n"{field}",x\n')).examples
+    assert (example.body, example.latest) == ("Where is it?", "")
+
+
+@pytest.mark.parametrize(
+    "comments", ["x", "[1]", '["a"]', "{}x", '[{"author": "customer"}]', '[{"author": 1, "body": "a"}]', "[" * 100_000]
+)
+def test_comments_that_are_none_are_named(tmp_path: Path, comments: str) -> None:
+    row = json.dumps({"label": "x", "comments": comments})
+    with pytest.raises(InvalidInput, match="row 1: comments is not a list"):
+        read_tickets(write(tmp_path, row, "t.jsonl"))
+
+
+def test_half_a_character_in_a_comment_is_named(tmp_path: Path) -> None:
+    row = json.dumps({"label": "x", "comments": [{"author": "customer", "body": "\ud800"}]})
+    with pytest.raises(InvalidInput, match="comments holds half a Unicode character"):
+        read_tickets(write(tmp_path, row, "t.jsonl"))
+
+
+def test_several_macros_of_one_ticket(tmp_path: Path) -> None:
+    path = write(tmp_path, "ticket_id,text,label\n7,a,x\n8,b,oos\n7,a,y\n9,c,z\n7,a,z\n")
+    assert [(e.ticket_id, e.macro_ids) for e in read_tickets(path).examples] == [
+        ("7", ("x", "y", "z")),
+        ("8", ()),
+        ("9", ("z",)),
+    ]
+    path = write(tmp_path, "text,label\na,x| y|x\nb,oos\nc,\n")
+    found = read_tickets(path, label_separator="|", skip_invalid=True)
+    assert [(e.macro_id, e.also) for e in found.examples] == [("x", ("y",)), (None, ())]
+    assert found.problems == ["row 4: the label is empty"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "complaint"),
+    [
+        ("7,a,x\n7,b,y\n", "stands in row 2 already, with another text"),
+        ("7,a,x\n7,a,x\n", "stands in row 2 already with the label 'x'"),
+        ("7,a,x\n7,a,oos\n", "stands in row 2 already; nothing fits, or a macro"),
+    ],
+)
+def test_rows_of_one_ticket_that_contradict_each_other(tmp_path: Path, rows: str, complaint: str) -> None:
+    with pytest.raises(InvalidInput, match=complaint):
+        read_tickets(write(tmp_path, f"ticket_id,text,label\n{rows}"))
+
+
 @pytest.mark.parametrize("line", ["{", "[]", '"text"', "[" * 100_000])
 def test_lines_that_are_no_objects_are_named(tmp_path: Path, line: str) -> None:
     with pytest.raises(InvalidInput, match=r"t\.jsonl line 1 is not"):

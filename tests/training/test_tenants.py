@@ -30,6 +30,7 @@ def test_examples_come_back_as_they_went_in(store: LocalStore) -> None:
         example(1),
         example(2, None),
         Example(ticket_id="t3", body="日本語", subject="件名", macro_id="x", split="val"),
+        Example(ticket_id="t4", body="<p>one</p>", latest="two", macro_id="x", also=("y", "z")),
     ]
     Lake(store).merge("acme", rows)
     assert Lake(store).read("acme") == rows
@@ -44,6 +45,15 @@ def test_importing_again_changes_nothing_and_a_correction_replaces(store: LocalS
     assert lake.merge("acme", [example(1), example(2)]) == Merge(added=0, changed=0, unchanged=2, total=2)
     assert store.head(examples_key("acme")).etag == etag, "not written again"
     assert lake.merge("acme", [example(2, "refund"), example(3)]) == Merge(added=1, changed=1, unchanged=0, total=3)
+
+
+def test_every_macro_of_a_ticket_is_one(store: LocalStore) -> None:
+    import_examples(store, "acme", [Example(ticket_id="1", body="a", macro_id="x", also=("y",))])
+    found = read_catalogue(store, "acme")
+    assert found is not None
+    assert [macro.id for macro in found[0].macros] == ["x", "y"]
+    with pytest.raises(UnknownMacro, match="'z'"):
+        import_examples(store, "acme", [Example(ticket_id="2", body="a", macro_id="x", also=("z",))])
 
 
 def test_importers_at_once_lose_nothing(store: LocalStore) -> None:
