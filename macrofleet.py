@@ -17,6 +17,7 @@ from benchmarks.command import bench
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.model_commands import models
+from serving.explain_command import explain
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
@@ -29,6 +30,7 @@ for name, group in (
     ("bench", bench),
 ):
     app.add_typer(group, name=name)
+app.command()(explain)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

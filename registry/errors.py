@@ -24,6 +24,10 @@ class InvalidInput(MacrofleetError):
     """Something from outside (a file, a field, a name, a setting) cannot be used as it is."""
 
 
+class NotPermitted(MacrofleetError):
+    """The caller is known, or need not be, and may not do this here."""
+
+
 class InvalidTenant(InvalidInput):
     """A tenant's name is not a slug."""
 

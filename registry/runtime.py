@@ -186,6 +186,10 @@ class BoundModel:
         """Let the kernel have the weights' memory back; the model stays usable, only slow. Never raises."""
         self._mapped.forget_pages()
 
+    def featurise(self, texts: Sequence[str]) -> Features:
+        """The program's features of texts."""
+        return self.program.featurise(texts)
+
     def score(self, features: Features) -> Array:
         """Probabilities, float32 [tickets, macros]."""
         return self.program.score(features, self._mapped.tensors)

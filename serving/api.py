@@ -7,12 +7,12 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, field_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 
 from registry.bundle import MacroId
-from registry.errors import InvalidInput, MacrofleetError
+from registry.errors import InvalidInput, MacrofleetError, NotPermitted
 from registry.ticket import customer_messages, ticket_text
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
@@ -33,6 +33,7 @@ _ROUTE = f"{_PREFIX}{{tenant}}{_SUFFIX}"
 _TIMEOUT = TypeAdapter(Annotated[int, Field(ge=1, le=60_000)])
 _COMPONENT = "#/components/schemas/{model}"
 _PROBLEMS = {
+    403: "Explanations are for administrators.",
     404: "There is no such tenant, or none that the caller may know of.",
     409: "The tenant has no model yet; the detail says why.",
     413: "The body is over 64 KiB.",
@@ -43,6 +44,7 @@ _PROBLEMS = {
 }
 # What the error itself says in the examples, for the problems that have no sentence of their own.
 _DETAILS = {
+    403: "explanations are for administrators",
     404: "there is no such tenant",
     409: "tenant acme has no model to serve: too few examples",
     413: f"A request's body may have {MAX_BODY_BYTES} bytes.",
@@ -90,7 +92,7 @@ class Agent(_Strict):
 
 
 class SuggestionRequest(_Strict):
-    """A ticket to suggest macros for."""
+    """A ticket to suggest macros for. `explain` is for administrators: each macro then says what drove it."""
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -126,13 +128,6 @@ class SuggestionRequest(_Strict):
     exclude: Annotated[tuple[MacroId, ...], Field(max_length=1000)] = ()
     explain: bool = False
 
-    @field_validator("explain")
-    @classmethod
-    def _no_explanations(cls, value: bool) -> bool:
-        if value:
-            raise ValueError("explanations are not available yet; send false or leave it out")
-        return value
-
 
 class MacroOut(BaseModel):
     """A suggested macro, its title of today and the model's probability for it."""
@@ -140,6 +135,19 @@ class MacroOut(BaseModel):
     id: str
     title: str
     score: float
+
+
+class ContributionOut(BaseModel):
+    """Words of the ticket, and what the macro's log-odds lose without them."""
+
+    text: str
+    contribution: float
+
+
+class ExplainedMacroOut(MacroOut):
+    """A suggested macro and what drove it, from what spoke for it most to what spoke against it."""
+
+    explanation: list[ContributionOut]
 
 
 class SuggestionResponse(BaseModel):
@@ -163,7 +171,7 @@ class SuggestionResponse(BaseModel):
     model_version: str
     abstained: bool
     reason: Reason | None
-    macros: list[MacroOut]
+    macros: list[ExplainedMacroOut | MacroOut]
 
 
 class SuggestionFace:
@@ -171,12 +179,16 @@ class SuggestionFace:
 
     `serving.edge` calls it straight: FastAPI's routing, dependencies and wrappers took more of a request than all of ours
     together. The route is in the router as well, for its documentation.
+
+    Args:
+        explains: whether callers are administrators, who may ask for explanations.
     """
 
     path = _ROUTE
 
-    def __init__(self, data_plane: DataPlane) -> None:
+    def __init__(self, data_plane: DataPlane, *, explains: bool) -> None:
         self._data_plane = data_plane
+        self._explains = explains
 
     @staticmethod
     def tenant_of(path: str) -> str | None:
@@ -226,6 +238,9 @@ class SuggestionFace:
         text = asked.ticket.text()
         if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
+        if asked.explain and not self._explains:
+            raise NotPermitted("explanations are for administrators", remedy="Ask on the operator's address.")
+        timeout_seconds = None if timeout_ms is None else timeout_ms / 1000
         answer = await self._data_plane.answer(
             tenant,
             text,
@@ -233,9 +248,16 @@ class SuggestionFace:
             revision=asked.ticket.revision,
             limit=asked.limit,
             exclude=asked.exclude,
-            timeout_seconds=None if timeout_ms is None else timeout_ms / 1000,
+            timeout_seconds=timeout_seconds,
         )
-        macros = answer.suggestions.macros
+        suggested = answer.suggestions.macros
+        macros: list[dict[str, Any]] = [
+            {"id": macro.id, "title": macro.title, "score": macro.score} for macro in suggested
+        ]
+        if asked.explain:
+            explained = await self._data_plane.explain(tenant, text, answer, timeout_seconds=timeout_seconds)
+            for macro, explanation in zip(macros, explained, strict=True):
+                macro["explanation"] = [{"text": one.text, "contribution": one.contribution} for one in explanation]
         # A SuggestionResponse, which a test holds this to; validating what we made ourselves takes five times as long.
         return to_json(
             {
@@ -243,7 +265,7 @@ class SuggestionFace:
                 "model_version": answer.model_version,
                 "abstained": not macros,
                 "reason": answer.suggestions.reason,
-                "macros": [{"id": macro.id, "title": macro.title, "score": macro.score} for macro in macros],
+                "macros": macros,
             }
         )
 

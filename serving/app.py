@@ -82,7 +82,8 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
         async with data_plane.running():
             yield
 
-    face = SuggestionFace(data_plane)
+    # Until there are keys: whoever reaches a loopback address can reach the operator's as well.
+    face = SuggestionFace(data_plane, explains=not settings.insecure)
     public = _App(
         face,
         data_plane.metrics,
@@ -109,6 +110,7 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
         add_error_handlers(app)
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(face))
+    operator.include_router(make_router(SuggestionFace(data_plane, explains=True)), include_in_schema=False)
     operator.include_router(make_admin_router(data_plane))
     operator.include_router(make_metrics_router(data_plane.metrics))
     operator.include_router(make_oip_router(data_plane))

@@ -20,11 +20,13 @@ from registry.errors import (
     TenantThrottled,
     TooManyLoads,
 )
+from registry.explain import Contribution
 from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
+from serving.explanations import Explanations
 from serving.fleet_watch import FleetWatch
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
@@ -115,6 +117,7 @@ class DataPlane:
         self._admission = Admission(
             concurrency=settings.tenant_concurrency, requests_per_second=settings.tenant_requests_per_second
         )
+        self._explanations = Explanations()
         self._preload = Preload(self._models.prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
         self._draining = False
@@ -137,6 +140,7 @@ class DataPlane:
             await self._cache.close()
             await self._catalogues.close()
             await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
+            self._explanations.close()
             self._models.close()
             await self._files.run(self._disk.close)
             self._files.close()
@@ -242,6 +246,41 @@ class DataPlane:
             model_version=version,
             suggestions=chosen,
         )
+
+    async def explain(
+        self, tenant: str, text: str, answer: Answer, *, timeout_seconds: float | None = None
+    ) -> list[list[Contribution]]:
+        """What drove each suggestion of an answer; it counts as a request of the tenant that is under way.
+
+        Args:
+            tenant: whose model.
+            text: that the answer is to.
+            timeout_seconds: as for `answer`, and on top of what that took.
+
+        Returns:
+            A list for each macro of the answer; empty where the model has been replaced by one that does not know it.
+
+        Raises:
+            Overloaded: enough explanations are under way.
+            MacrofleetError: what `answer` raises.
+        """
+        seconds = self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds
+        deadline = time.monotonic() + seconds
+        try:
+            with self._admission.enter(tenant, self._watch.entry(tenant).limits):
+                lease = self._cache.try_lease(tenant)
+                if lease is None:
+                    lease, _ = await self._fetched(tenant, None, {}, seconds=seconds)
+                with lease as model:
+                    places = {label.id: place for place, label in enumerate(model.bound.labels)}
+                    macros = [macro.id for macro in answer.suggestions.macros]
+                    known = [places[macro] for macro in macros if macro in places]
+                    found = iter(await self._explanations.explain(model.bound, text, known, deadline=deadline))
+                    del model
+        except MacrofleetError as error:
+            self._count_refusal(error)
+            raise
+        return [next(found) if macro in places else [] for macro in macros]
 
     # What an operator asks of this replica
 

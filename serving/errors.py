@@ -31,6 +31,7 @@ from registry.errors import (
     MacrofleetError,
     ModelAlreadyLoaded,
     ModelNotFound,
+    NotPermitted,
     NotReady,
     OutOfResources,
     Overloaded,
@@ -73,6 +74,7 @@ TOO_LARGE = Problem(413, "too-large", "Request too large")
 
 PROBLEMS: dict[type[MacrofleetError], Problem] = {
     InvalidInput: Problem(422, "invalid-request", "Malformed request"),
+    NotPermitted: Problem(403, "not-permitted", "Not permitted"),
     TenantNotFound: Problem(404, "tenant-not-found", "Unknown tenant"),
     ModelNotFound: Problem(409, "no-model", "Tenant has no model yet"),
     CatalogueUnavailable: Problem(

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from registry.catalogue import read_catalogue
 from registry.disk_tier import DiskTier
-from registry.errors import CatalogueUnavailable, InvalidInput
+from registry.errors import CatalogueUnavailable, InvalidInput, UnknownMacro
+from registry.explain import explain
 from registry.models import serving_entry
-from registry.runtime import Program, limit_threads
+from registry.runtime import BoundModel, Program, limit_threads
 from registry.store import ObjectStore
 from registry.ticket import ticket_text
 from serving.settings import ServingSettings
-from serving.suggest import choose, is_blank
+from serving.suggest import Suggestions, choose, is_blank
+
+# A command has the time to leave out each word of a ticket of many.
+_MOST_SPANS = 400
 
 
 def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: ServingSettings) -> dict[str, Any]:
@@ -25,9 +31,84 @@ def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: Ser
         TenantNotFound, ModelNotFound, BundleCorrupt, ProgramUntrusted, ProgramCorrupt, StoreError: as a server would.
         InvalidInput: the text is empty.
     """
-    body = ticket_text("", [text])
+    body = _read("", text)
+    opened = _open(store, tenant, settings)
+    scores = opened.model.score(opened.model.featurise([body]))[0]
+    chosen = choose(
+        scores, opened.model.labels, opened.titles, exclude=(), limit=3, threshold=opened.model.manifest.threshold
+    )
+    return _report(tenant, opened, chosen)
+
+
+def explain_offline(
+    store: ObjectStore,
+    tenant: str,
+    text: str,
+    *,
+    subject: str = "",
+    macro: str | None = None,
+    settings: ServingSettings,
+) -> dict[str, Any]:
+    """What drove the suggestions for a ticket, whether they are good enough to be shown or not.
+
+    Args:
+        macro: explain this one of the model's macros, instead of the three best that may be shown.
+
+    Returns:
+        As `suggest_offline`, and `threshold`, `text` (what the model read), and for each macro its `explanation`: `text`
+        and `contribution`, from what spoke for it most to what spoke against it.
+
+    Raises:
+        UnknownMacro: the model does not know `macro`.
+        MacrofleetError: see `suggest_offline`.
+    """
+    body = _read(subject, text)
+    opened = _open(store, tenant, settings)
+    model = opened.model
+    scores = model.score(model.featurise([body]))[0]
+    titles = opened.titles
+    if macro is not None:
+        # Asked for by name: also when it was retired since.
+        titles = {label.id: titles.get(label.id, label.title) for label in model.labels if label.id == macro}
+        if not titles:
+            raise UnknownMacro(
+                f"the model of tenant {tenant} does not know the macro {macro!r}",
+                remedy="See which it knows with `macrofleet models show`, or train again.",
+            )
+    chosen = choose(scores, model.labels, titles, exclude=(), limit=3, threshold=0.0)
+    places = {label.id: place for place, label in enumerate(model.labels)}
+    explained = explain(
+        body,
+        [places[suggested.id] for suggested in chosen.macros],
+        lambda texts: model.score(model.featurise(texts)),
+        most_spans=_MOST_SPANS,
+    )
+    threshold = model.manifest.threshold
+    report = _report(tenant, opened, chosen)
+    if chosen.macros and float(scores.max()) < threshold:
+        report |= {"abstained": True, "reason": "below_threshold"}
+    for row, explanation in zip(report["macros"], explained, strict=True):
+        row["explanation"] = [{"text": one.text, "contribution": one.contribution} for one in explanation]
+    return {**report, "threshold": round(threshold, 6), "text": body}
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """What a tenant serves, and the macros that may be shown today with their titles."""
+
+    version: str
+    model: BoundModel
+    titles: Mapping[str, str]
+
+
+def _read(subject: str, text: str) -> str:
+    body = ticket_text(subject, [text])
     if is_blank(body):
         raise InvalidInput("the text is empty", remedy="Give the ticket's text in quotation marks.")
+    return body
+
+
+def _open(store: ObjectStore, tenant: str, settings: ServingSettings) -> _Opened:
     _, version, digest = serving_entry(store, tenant)
     found = read_catalogue(store, tenant)
     if found is None:
@@ -36,14 +117,14 @@ def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: Ser
     limit_threads()
     with DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs) as disk:
         mapped = disk.open_model(tenant, version, digest)
-        manifest = mapped.manifest
-        program = Program(disk.install_program(manifest.program), trusted=settings.trusted_programs)
-    model = program.bind(mapped)
-    scores = model.score(program.featurise([body]))[0]
-    chosen = choose(scores, model.labels, titles, exclude=(), limit=3, threshold=manifest.threshold)
+        program = Program(disk.install_program(mapped.manifest.program), trusted=settings.trusted_programs)
+    return _Opened(version, program.bind(mapped), titles)
+
+
+def _report(tenant: str, opened: _Opened, chosen: Suggestions) -> dict[str, Any]:
     return {
         "tenant": tenant,
-        "model_version": version,
+        "model_version": opened.version,
         "abstained": not chosen.macros,
         "reason": chosen.reason,
         "macros": [{"id": macro.id, "title": macro.title, "score": round(macro.score, 6)} for macro in chosen.macros],

@@ -258,6 +258,8 @@ class _Face:
             trace.set("macrofleet.model.version", model.version)
         try:
             asked = _parse(body)
+            if asked.explain:
+                raise InvalidInput("explanations are not given here", remedy="Send false, or leave it out.")
             scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.bound.manifest.tenant)
             return self._answer(model, asked, scores)
         finally:

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 from benchmarks.fleets import publish_tenants
 from registry.catalogue import make_catalogue, read_catalogue, write_catalogue
 from registry.disk_tier import DiskTier
+from registry.errors import UnknownMacro
 from registry.fleet import FleetEntry, read_fleet, update_fleet
 from registry.layout import catalogue_key
 from registry.program import publish_program
@@ -24,11 +25,12 @@ from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from registry.ticket import ticket_text
 from serving.api import SuggestionResponse
-from serving.app import create_app
+from serving.app import create_app, create_apps
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
 from serving.executor import Executor
 from serving.logs import JsonFormatter
+from serving.offline import explain_offline
 from serving.settings import ServingSettings
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, serving, spin, ticket, until_ready
 
@@ -284,7 +286,7 @@ def of_ticket(**fields: Any) -> bytes:
         (with_fields(limit="3"), "limit"),
         (with_fields(limit=True), "limit"),
         (with_fields(exclude="m0"), "exclude"),
-        (with_fields(explain=True), "explain"),
+        (with_fields(explain="yes"), "explain"),
         (with_fields(verbose=True), "verbose"),
         (with_fields(agent={}), "agent.id"),
     ],
@@ -315,9 +317,51 @@ async def test_what_cannot_be_seen_does_no_harm_beside_what_can(client: httpx.As
     assert await scores_for(client, subject="\u200bParcel", comments=[comment("\u200b")])
 
 
-async def test_explain_says_why_it_is_refused(client: httpx.AsyncClient) -> None:
-    answer = await client.post(ACME, json=ticket(explain=True))
-    assert "not available yet" in answer.json()["detail"]
+async def test_an_administrator_is_told_what_drove_each_suggestion(client: httpx.AsyncClient) -> None:
+    plain = (await client.post(ACME, json=ticket("where is my parcel"))).json()
+    explained = (await client.post(ACME, json=ticket("where is my parcel", explain=True))).json()
+    assert SuggestionResponse.model_validate(explained).model_dump() == explained
+    for macro in explained["macros"]:
+        contributions = macro.pop("explanation")
+        assert contributions
+        assert {part for one in contributions for part in one["text"].split()} <= {"where", "is", "my", "parcel"}
+        figures = [one["contribution"] for one in contributions]
+        assert figures == sorted(figures, reverse=True)
+    assert explained == plain
+
+
+async def test_the_command_explains_as_the_server_does(
+    client: httpx.AsyncClient, settings: ServingSettings, store: ObjectStore
+) -> None:
+    served = (await client.post(ACME, json=ticket("where is my parcel", explain=True))).json()["macros"]
+    report = explain_offline(store, "acme", "<p>where is my parcel</p>", settings=settings)
+    assert report["text"] == "where is my parcel"
+    assert [macro["explanation"] for macro in report["macros"]] == [macro["explanation"] for macro in served]
+    last = explain_offline(store, "acme", "where is my parcel", macro="m3", settings=settings)
+    assert [macro["id"] for macro in last["macros"]] == ["m3"]
+    modest = explain_offline(store, "modest", "where is my parcel", settings=settings)
+    assert (modest["abstained"], modest["reason"], len(modest["macros"])) == (True, "below_threshold", 3)
+    with pytest.raises(UnknownMacro, match="'m99999'"):
+        explain_offline(store, "acme", "where is my parcel", macro="m99999", settings=settings)
+
+
+async def test_explaining_nothing(client: httpx.AsyncClient) -> None:
+    modest = (await client.post("/v1/tenants/modest/suggestions", json=ticket(explain=True))).json()
+    assert (modest["reason"], modest["macros"]) == ("below_threshold", [])
+
+
+async def test_where_anybody_may_ask_only_the_operators_address_explains(
+    settings: ServingSettings, store: ObjectStore
+) -> None:
+    apps = create_apps(settings.model_copy(update={"insecure": True}), store)
+    async with serving(apps.public) as client:
+        await until_ready(client)
+        check_problem(await client.post(ACME, json=ticket(explain=True)), 403, "not-permitted")
+        assert (await client.post(ACME, json=ticket())).status_code == 200
+        transport = httpx.ASGITransport(app=apps.operator)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as operator:
+            answer = await operator.post(ACME, json=ticket(explain=True))
+            assert all("explanation" in macro for macro in answer.json()["macros"])
 
 
 async def test_a_refusal_repeats_nothing_of_the_ticket(client: httpx.AsyncClient) -> None:
@@ -511,7 +555,7 @@ async def test_openapi_describes_the_request(client: httpx.AsyncClient) -> None:
     references = json.dumps(document).split('"$ref": "#/components/schemas/')[1:]
     assert {reference.split('"')[0] for reference in references} <= set(schemas)
     assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/SuggestionRequest")
-    assert set(operation["responses"]) == {"200", "404", "409", "413", "422", "429", "503", "504"}
+    assert set(operation["responses"]) == {"200", "403", "404", "409", "413", "422", "429", "503", "504"}
     assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
     for name in ("SuggestionRequest", "SuggestionResponse"):
         assert schemas[name]["examples"]

@@ -393,6 +393,11 @@ async def test_an_answer_is_what_the_model_says(client: httpx.AsyncClient, urls:
     del model
 
 
+async def test_the_platforms_face_does_not_explain(client: httpx.AsyncClient, urls: list[str]) -> None:
+    await load(client, "x", urls[0])
+    check_problem(await invoke(client, "x", explain=True), 422, "invalid-request")
+
+
 async def test_an_exported_model_is_served_with_its_catalogue(
     client: httpx.AsyncClient, tmp_path: Path, bag: BuiltProgram, monkeypatch: pytest.MonkeyPatch
 ) -> None:
