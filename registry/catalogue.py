@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable
 from contextlib import suppress
 from typing import Annotated, Any
@@ -14,8 +15,11 @@ from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed
 from registry.layout import catalogue_key
 from registry.store import ObjectStore
+from registry.ticket import clean_message
 
 MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
+_REPLIES = ("reply_body", "comment_body", "body", "text")
+_PLACEHOLDER = re.compile(r"\{\{[^{}]*+\}\}|\{%[^{}%]*+%\}")
 
 
 class Macro(Document):
@@ -34,6 +38,23 @@ class Macro(Document):
     active: bool = True
     restriction: dict[str, Any] | None = None
     actions: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
+
+    @property
+    def reply(self) -> str:
+        """What applying it says to the customer, as text without the help desk's placeholders; empty where nothing.
+
+        Known are Zendesk's actions (`{"field": "comment_value", "value": …}`) and those that have their text under a name
+        of its own (`reply_body`, `comment_body`, `body`, `text`).
+        """
+        parts = []
+        for action in self.actions:
+            told = str(action.get("field", "")).startswith("comment_value")
+            found = action.get("value") if told else next((action[name] for name in _REPLIES if name in action), None)
+            if isinstance(found, list) and found:
+                found = found[-1]  # Zendesk's ["channel:all", "text"]
+            if isinstance(found, str):
+                parts.append(_PLACEHOLDER.sub(" ", found))
+        return clean_message("\n".join(parts))
 
 
 class Catalogue(Document):

@@ -11,13 +11,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.bundle import Manifest, write_bundle
+from registry.bundle import Label, Manifest, write_bundle
 from registry.catalogue import Catalogue
 from registry.errors import NotEnoughData
 from registry.runtime import Features, Program
 from training.evaluation import Evaluation, choose_threshold, evaluate
 from training.examples import Example, fingerprint, split_examples
 from training.fitting import FitSettings, Fitter
+from training.macros import described, learnable
 from training.tenants import labels_of
 
 LEAST_EXAMPLES = 20
@@ -66,12 +67,13 @@ class Trainer:
         """Train a model and write its bundle to `folder`, which is empty.
 
         Args:
-            catalogue: for today's titles.
+            catalogue: for today's titles, and for which macros are retired: those are not learned.
             progress: told the finished share of fitting.
 
         Raises:
             NotEnoughData: too few examples, or fewer than two macros in them; says how many there are.
         """
+        examples = learnable(examples, catalogue)
         _check_enough(tenant, examples)
         split = split_examples(examples)
         training = (*split.train, *split.validation) if split.borrowed else split.train
@@ -82,12 +84,15 @@ class Trainer:
                 remedy="Import older tickets, or wait until more macros have been used.",
             )
         index = {macro_id: position for position, macro_id in enumerate(macro_ids)}
+        labels = labels_of(macro_ids, catalogue)
         told = progress or (lambda _: None)
-        fit_seconds, tensors = self._fit(split.train, index, lambda share: told(share * (0.5 if split.borrowed else 1)))
+        fit_seconds, tensors = self._fit(
+            split.train, labels, catalogue, lambda share: told(share * (0.5 if split.borrowed else 1))
+        )
         threshold = choose_threshold(*self._scored(split.validation, tensors, index))
         if split.borrowed:
             # The rows that the threshold was chosen on are too good to lose: the model that serves is fitted on all.
-            again, tensors = self._fit(training, index, lambda share: told(0.5 + share / 2))
+            again, tensors = self._fit(training, labels, catalogue, lambda share: told(0.5 + share / 2))
             fit_seconds += again
         evaluation = evaluate(*self._scored(split.test, tensors, index), threshold=threshold)
         manifest = write_bundle(
@@ -95,7 +100,7 @@ class Trainer:
             tenant=tenant,
             program=self._program.digest,
             tensors=tensors,
-            macros=labels_of(macro_ids, catalogue),
+            macros=labels,
             data_fingerprint=fingerprint(examples),
             settings=self._settings.as_dict(),
             metrics=evaluation.as_metrics(),
@@ -118,13 +123,19 @@ class Trainer:
         return Features.concatenate(batches)
 
     def _fit(
-        self, examples: Sequence[Example], index: dict[str, int], progress: Callable[[float], None]
+        self,
+        examples: Sequence[Example],
+        labels: Sequence[Label],
+        catalogue: Catalogue | None,
+        progress: Callable[[float], None],
     ) -> tuple[float, dict[str, NDArray[np.float32]]]:
         began = time.perf_counter()
+        index = {label.id: position for position, label in enumerate(labels)}
         rows = [(example.text, index[example.macro_id]) for example in examples if example.macro_id is not None]
+        rows += ((text, index[macro_id]) for text, macro_id in described(labels, examples, catalogue))
         features = self.featurise([text for text, _ in rows])
         targets = np.array([target for _, target in rows], np.int32)
-        tensors = self._fitter.fit(features, targets, len(index), progress=progress)
+        tensors = self._fitter.fit(features, targets, len(labels), progress=progress)
         return time.perf_counter() - began, tensors
 
     def _scored(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -63,3 +64,25 @@ def test_two_who_write_the_same_first_catalogue_both_succeed(store: LocalStore) 
 def test_an_id_stands_once() -> None:
     with pytest.raises(InvalidInput, match="stands twice"):
         catalogue("a", "a")
+
+
+@pytest.mark.parametrize(
+    ("actions", "reply"),
+    [
+        ([], ""),
+        ([{"field": "status", "value": "solved"}], ""),
+        ([{"field": "comment_value", "value": "Hi {{ticket.requester.name}}, it is sent."}], "Hi , it is sent."),
+        (
+            [
+                {"field": "comment_value", "value": ["channel:all", "One"]},
+                {"field": "comment_value_html", "value": "<p>Two</p>"},
+            ],
+            "One\nTwo",
+        ),
+        ([{"name": "add_reply", "reply_body": "Sorry{% if vip %}!{% endif %}"}], "Sorry !"),
+        ([{"type": "interaction", "button": "Offer", "text": "Offer it.", "subtext": ["x"]}], "Offer it."),
+        ([{"body": {"nested": 1}}, {"field": "comment_value", "value": []}], ""),
+    ],
+)
+def test_what_a_macro_says_to_the_customer(actions: list[dict[str, Any]], reply: str) -> None:
+    assert Macro(id="m", title="t", actions=tuple(actions)).reply == reply

@@ -1,9 +1,11 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from registry.bundle import Manifest
+from registry.bundle import Manifest, parse_labels
+from registry.catalogue import Macro, make_catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, NotEnoughData
 from registry.publishing import publish_bundle
@@ -109,6 +111,65 @@ def test_inverse_document_frequency_by_hand() -> None:
     ids, lengths = np.array([0, 0, 1, 1, 2], np.int32), np.array([3, 2], np.int64)
     expected = [np.log(3 / 2) + 1, np.log(3 / 3) + 1, np.log(3 / 2) + 1, 0]
     np.testing.assert_allclose(inverse_document_frequency(ids, lengths, 4), expected, rtol=1e-6)
+
+
+def test_a_retired_macro_is_no_class_and_its_tickets_count_for_nothing(trainer: Trainer, tmp_path: Path) -> None:
+    catalogue = make_catalogue(Macro(id=name, title=name, active=name != "refund") for name in WORDS)
+    trained = trainer.train("acme", make(150), tmp_path, catalogue=catalogue)
+    labels = parse_labels((tmp_path / "macros.json").read_bytes(), what="macros.json").macros
+    assert [label.id for label in labels] == ["login", "ship"]
+    assert (trained.macros, trained.examples + trained.evaluation.rows) == (2, 100)
+    (tmp_path / "other").mkdir()
+    without = [row for row in make(150) if row.macro_id != "refund"]
+    again = trainer.train("acme", without, tmp_path / "other", catalogue=catalogue)
+    assert again.manifest.digest == trained.manifest.digest
+
+
+def test_a_macro_with_one_example_is_known_by_its_title_and_reply(trainer: Trainer, tmp_path: Path) -> None:
+    rows = [
+        *make(100, macros=2),
+        Example(ticket_id="once", body="something else", macro_id="new", split="train"),
+        Example(ticket_id="then", body="cancel my subscription", macro_id="new", split="test"),
+    ]
+    rows = [replace(row, split=row.split or "train") for row in rows]
+    reply = {"field": "comment_value_html", "value": "<p>We have ended your subscription</p>"}
+    titles = {"ship": "Shipping", "refund": "Refunds", "new": "Plans::Cancel"}
+    catalogue = make_catalogue(
+        Macro(id=name, title=title, actions=(reply,) if name == "new" else ()) for name, title in titles.items()
+    )
+    assert trainer.train("acme", rows, tmp_path, catalogue=catalogue).evaluation.top1 == 1.0
+    (tmp_path / "other").mkdir()
+    assert trainer.train("acme", rows, tmp_path / "other").evaluation.top1 == 0.0
+
+
+def test_every_macro_of_a_ticket_is_learned(trainer: Trainer, bag: Program, tmp_path: Path) -> None:
+    rows = [replace(row, also=("ask",)) if row.macro_id == "login" else row for row in make(150)]
+    trainer.train("acme", rows, tmp_path)
+    scores = bag.score(bag.featurise(["password locked"]), map_tensors(tmp_path / "weights.safetensors"))[0]
+    labels = parse_labels((tmp_path / "macros.json").read_bytes(), what="macros.json").macros
+    by_id = dict(zip((label.id for label in labels), scores.tolist(), strict=True))
+    assert by_id["ask"] == pytest.approx(by_id["login"], abs=0.15)
+    assert by_id["ask"] + by_id["login"] > 0.7
+
+
+@pytest.mark.parametrize(
+    "texts",
+    [
+        {"ship": "สินค้ายังไม่มาส่ง", "refund": "ขอเงินคืนค่ะ", "login": "เข้าสู่ระบบไม่ได้"},
+        {"ship": "商品がまだ届きません", "refund": "返金をお願いします", "login": "ログインできません"},
+        {"ship": "أين طلبي لم يصل بعد", "refund": "أريد استرداد نقودي", "login": "لا أستطيع تسجيل الدخول"},
+        {"ship": "ההזמנה לא הגיעה", "refund": "אני רוצה החזר כספי", "login": "לא מצליח להתחבר"},
+    ],
+)
+def test_scripts_without_spaces_and_from_right_to_left_are_learned(
+    trainer: Trainer, tmp_path: Path, texts: dict[str, str]
+) -> None:
+    rows = [
+        Example(ticket_id=f"{macro}{number}", body=f"{number} {text[: -(number % 3) or None]}", macro_id=macro)
+        for macro, text in texts.items()
+        for number in range(30)
+    ]
+    assert trainer.train("acme", rows, tmp_path).evaluation.top1 == 1.0
 
 
 def test_progress_reaches_the_end(bag: Program) -> None:
