@@ -39,6 +39,12 @@ Data = Annotated[
 ]
 Where = Annotated[list[str] | None, typer.Option("--where", help="Keep rows with COLUMN=VALUE. Repeatable.")]
 OutOfScope = Annotated[str, typer.Option("--out-of-scope", help="Labels that are no macros, separated by commas.")]
+Precision = Annotated[
+    float | None,
+    typer.Option(
+        min=0.01, max=0.99, help="How often one of the three macros shown shall be right; else the model abstains."
+    ),
+]
 _OUT_OF_SCOPE = "oos,NO_NODES_DETECTED,outofdomain"
 
 
@@ -229,22 +235,38 @@ def evaluate(
     single_tenant: Annotated[bool, typer.Option("--single-tenant", help="Ignore the column domain.")] = False,
     where: Where = None,
     out_of_scope: OutOfScope = _OUT_OF_SCOPE,
-    seed: Annotated[int, typer.Option(help="Of the fit.")] = 0,
+    program: Annotated[str, typer.Option(help="The program that models are fitted for.")] = "bag",
+    few_shot: Annotated[
+        int | None, typer.Option(min=1, help="Of the train rows only those whose column few_shot is at most this.")
+    ] = None,
+    baselines: Annotated[bool, typer.Option("--baselines", help="Judge TF-IDF and the like on the same rows.")] = False,
+    per_macro: Annotated[bool, typer.Option("--per-macro", help="Add a table of each tenant's macros.")] = False,
+    precision: Precision = None,
+    seed: Annotated[int, typer.Option(help="Of the fit; of the first one with --seeds.")] = 0,
+    seeds: Annotated[int, typer.Option(min=1, max=20, help="Fit so often, and print means.")] = 1,
     as_json: Json = False,
 ) -> None:
     """Fit on a file's train rows and score its test rows; nothing is stored.
 
-    Example: macrofleet evaluate --data banking77.csv --json
+    Example: macrofleet evaluate --data banking77.csv --few-shot 10 --baselines --json
     """
     from training.datasets import read_tenants
-    from training.judging import evaluate_tenants
+    from training.judging import Wish, evaluate_tenants
     from training.programs.release import built_program
 
-    tenants = read_tenants(data, where=_pairs(where), out_of_scope=_names(out_of_scope), single_tenant=single_tenant)
+    tenants = read_tenants(
+        data,
+        where=_pairs(where),
+        out_of_scope=_names(out_of_scope),
+        single_tenant=single_tenant,
+        few_shot=few_shot,
+    )
+    given = {} if precision is None else {"precision": precision}
+    wish = Wish(seeds=tuple(range(seed, seed + seeds)), baselines=baselines, per_macro=per_macro, **given)
     with _progress(as_json) as step:
-        step("building the program", 0.0)
-        with built_program("bag") as program:
-            report = evaluate_tenants(tenants, program, seed=seed, step=step)
+        step(f"building the program {program}", 0.0)
+        with built_program(program) as built:
+            report = evaluate_tenants(tenants, built, wish=wish, step=step)
     _report(report, as_json)
 
 

@@ -51,6 +51,17 @@ class Features:
         parts = {name: tensor[start:end] for name, tensor in self.tensors.items() if name != _SPLITS}
         return Features({**parts, _SPLITS: np.array([0, end - start], splits.dtype)}, 1)
 
+    def take(self, tickets: NDArray[np.int64]) -> Features:
+        """The features of some tickets of the batch, by position, in that order; copies."""
+        splits = self.tensors.get(_SPLITS)
+        if splits is None:
+            return Features({name: tensor[tickets] for name, tensor in self.tensors.items()}, len(tickets))
+        lengths = np.diff(splits)[tickets].astype(np.int64)
+        ends = np.cumsum(lengths)
+        flat = np.repeat(splits[tickets].astype(np.int64) - (ends - lengths), lengths) + np.arange(lengths.sum())
+        parts = {name: tensor[flat] for name, tensor in self.tensors.items() if name != _SPLITS}
+        return Features({**parts, _SPLITS: np.concatenate([[0], ends]).astype(splits.dtype)}, len(tickets))
+
     @classmethod
     def concatenate(cls, batches: Sequence[Features]) -> Features:
         """Several batches of one program as one."""

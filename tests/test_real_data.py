@@ -10,7 +10,7 @@ from registry.errors import NotEnoughData
 from registry.runtime import Program
 from training.datasets import read_tenants
 from training.importers import OUT_OF_SCOPE
-from training.judging import evaluate_tenants
+from training.judging import Wish, evaluate_tenants
 
 DATA = Path(__file__).parents[2] / "shared" / "data"
 pytestmark = pytest.mark.skipif(not DATA.is_dir(), reason="the real data sets (../shared/data) are not here")
@@ -23,7 +23,7 @@ def quiet(_text: str, _share: float) -> None:
 @pytest.mark.parametrize(("name", "least"), [("banking77", 0.915), ("clinc150", 0.920), ("hwu64", 0.875)])
 def test_the_first_marks(bag: Program, name: str, least: float) -> None:
     tenants = read_tenants(DATA / name / f"{name}.csv", where={}, out_of_scope=OUT_OF_SCOPE, single_tenant=True)
-    report = evaluate_tenants(tenants, bag, seed=0, step=quiet)
+    report = evaluate_tenants(tenants, bag, wish=Wish(), step=quiet)
     assert report["top1"] >= least
     assert 7e6 < report["model_bytes"] < 15e6
 
@@ -44,7 +44,7 @@ def test_domains_become_tenants() -> None:
 
 def test_messages_of_real_customers_train_and_score(bag: Program) -> None:
     tenants = read_tenants(DATA / "hint3" / "hint3.csv", where={"version": "v2"}, out_of_scope=OUT_OF_SCOPE)
-    report = evaluate_tenants(tenants, bag, seed=0, step=quiet)
+    report = evaluate_tenants(tenants, bag, wish=Wish(), step=quiet)
     assert report["tenants"].keys() == {"curekart", "powerplay11", "sofmattress"}
     assert report["top3"] > report["top1"] > 0.6
 
@@ -53,4 +53,4 @@ def test_a_file_whose_labels_are_all_out_of_scope_has_nothing_to_learn(bag: Prog
     path = DATA / "clinc150" / "clinc150.csv"
     tenants = read_tenants(path, where={"label": "oos"}, out_of_scope=OUT_OF_SCOPE, single_tenant=True)
     with pytest.raises(NotEnoughData):
-        evaluate_tenants(tenants, bag, seed=0, step=quiet)
+        evaluate_tenants(tenants, bag, wish=Wish(), step=quiet)

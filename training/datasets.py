@@ -12,17 +12,26 @@ from training.importers import Imported, read_tickets
 
 
 def read_tenants(
-    path: Path, *, where: Mapping[str, str], out_of_scope: frozenset[str], single_tenant: bool = False
+    path: Path,
+    *,
+    where: Mapping[str, str],
+    out_of_scope: frozenset[str],
+    single_tenant: bool = False,
+    few_shot: int | None = None,
 ) -> dict[str, Imported]:
     """The tenants of a file: one a domain, or one named after the file where there is no domain.
 
     A domain that is itself an out-of-scope label (CLINC150's `oos`) is no tenant: its rows belong to nobody, and are
     given to every tenant of the file as rows that nothing fits.
 
+    Args:
+        where, out_of_scope, few_shot: as for `read_tickets`.
+        single_tenant: take the file as one tenant's, whatever the domains.
+
     Raises:
         InvalidInput: the file cannot be used, or two domains become one tenant name.
     """
-    found = read_tickets(path, where=where, out_of_scope=out_of_scope)
+    found = read_tickets(path, where=where, out_of_scope=out_of_scope, few_shot=few_shot)
     if single_tenant or not found.domains:
         return {_name(path, path.stem): found}
     by_domain: dict[str, list[Example]] = {}

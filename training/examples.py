@@ -10,6 +10,7 @@ from datetime import datetime
 from functools import cached_property
 
 from registry.ticket import ticket_text
+from training.duplicates import near_duplicates
 
 SPLITS = ("train", "val", "test")
 
@@ -52,16 +53,15 @@ class Example:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Split:
-    """Examples to fit on, to choose a threshold on, and to report figures on; no row is in two of them.
+    """Examples to fit on, to calibrate on, and to report figures on; no row is in two of them.
 
     Attributes:
-        borrowed: the validation rows were taken from the training rows, for want of any of their own.
+        validation: empty where the data mark none; `training.holdout` then holds out some of `train`.
     """
 
     train: tuple[Example, ...]
     validation: tuple[Example, ...]
     test: tuple[Example, ...]
-    borrowed: bool
 
 
 def fingerprint(examples: Iterable[Example]) -> str:
@@ -73,32 +73,40 @@ def fingerprint(examples: Iterable[Example]) -> str:
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
-def split_examples(
-    examples: Sequence[Example], *, test_share: float = 0.15, validation_share: float = 0.1, most_validation: int = 500
-) -> Split:
+def split_examples(examples: Sequence[Example], *, test_share: float = 0.15) -> Split:
     """Cut examples the way production meets them: the future is the test.
 
-    A split that comes with the data is kept. Otherwise the latest `test_share` by time is the test. What has no
-    validation rows gives up the latest `validation_share` of its training rows, at most `most_validation`. Rows
-    without a time are ordered by a digest of their id, which is as good as chance and the same every time.
+    A split that comes with the data is kept. Otherwise the latest `test_share` by time is the test, but for rows that
+    nearly repeat an earlier one: those go where the first of them is, so that nobody is asked what he was told. (The
+    test is the smaller for it.) Rows without a time are ordered by a digest of their id, which is as good as chance
+    and the same every time.
     """
     if any(example.split for example in examples):
         train, validation, test = ([e for e in examples if (e.split or "train") == name] for name in SPLITS)
-    else:
-        ordered = _in_order(examples)
-        cut = len(ordered) - round(test_share * len(ordered))
-        train, validation, test = ordered[:cut], [], ordered[cut:]
-    borrowed = not validation
-    if borrowed:
-        ordered = _in_order(train)
-        cut = len(ordered) - min(most_validation, round(validation_share * len(ordered)))
-        train, validation = ordered[:cut], ordered[cut:]
-    return Split(train=tuple(train), validation=tuple(validation), test=tuple(test), borrowed=borrowed)
+        return Split(train=tuple(train), validation=tuple(validation), test=tuple(test))
+    earlier, later = cut_by_time(examples, round(test_share * len(examples)))
+    return Split(train=tuple(earlier), validation=(), test=tuple(later))
+
+
+def cut_by_time(examples: Iterable[Example], count: int) -> tuple[list[Example], list[Example]]:
+    """All but the latest `count`, and these; near-duplicates are with the first of them, whatever its side."""
+    ordered = _in_order(examples)
+    cut = len(ordered) - count
+    earlier = near_duplicates([example.text for example in ordered]) < cut
+    return (
+        [example for example, before in zip(ordered, earlier, strict=True) if before],
+        [example for example, before in zip(ordered, earlier, strict=True) if not before],
+    )
+
+
+def digest(text: str) -> str:
+    """What rows are ordered by where no time orders them: the same every time, and nothing else."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
 
 
 def _in_order(examples: Iterable[Example]) -> list[Example]:
     def place(example: Example) -> tuple[float, str]:
         when = example.applied_at.timestamp() if example.applied_at else 0.0
-        return when, hashlib.sha256(example.ticket_id.encode()).hexdigest()
+        return when, digest(example.ticket_id)
 
     return sorted(examples, key=place)

@@ -8,7 +8,7 @@ element). Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -122,6 +122,13 @@ class Fitter:
         # What training never saw weighs nothing; zeros make that visible and the file smaller to compress.
         embedding[weight == 0] = 0
         return {"embedding": embedding, "weight": weight, "kernel": self._kernel.value(), "bias": self._bias.value()}
+
+    def tempered(
+        self, tensors: Mapping[str, NDArray[np.float32]], temperature: float
+    ) -> dict[str, NDArray[np.float32]]:
+        """The weights whose scores are those of `tensors` at another temperature: the last linear layer divided by it."""
+        folded = {name: tensors[name] / np.float32(temperature) for name in ("kernel", "bias")}
+        return {**tensors, **folded}
 
     def _warm_up(self) -> None:
         """Have the step traced and optimised now: that is TensorFlow's start, not the first tenant's time."""

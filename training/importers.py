@@ -34,6 +34,7 @@ _COMMENTS = "comments"
 _USED = ("subject", "ticket_id", "channel", "locale", "split", "macro_title", "domain", _COMMENTS, *_TEXT, *_LABEL)
 # These become names: ids in catalogues, keys and logs.
 _NAMES = ("ticket_id", "macro_title", "domain", *_LABEL)
+_FEW_SHOT = "few_shot"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN = 5
 
@@ -62,6 +63,7 @@ def read_tickets(
     where: Mapping[str, str] | None = None,
     out_of_scope: frozenset[str] = OUT_OF_SCOPE,
     label_separator: str | None = None,
+    few_shot: int | None = None,
     skip_invalid: bool = False,
 ) -> Imported:
     """Read labelled tickets from a file. A ticket to which several macros were applied may stand in as many rows.
@@ -71,6 +73,8 @@ def read_tickets(
         where: keep only rows whose column has this value; a column that the file does not have does not filter.
         out_of_scope: labels that are no macros: nothing fits these tickets.
         label_separator: what stands between the labels of one row where it has several.
+        few_shot: of the training rows keep only so many examples a label: those whose column `few_shot` is this number or
+            a smaller one.
         skip_invalid: leave out rows that cannot be used, and say which.
 
     Raises:
@@ -84,6 +88,8 @@ def read_tickets(
     try:
         for number, row, problem_of_row in _READERS[chosen](path):
             if where and any(column in row and row[column] != value for column, value in where.items()):
+                continue
+            if few_shot is not None and not _in_sample(path, row, few_shot):
                 continue
             try:
                 if problem_of_row:
@@ -108,6 +114,14 @@ def read_tickets(
     if not found.examples:
         raise InvalidInput(f"{path} holds no usable rows", remedy="Check the file and --where.")
     return found
+
+
+def _in_sample(path: Path, row: Mapping[str, str], few_shot: int) -> bool:
+    """Whether a row belongs to a few-shot experiment: it is not for training, or in the sample."""
+    if _FEW_SHOT not in row:
+        raise InvalidInput(f"{path} has no column {_FEW_SHOT}", remedy="Leave out --few-shot.")
+    mark = row[_FEW_SHOT].strip()
+    return row.get("split", "").strip().lower() not in {"", "train"} or (mark.isdecimal() and int(mark) <= few_shot)
 
 
 class _BadRow(Exception):

@@ -10,7 +10,7 @@ LONG = (
 
 
 def groups(*texts: str) -> list[int]:
-    return near_duplicates(texts).tolist()
+    return list(near_duplicates(texts))
 
 
 def test_what_differs_in_case_signs_numbers_or_a_word_is_the_same() -> None:

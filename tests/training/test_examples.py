@@ -1,3 +1,4 @@
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from hypothesis import given
@@ -25,16 +26,27 @@ def test_the_future_is_the_test() -> None:
     rows = make(100, timed=True)
     split = split_examples(rows[::-1])
     assert [e.ticket_id for e in split.test] == [str(n) for n in range(85, 100)]
-    assert len(split.validation) == round(0.1 * 85)
-    assert max(int(e.ticket_id) for e in split.train) < min(int(e.ticket_id) for e in split.validation)
+    assert ([e.ticket_id for e in split.train], split.validation) == ([str(n) for n in range(85)], ())
 
 
-def test_a_split_of_the_data_is_kept_and_only_validation_is_taken_from_train() -> None:
+def test_a_split_of_the_data_is_kept() -> None:
     split = split_examples(make(90, timed=False, splits=["train", "val", "test"]))
     assert [len(part) for part in (split.train, split.validation, split.test)] == [30, 30, 30]
     split = split_examples(make(90, timed=False, splits=["train", "train", "test"]))
-    assert [len(part) for part in (split.train, split.validation, split.test)] == [54, 6, 30]
+    assert [len(part) for part in (split.train, split.validation, split.test)] == [60, 0, 30]
     assert {e.split for e in split.test} == {"test"}
+
+
+def test_who_asks_again_is_not_in_the_test() -> None:
+    rows = make(100, timed=True)
+    rows[99] = replace(rows[99], body="Text 3!")
+    rows[98] = replace(rows[98], body="nothing like it")
+    rows[97] = replace(rows[97], body="nothing, like it")
+    split = split_examples(rows)
+    assert [e.ticket_id for e in split.test] == [str(n) for n in range(85, 99)], (
+        "97 and 98 repeat each other, 99 repeats 3"
+    )
+    assert split.train[-1].ticket_id == "99"
 
 
 @given(st.integers(0, 60), st.booleans(), st.sampled_from([None, ["train"], ["test"], ["train", None, "test", "val"]]))

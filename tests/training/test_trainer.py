@@ -12,11 +12,15 @@ from registry.publishing import publish_bundle
 from registry.runtime import Program
 from registry.store.local import LocalStore
 from registry.tensors import map_tensors
+from training.calibration import tempered
 from training.examples import Example, split_examples
 from training.fitting import FitSettings, Fitter, inverse_document_frequency
+from training.holdout import hold_out
 from training.importers import Imported
-from training.judging import evaluate_tenants
-from training.trainer import Trainer
+from training.judging import Wish, evaluate_tenants
+from training.macros import described
+from training.tenants import labels_of
+from training.trainer import Trainer, featurise
 
 WORDS = {
     "ship": ["parcel", "delivery", "courier", "tracking"],
@@ -73,7 +77,7 @@ def test_what_serves_predicts_what_training_predicted(trainer: Trainer, bag: Pro
     tier = DiskTier(tmp_path / "disk", store, trusted=frozenset([bag.digest]))
     tier.install_model("acme", manifest.version, manifest.digest)
     model = bag.bind(tier.map_model("acme", manifest.version, manifest.digest))
-    features = trainer.featurise([row.text for row in rows])
+    features = featurise(bag, [row.text for row in rows])
     offline = bag.score(features, map_tensors(tmp_path / "bundle" / "weights.safetensors"))
     np.testing.assert_allclose(model.score(features), offline, atol=1e-6)
     np.testing.assert_allclose(model.score_in_program(features), offline, atol=1e-5)
@@ -97,6 +101,51 @@ def test_too_little_data_is_named_and_nothing_is_written(
     with pytest.raises(NotEnoughData, match=complaint):
         trainer.train("acme", rows, tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_scores_are_calibrated_in_the_weights_and_the_manifest_says_how(
+    trainer: Trainer, bag: Program, tmp_path: Path
+) -> None:
+    rows = make(150)
+    manifest = train(trainer, rows, tmp_path / "bundle")
+    temperature, seed = manifest.metrics["temperature"], FitSettings(least_steps=60)
+    assert 0.05 < temperature < 1, "label smoothing makes a fit too modest"
+    assert manifest.metrics["calibration_rows"] == len(split_examples(rows).train)
+    assert manifest.settings["precision"] == 0.8
+
+    held = hold_out(split_examples(rows))
+    macros = sorted(WORDS)
+    fitted = [held.rows[row] for row in held.final]
+    said = described(labels_of(macros, None), fitted, None)
+    features = featurise(bag, [*(row.text for row in fitted), *(text for text, _ in said)])
+    applied = [*(row.macro_id or "" for row in fitted), *(macro for _, macro in said)]
+    targets = np.array([macros.index(macro) for macro in applied], np.int32)
+    plain = Fitter(bag.spec, seed).fit(features, targets, len(macros))
+    served = map_tensors(tmp_path / "bundle" / "weights.safetensors")
+    np.testing.assert_allclose(
+        bag.score(features, served), tempered(bag.score(features, plain), temperature), atol=1e-4
+    )
+
+
+def test_the_threshold_follows_the_precision_that_is_asked_for(trainer: Trainer, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    # A third of the labels is anything: no model is right more often than about seven times in ten.
+    names = [f"m{number}" for number in range(12)]
+    rows = [replace(row, macro_id=str(rng.choice(names)) if rng.random() < 0.35 else row.macro_id) for row in make(240)]
+    thresholds = []
+    for precision in (0.5, 0.8, 0.95):
+        folder = tmp_path / str(precision)
+        folder.mkdir()
+        manifest = trainer.train("acme", rows, folder, precision=precision).manifest
+        thresholds.append(manifest.threshold)
+        assert manifest.settings["precision"] == precision
+    assert thresholds[0] == 0 < thresholds[1] <= thresholds[2]
+
+
+def test_rows_that_say_all_the_same_are_fitted_without_calibration(trainer: Trainer, tmp_path: Path) -> None:
+    rows = [Example(ticket_id=str(n), body="help", macro_id=f"m{n % 2}", split="train") for n in range(30)]
+    manifest = trainer.train("acme", rows, tmp_path).manifest
+    assert (manifest.metrics["temperature"], manifest.threshold) == (1.0, 0.0)
 
 
 def test_rows_that_training_never_saw_weigh_nothing(bag: Program) -> None:
@@ -165,7 +214,12 @@ def test_scripts_without_spaces_and_from_right_to_left_are_learned(
     trainer: Trainer, tmp_path: Path, texts: dict[str, str]
 ) -> None:
     rows = [
-        Example(ticket_id=f"{macro}{number}", body=f"{number} {text[: -(number % 3) or None]}", macro_id=macro)
+        Example(
+            ticket_id=f"{macro}{number}",
+            body=f"{number} {text[: -(number % 3) or None]}",
+            macro_id=macro,
+            split="train" if number < 25 else "test",
+        )
         for macro, text in texts.items()
         for number in range(30)
     ]
@@ -192,4 +246,4 @@ def test_out_of_scope_rows_are_scored_only_as_nothing_fits(trainer: Trainer, tmp
 def test_rows_that_are_all_for_training_cannot_be_judged(bag: Program) -> None:
     rows = [Example(ticket_id=e.ticket_id, body=e.body, macro_id=e.macro_id, split="train") for e in make(60)]
     with pytest.raises(InvalidInput, match="there are no test rows"):
-        evaluate_tenants({"acme": Imported(examples=rows)}, bag, seed=0, step=lambda _text, _share: None)
+        evaluate_tenants({"acme": Imported(examples=rows)}, bag, wish=Wish(), step=lambda _text, _share: None)
