@@ -39,4 +39,8 @@ class EarlyProtocol(HttpToolsProtocol):
         head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
         cycle.response_started = cycle.response_complete = True
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
-        cycle.on_response()
+        if self.pipeline:
+            # This was called by the end of the answer before: hundreds that wait in a row would exceed the stack.
+            self.loop.call_soon(cycle.on_response)
+        else:
+            cycle.on_response()

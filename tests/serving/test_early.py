@@ -102,6 +102,19 @@ async def test_answers_come_in_the_order_of_the_requests() -> None:
     assert statuses == [b"200", b"429", b"429", b"200"]
 
 
+async def test_any_number_of_refusals_may_wait_in_a_row() -> None:
+    app, refusals = App(), 600
+    app.gate.clear()
+    async with connected(app) as (client, _):
+        client.send(USUAL + REFUSED.replace(b"4", b"0") * refusals + USUAL)
+        await asyncio.sleep(0)
+        app.gate.set()
+        received = await receive(client, b"body 1")
+        received += await receive(client, b"body 1")
+    assert received.count(b"HTTP/1.1 429 ") == refusals
+    assert app.asked == ["/usual", *["/refused"] * refusals, "/usual"]
+
+
 async def test_a_connection_that_shall_end_goes_the_usual_way() -> None:
     app = App()
     async with connected(app) as (client, door):
