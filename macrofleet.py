@@ -187,16 +187,21 @@ def tickets_import(
 @app.command()
 def train(
     tenant: Annotated[list[str] | None, typer.Option("--tenant", help="Only these tenants. Repeatable.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Serve what was made, whatever the gate says.")] = False,
+    precision: Precision = None,
     as_json: Json = False,
 ) -> None:
     """Retrain tenants (all that have tickets), register them in MLflow, publish them, and serve them: one flow run.
+
+    A model that is worse than what serves, or than a TF-IDF baseline, is registered but not served, and the reason is
+    printed; --force serves it all the same.
 
     Example: macrofleet train --tenant acme
     """
     from flows.command import run_retrain_fleet
 
     with _progress(as_json) as step:
-        summary = run_retrain_fleet(tenant or None, step)
+        summary = run_retrain_fleet(tenant or None, step, force=force, precision=precision)
     if as_json:
         _print_json(summary.as_dict())
     else:
@@ -222,7 +227,7 @@ def train(
         typer.echo(f"fleet generation {summary.generation}")
     for warning in summary.warnings:
         typer.echo(f"macrofleet: {warning}", err=True)
-    done = len(summary.of("trained")) + len(summary.of("held"))
+    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted"))
     if summary.warnings or done < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)

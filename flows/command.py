@@ -21,12 +21,19 @@ _DEFAULTS = {
 }
 
 
-def run_retrain_fleet(tenants: list[str] | None, step: Callable[[str, float], None]) -> Summary:
+def run_retrain_fleet(
+    tenants: list[str] | None,
+    step: Callable[[str, float], None],
+    *,
+    force: bool = False,
+    precision: float | None = None,
+) -> Summary:
     """Run `retrain_fleet` in this process, against the Prefect server of the environment or one of its own.
 
     Args:
         tenants: None for all.
         step: told what is going on and the finished share.
+        force, precision: as `retrain_fleet` takes them.
     """
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
@@ -40,4 +47,4 @@ def run_retrain_fleet(tenants: list[str] | None, step: Callable[[str, float], No
         step(f"training {tenant} ({place + 1} of {total})", (place + share) / total)
 
     listener.set(told)
-    return retrain_fleet(tenants)
+    return retrain_fleet(tenants, force=force, precision=precision)

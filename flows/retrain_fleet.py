@@ -21,6 +21,8 @@ from registry.names import check_tenant
 # Told of (tenant, its place, how many, finished share); set by whoever shows progress in this process.
 Listener = Callable[[str, int, int, float], None]
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
+# Ends that are nobody's failure, by Prefect's name for them.
+_NO_FAILURE = {"not_eligible": "NotEligible", "not_promoted": "NotPromoted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,19 +57,21 @@ def train_tenant(tenant: str, work: Callable[[], Outcome]) -> State[None]:  # no
     outcome = work()
     if outcome.state == "trained":
         return Completed(message=f"version {outcome.version}")
-    if outcome.state == "not_eligible":
-        return Completed(name="NotEligible", message=outcome.reason)
+    if outcome.state in _NO_FAILURE:
+        return Completed(name=_NO_FAILURE[outcome.state], message=outcome.reason)
     return Failed(message=outcome.reason)
 
 
 @flow(name="retrain_fleet", validate_parameters=False)
-def retrain_fleet(tenants: list[str] | None = None) -> Summary:
-    """Train, register and publish tenants, then serve what was made.
+def retrain_fleet(tenants: list[str] | None = None, *, force: bool = False, precision: float | None = None) -> Summary:
+    """Train, register and publish tenants, then serve what was made and passed the gate.
 
-    A tenant that fails does not stop the others; the summary names it and why.
+    A tenant that fails, or a model that is not promoted, does not stop the others; the summary names it and why.
 
     Args:
         tenants: None for every tenant that has examples.
+        force: serve what was made, whatever the gate says.
+        precision: how often one of the three macros shown shall be right; None for each tenant's own.
 
     Raises:
         MacrofleetError: what concerns the whole run: the store, MLflow, the program, a name that is no tenant's.
@@ -77,14 +81,15 @@ def retrain_fleet(tenants: list[str] | None = None) -> Summary:
     outcomes: list[Outcome] = []
     if chosen:
         retraining.prepare()
-        outcomes = [_train(retraining, tenant, place, len(chosen)) for place, tenant in enumerate(chosen)]
+        options = {"force": force, "precision": precision}
+        outcomes = [_train(retraining, tenant, place, len(chosen), options) for place, tenant in enumerate(chosen)]
     generation, served, warnings = retraining.serve(outcomes)
     summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
     create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
     return summary
 
 
-def _train(retraining: Retraining, tenant: str, place: int, total: int) -> Outcome:
+def _train(retraining: Retraining, tenant: str, place: int, total: int, options: dict[str, Any]) -> Outcome:
     told = listener.get()
     outcomes: list[Outcome] = []
 
@@ -94,7 +99,7 @@ def _train(retraining: Retraining, tenant: str, place: int, total: int) -> Outco
 
     def work() -> Outcome:
         try:
-            outcome = retraining.train(tenant, progress=progress)
+            outcome = retraining.train(tenant, progress=progress, **options)
         except MacrofleetError as problem:
             outcome = failure(tenant, problem)
         except Exception as problem:  # noqa: BLE001  # whatever it is, it is one tenant's

@@ -6,16 +6,25 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from flows.settings import FlowSettings
-from registry.catalogue import read_catalogue
+from registry.catalogue import Catalogue, read_catalogue
 from registry.disk_tier import DiskTier
-from registry.errors import InvalidInput, MacrofleetError, NotEnoughData, ProgramCorrupt, TenantNotFound
+from registry.errors import (
+    BundleCorrupt,
+    InvalidInput,
+    MacrofleetError,
+    ModelNotFound,
+    NotEnoughData,
+    ProgramCorrupt,
+    ProgramUntrusted,
+    TenantNotFound,
+)
 from registry.fleet import Change, FleetEntry, edit_fleet
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
@@ -24,12 +33,23 @@ from registry.runtime import Program, limit_threads
 from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
+from training.baselines import tfidf
+from training.evaluation import Judged, judge
+from training.examples import Example
+from training.gate import Decision, decide
 from training.lake import Lake
 from training.programs.release import build_and_publish
-from training.trainer import Trained, Trainer
+from training.trainer import Trained, Trainer, featurise
 
 # What callers of the API are told; the run's own report says more.
 _FAILED = "the last training run failed"
+_NOT_PROMOTED = "the last trained model was not good enough to serve"
+# The gate's baseline need not see all of a large tenant's rows to be one.
+_BASELINE_ROWS = 20_000
+_CHAMPION_BYTES = 1024**3
+_REASONS = {"failed": _FAILED, "not_promoted": _NOT_PROMOTED}
+_ALIASES = {"trained": "champion", "not_promoted": "challenger"}
+_RELEASED = frozenset(RELEASED_PROGRAMS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,8 +57,8 @@ class Outcome:
     """What became of one tenant.
 
     Attributes:
-        state: "trained"; "held" (trained and registered, but a roll-back holds another version); "not_eligible" (too
-            little data); "unknown" (no such tenant); "failed".
+        state: "trained"; "not_promoted" (trained and registered, but the gate refused it); "held" (the same, but a
+            roll-back holds another version); "not_eligible" (too little data); "unknown" (no such tenant); "failed".
         reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
         top1, top3: None where there were no rows to judge on.
     """
@@ -69,6 +89,11 @@ class Retraining:
         self._tracking = tracking
         self._settings = settings
         self._trainer: Trainer | None = None
+        # Beside the disk tier that programs go to, which a server may share: its models are not to make room for ours.
+        self._champions = DiskTier(
+            settings.disk_folder / "champions", store, trusted=_RELEASED, budget_bytes=_CHAMPION_BYTES
+        )
+        self._programs: dict[str, Program] = {}
         self._git_revision = _git_revision()
         self.lake = Lake(store)
 
@@ -90,20 +115,30 @@ class Retraining:
         digest = RELEASED_PROGRAMS.get(self._settings.program)
         if digest is None:
             raise InvalidInput(f"there is no program {self._settings.program!r}", remedy="Set MACROFLEET_PROGRAM.")
-        trusted = frozenset([digest])
-        tier = DiskTier(self._settings.disk_folder, self._store, trusted=trusted)
         try:
-            folder = tier.install_program(digest)
+            program = self._program(digest)
         except ProgramCorrupt:
             build_and_publish(self._settings.program, self._store)
-            folder = tier.install_program(digest)
-        self._trainer = Trainer(Program(folder, trusted=trusted))
+            program = self._program(digest)
+        self._trainer = Trainer(program)
         self._tracking.prepare()
 
-    def train(self, tenant: str, *, progress: Callable[[float], None] | None = None) -> Outcome:
-        """Train, publish and register one tenant; the fleet is not touched yet.
+    def train(
+        self,
+        tenant: str,
+        *,
+        force: bool = False,
+        precision: float | None = None,
+        progress: Callable[[float], None] | None = None,
+    ) -> Outcome:
+        """Train, publish and register one tenant, and have the gate decide; the fleet is not touched yet.
 
         Every step can be repeated: the same data give the same version, which is published and registered once.
+
+        Args:
+            force: have it serve whatever the gate says; the outcome keeps the gate's reason.
+            precision: that the threshold is chosen for; by default the tenant's, else the settings'.
+            progress: told the finished share of fitting.
 
         Raises:
             NotEnoughData: and everything else that can go wrong for one tenant.
@@ -111,6 +146,7 @@ class Retraining:
         assert self._trainer is not None, "prepare() comes first"
         began, started = time.perf_counter(), datetime.now(UTC)
         check_tenant(tenant)
+        entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
         examples = self.lake.read(tenant)
         found = read_catalogue(self._store, tenant)
         catalogue = found[0] if found else None
@@ -120,7 +156,14 @@ class Retraining:
                 remedy="Check the name, or import its tickets: macrofleet tickets import.",
             )
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
-            trained = self._trainer.train(tenant, examples, Path(folder), catalogue=catalogue, progress=progress)
+            trained = self._trainer.train(
+                tenant,
+                examples,
+                Path(folder),
+                catalogue=catalogue,
+                precision=precision or (entry and entry.precision) or self._settings.precision,
+                progress=progress,
+            )
             manifest = publish_bundle(self._store, Path(folder), tenant=tenant)
         registration = self._tracking.register(
             manifest,
@@ -143,7 +186,55 @@ class Retraining:
                 "seconds": round(seconds, 3),
             },
         )
-        return _outcome(trained, seconds)
+        decision = self._gate(trained, catalogue, entry)
+        outcome = _outcome(trained, seconds)
+        if decision.promote:
+            return outcome
+        if force:
+            return replace(outcome, reason=f"promoted by force: {decision.reason}")
+        return replace(outcome, state="not_promoted", reason=decision.reason)
+
+    def _gate(self, trained: Trained, catalogue: Catalogue | None, entry: FleetEntry | None) -> Decision:
+        """Compare with what serves and with the baseline, on the rows that the new model was tested on."""
+        manifest = trained.manifest
+        if entry is not None and entry.manifest == manifest.digest:
+            return Decision(reasons=())  # it serves already
+        applied = {row.macro_id for row in trained.test if row.macro_id is not None}
+        active = {macro.id for macro in catalogue.macros if macro.active} if catalogue else applied
+        fitted = trained.fitted[-_BASELINE_ROWS:]
+        baselines = {"tfidf": tfidf(fitted, trained.test)} if trained.evaluation.rows else {}
+        return decide(
+            trained.judged,
+            champion=self._champion(manifest.tenant, entry, trained.test),
+            baselines=baselines,
+            retired=frozenset(applied - active),
+        )
+
+    def _champion(self, tenant: str, entry: FleetEntry | None, test: Sequence[Example]) -> Judged | None:
+        """What the model that serves says of the rows; None where there is none, or one that cannot be opened."""
+        if entry is None or entry.version is None or entry.manifest is None or not test:
+            return None
+        try:
+            mapped = self._champions.open_model(tenant, entry.version, entry.manifest)
+            # A champion may be of another program than its challenger.
+            program = self._program(mapped.manifest.program)
+            model = program.bind(mapped)
+        except (BundleCorrupt, ModelNotFound, ProgramCorrupt, ProgramUntrusted):
+            # What does not open serves nobody; it is no reason to keep its successor away.
+            return None
+        return judge(
+            model.score(featurise(program, [example.text for example in test])),
+            [example.macro_id for example in test],
+            [label.id for label in model.labels],
+            threshold=model.manifest.threshold,
+        )
+
+    def _program(self, digest: str) -> Program:
+        """A released program, loaded once. Raises ProgramCorrupt and ProgramUntrusted."""
+        if digest not in self._programs:
+            tier = DiskTier(self._settings.disk_folder, self._store, trusted=_RELEASED)
+            self._programs[digest] = Program(tier.install_program(digest), trusted=_RELEASED)
+        return self._programs[digest]
 
     def serve(self, outcomes: list[Outcome]) -> tuple[int, list[Outcome], list[str]]:
         """One write of the fleet for a whole run; then MLflow's aliases, which only follow.
@@ -158,8 +249,8 @@ class Retraining:
                 changes[outcome.tenant] = _serving(outcome.version, outcome.manifest)
             elif outcome.state == "not_eligible":
                 changes[outcome.tenant] = _not_serving(outcome.reason)
-            elif outcome.state == "failed":
-                changes[outcome.tenant] = _not_serving(_FAILED)
+            elif outcome.state in _REASONS:
+                changes[outcome.tenant] = _not_serving(_REASONS[outcome.state])
 
         def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
             return {tenant: changes[tenant](entry) for tenant, entry in found.items()}
@@ -168,12 +259,14 @@ class Retraining:
         served = [_held(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
         warnings = []
         for outcome in served:
-            if outcome.state == "trained":
+            alias = _ALIASES.get(outcome.state)
+            if alias is not None:
                 try:
-                    self._tracking.set_alias(outcome.tenant, "champion", manifest_digest=outcome.manifest)
+                    self._tracking.set_alias(outcome.tenant, alias, manifest_digest=outcome.manifest)
                 except MacrofleetError as problem:
+                    what = "serves" if outcome.state == "trained" else "is trained"
                     warnings.append(
-                        f"tenant {outcome.tenant} serves, but MLflow's alias champion was not set: {problem}"
+                        f"tenant {outcome.tenant} {what}, but MLflow's alias {alias} was not set: {problem}"
                     )
         return edited.generation, served, warnings
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated
 
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -19,6 +20,7 @@ class FlowSettings(BaseSettings):
         experiment: MLflow's name for the runs.
         disk_folder: programs and bundles on their way.
         program: the program that new models are fitted for.
+        precision: how often one of the three macros shown shall be right, for tenants without a precision of their own.
     """
 
     model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore")
@@ -28,3 +30,4 @@ class FlowSettings(BaseSettings):
     experiment: str = "macrofleet"
     disk_folder: Path = Field(default_factory=user_cache)
     program: str = "bag"
+    precision: Annotated[float, Field(gt=0, lt=1)] = 0.8

@@ -88,6 +88,8 @@ class FleetEntry(Document):
         keep_loaded: pinned: on disk and in memory before a replica is ready, and never evicted.
         hold_version: set by a roll-back: publishing does not change what serves until it is released.
         limits: what the tenant may use of each replica.
+        precision: how often one of the three macros shown shall be right, for the thresholds of models trained from now
+            on; None takes training's setting.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -100,6 +102,7 @@ class FleetEntry(Document):
     keep_loaded: bool = False
     hold_version: bool = False
     limits: TenantLimits | None = None
+    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
 
     @property
     def serves(self) -> bool:

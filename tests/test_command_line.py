@@ -50,7 +50,7 @@ COMMANDS: list[list[str]] = [
     ["explain"],
     ["serve"],
     ["programs", "build"],
-    *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh")],
+    *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "precision", "preload", "rollback", "refresh")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]
 
@@ -102,6 +102,8 @@ def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
         (["models", "export", "acme", "--sagemaker", "--out", "x"], "tenant acme is not in the fleet"),
         (["--store", "gopher://x", "models", "list"], "names no store"),
         (["evaluate", "--data", "none.csv"], "none.csv cannot be read"),
+        (["evaluate", "--data", "t.csv", "--few-shot", "5"], "t.csv has no column few_shot"),
+        (["evaluate", "--data", "t.csv", "--program", "x"], "there is no program 'x'"),
         (["demo", "--data", "none.csv"], "none.csv cannot be read"),
         (["suggest", "--tenant", "acme", " "], "the text is empty"),
         (["explain", "--tenant", "acme", "<p> </p>"], "the text is empty"),
@@ -110,7 +112,9 @@ def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
         (["--store", "s3://bucket", "demo"], "the demo takes a folder"),
     ],
 )
-def test_what_cannot_be_done_is_one_clear_sentence(arguments: list[str], complaint: str) -> None:
+def test_what_cannot_be_done_is_one_clear_sentence(place: Path, arguments: list[str], complaint: str) -> None:
+    if "t.csv" in complaint + " ".join(arguments[:3]) and arguments[0] == "evaluate":
+        (place / "t.csv").write_text("text,label\na,x\nb,y\n")
     out, err = run(*arguments, code=1)
     assert out == ""
     last = err.strip().splitlines()[-1]

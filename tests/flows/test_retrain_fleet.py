@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import os
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +14,8 @@ from flows.retrain_fleet import Summary, listener, markdown, retrain_fleet
 from flows.retraining import Outcome
 from registry.errors import InvalidTenant, TrackingUnavailable
 from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
-from registry.fleet_control import limit, pin, release, roll_back
+from registry.fleet_control import limit, pin, release, roll_back, set_precision
+from registry.layout import model_key
 from registry.models import describe_model
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
@@ -34,7 +39,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    quick = FitSettings(least_steps=20, epochs=2)
+    quick = FitSettings(least_steps=60)  # good enough to pass the gate
     monkeypatch.setattr(retraining, "Trainer", lambda program: Trainer(program, quick))
     return open_store(StoreSettings())
 
@@ -199,6 +204,92 @@ def test_a_version_held_by_a_roll_back_goes_on_serving_and_the_run_says_so(store
     (outcome,) = retrain_fleet(["acme"]).outcomes
     entry = read_fleet(store).entries["acme"]
     assert (outcome.state, entry.version, entry.previous) == ("trained", outcome.version, first.version)
+
+
+def relabel(
+    store: ObjectStore, tenant: str, label: Callable[[int, Example], str | None], *, tickets: int = 240
+) -> None:
+    """Import a tenant's tickets with other labels."""
+    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8)
+    rows = [
+        Example(ticket_id=t.ticket_id, subject=t.subject, body=t.body, macro_id=t.macro_id, applied_at=t.applied_at)
+        for t in sorted(made.tickets, key=lambda ticket: ticket.applied_at)
+    ]
+    import_examples(store, tenant, [replace(row, macro_id=label(n, row)) for n, row in enumerate(rows)])
+
+
+def test_a_worse_model_is_registered_but_does_not_serve_unless_it_is_forced_to(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "acme", tickets=240)
+    (first,) = retrain_fleet(["acme"]).outcomes
+    assert (first.state, first.reason) == ("trained", "")
+    # The training rows' labels go wrong (somebody shuffled a column, say); what agents do today stays right.
+    macros = sorted({macro.id for macro in make_tenant("acme", seed=1, tickets=240, macros=8).macros})
+    wrong = dict(zip(macros, macros[1:] + macros[:1], strict=True))
+    relabel(store, "acme", lambda n, row: wrong[row.macro_id or ""] if n < 150 else row.macro_id)
+    summary = retrain_fleet(["acme"])
+    (outcome,) = summary.outcomes
+    assert outcome.state == "not_promoted"
+    assert "is worse than the champion's" in outcome.reason
+    assert "| acme | not_promoted |" in markdown(summary)
+    assert outcome.reason.split(";")[0] in str(summary.as_dict())
+    entry = read_fleet(store).entries["acme"]
+    assert (entry.version, entry.reason) == (first.version, None)
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def aliased(alias: str) -> str:
+        return client.get_model_version_by_alias("macrofleet.acme", alias).tags["macrofleet.manifest"]
+
+    assert (aliased("champion"), aliased("challenger")) == (first.manifest, outcome.manifest)
+
+    (forced,) = retrain_fleet(["acme"], force=True).outcomes
+    assert (forced.state, forced.version) == ("trained", outcome.version)
+    assert forced.reason == f"promoted by force: {outcome.reason}"
+    assert read_fleet(store).entries["acme"].version == outcome.version
+    assert aliased("champion") == outcome.manifest
+
+    (again,) = retrain_fleet(["acme"]).outcomes
+    assert (again.state, again.reason) == ("trained", ""), "what serves is not judged against itself"
+
+
+def test_a_first_model_that_is_worse_than_the_baseline_leaves_its_tenant_without_one(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        retraining,
+        "Trainer",
+        lambda program: Trainer(program, FitSettings(least_steps=1, epochs=1, learning_rate=1e-6)),
+    )
+    fill(store, "acme", tickets=240)
+    (outcome,) = retrain_fleet(["acme"]).outcomes
+    assert outcome.state == "not_promoted"
+    assert "is worse than the baseline tfidf's" in outcome.reason
+    entry = read_fleet(store).entries["acme"]
+    assert (entry.serves, entry.reason) == (False, "the last trained model was not good enough to serve")
+
+
+def test_a_champion_that_cannot_be_opened_keeps_nobody_away(store: ObjectStore) -> None:
+    fill(store, "acme")
+    first = retrain_fleet(["acme"]).outcomes[0]
+    fill(store, "acme", tickets=150)
+    store.delete(model_key("acme", first.version, "weights.safetensors"))
+    shutil.rmtree(Path(os.environ["MACROFLEET_DISK_FOLDER"]) / "champions", ignore_errors=True)
+    (outcome,) = retrain_fleet(["acme"]).outcomes
+    assert (outcome.state, read_fleet(store).entries["acme"].version) == ("trained", outcome.version)
+
+
+def test_a_tenants_own_precision_holds_unless_the_run_names_one(store: ObjectStore) -> None:
+    fill(store, "acme")
+
+    def precision(**named: float) -> object:
+        retrain_fleet(["acme"], force=True, **named)  # type: ignore[arg-type]
+        return describe_model(store, "acme")["manifest"]["settings"]["precision"]
+
+    assert precision() == 0.8
+    set_precision(store, ["acme"], 0.9)
+    assert precision() == 0.9
+    assert precision(precision=0.6) == 0.6
 
 
 def test_an_empty_lake_is_left_alone(store: ObjectStore) -> None:

@@ -245,3 +245,15 @@ def test_a_misaligned_tensor_ends_the_process_which_is_why_bundles_are_checked(o
         env={"TF_CPP_MIN_LOG_LEVEL": "3"},
     )
     assert (done.returncode == 0) is survives
+
+
+def test_features_of_some_tickets_are_those_of_each(bag: Program) -> None:
+    features = bag.featurise(["a b c", "", "d e", "f"])
+    taken = features.take(np.array([3, 0, 0, 1]))
+    assert taken.tickets == 4
+    for place, index in enumerate([3, 0, 0, 1]):
+        for name, tensor in features.select(index).tensors.items():
+            np.testing.assert_array_equal(taken.select(place).tensors[name], tensor)
+    assert features.take(np.array([], np.int64)).tickets == 0
+    plain = Features({"vector": np.arange(6).reshape(3, 2)}, 3)
+    np.testing.assert_array_equal(plain.take(np.array([2, 0])).tensors["vector"], [[4, 5], [0, 1]])

@@ -196,3 +196,18 @@ def test_noise_is_refused_or_read_never_worse(tmp_path_factory: pytest.TempPathF
     for name in ("t.csv", "t.jsonl"):
         with contextlib.suppress(InvalidInput):
             assert isinstance(read_tickets(write(folder, b"text,label\n" + noise, name)), Imported)
+
+
+def test_a_few_shot_sample_cuts_the_training_rows_only(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(
+        "text,label,split,few_shot\na,x,train,5\nb,x,train,10\nc,x,train,\nd,x,test,\ne,x,val,\nf,oos,train,5\n"
+    )
+
+    def texts(few_shot: int | None) -> str:
+        return "".join(example.body for example in read_tickets(path, few_shot=few_shot).examples)
+
+    assert (texts(5), texts(10), texts(None)) == ("adef", "abdef", "abcdef")
+    path.write_text("text,label\na,x\n")
+    with pytest.raises(InvalidInput, match="has no column few_shot"):
+        read_tickets(path, few_shot=5)
