@@ -29,6 +29,7 @@ import tensorflow_text as tf_text
 
 from registry.errors import InvalidInput
 from registry.program import ProgramSpec, Signature, TensorSpec
+from training.programs.saving import save_module
 
 # What a code point is: bits, none for a sign that is visible and part of no word.
 LETTER, IDEOGRAPH, SPACE = 1, 2, 4
@@ -197,19 +198,7 @@ def program_spec(settings: BagSettings) -> ProgramSpec:
 def export(folder: Path, settings: BagSettings) -> ProgramSpec:
     """Write the SavedModel, and return what belongs beside it in `program.json`."""
     spec = program_spec(settings)
-    program = BagProgram(settings)
-    signatures = {
-        name: tf.function(getattr(program, name)).get_concrete_function(
-            **{
-                argument: tf.TensorSpec(
-                    [size if isinstance(size, int) else None for size in tensor.shape], tensor.dtype, name=argument
-                )
-                for argument, tensor in signature.inputs.items()
-            }
-        )
-        for name, signature in spec.signatures.items()
-    }
-    tf.saved_model.save(program, str(folder), signatures=signatures)
+    save_module(BagProgram(settings), folder, spec)
     return spec
 
 
