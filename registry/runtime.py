@@ -34,33 +34,39 @@ class Features:
     """What a program made of a batch of texts.
 
     Attributes:
-        tensors: by name. `splits` [tickets + 1] says where each ticket's part of a flat [features] tensor lies;
-            a program without it puts tickets in the first dimension.
+        tensors: by name. `splits` [tickets + 1] says where each ticket's part of a flat [features] tensor lies.
         tickets: how many.
+        by_ticket: names of the tensors that are not flat: tickets are their first dimension.
     """
 
     tensors: Mapping[str, Array]
     tickets: int
+    by_ticket: frozenset[str] = frozenset()
 
     def select(self, index: int) -> Features:
         """The features of one ticket of the batch; views, nothing copied but the splits."""
+        parts = {name: self.tensors[name][index : index + 1] for name in self.by_ticket}
         splits = self.tensors.get(_SPLITS)
-        if splits is None:
-            return Features({name: tensor[index : index + 1] for name, tensor in self.tensors.items()}, 1)
-        start, end = splits[index], splits[index + 1]
-        parts = {name: tensor[start:end] for name, tensor in self.tensors.items() if name != _SPLITS}
-        return Features({**parts, _SPLITS: np.array([0, end - start], splits.dtype)}, 1)
+        if splits is not None:
+            start, end = splits[index], splits[index + 1]
+            parts |= {name: tensor[start:end] for name, tensor in self.tensors.items() if self._is_flat(name)}
+            parts[_SPLITS] = np.array([0, end - start], splits.dtype)
+        return Features(parts, 1, self.by_ticket)
+
+    def _is_flat(self, name: str) -> bool:
+        return name != _SPLITS and name not in self.by_ticket
 
     def take(self, tickets: NDArray[np.int64]) -> Features:
         """The features of some tickets of the batch, by position, in that order; copies."""
+        parts = {name: self.tensors[name][tickets] for name in self.by_ticket}
         splits = self.tensors.get(_SPLITS)
-        if splits is None:
-            return Features({name: tensor[tickets] for name, tensor in self.tensors.items()}, len(tickets))
-        lengths = np.diff(splits)[tickets].astype(np.int64)
-        ends = np.cumsum(lengths)
-        flat = np.repeat(splits[tickets].astype(np.int64) - (ends - lengths), lengths) + np.arange(lengths.sum())
-        parts = {name: tensor[flat] for name, tensor in self.tensors.items() if name != _SPLITS}
-        return Features({**parts, _SPLITS: np.concatenate([[0], ends]).astype(splits.dtype)}, len(tickets))
+        if splits is not None:
+            lengths = np.diff(splits)[tickets].astype(np.int64)
+            ends = np.cumsum(lengths)
+            flat = np.repeat(splits[tickets].astype(np.int64) - (ends - lengths), lengths) + np.arange(lengths.sum())
+            parts |= {name: tensor[flat] for name, tensor in self.tensors.items() if self._is_flat(name)}
+            parts[_SPLITS] = np.concatenate([[0], ends]).astype(splits.dtype)
+        return Features(parts, len(tickets), self.by_ticket)
 
     @classmethod
     def concatenate(cls, batches: Sequence[Features]) -> Features:
@@ -72,7 +78,7 @@ class Features:
         if _SPLITS in first:
             lengths = np.concatenate([np.diff(batch.tensors[_SPLITS]) for batch in batches])
             tensors[_SPLITS] = np.concatenate([[0], np.cumsum(lengths)]).astype(first[_SPLITS].dtype)
-        return cls(tensors, sum(batch.tickets for batch in batches))
+        return cls(tensors, sum(batch.tickets for batch in batches), batches[0].by_ticket)
 
 
 def limit_threads(threads: int = 1) -> None:
@@ -114,6 +120,8 @@ class Program:
         except KeyError as problem:
             raise ProgramCorrupt(f"{folder} lacks the signature {problem}") from None
         self._quick_score = QUICK_SCORERS.get(self.spec.scorer or "")
+        outputs = self.spec.signatures["featurise"].outputs
+        self._by_ticket = frozenset(name for name, spec in outputs.items() if spec.shape[:1] == ("tickets",))
 
     def featurise(self, texts: Sequence[str]) -> Features:
         """Turn texts into features: normalise, cut into words, hash, all inside the program."""
@@ -123,7 +131,7 @@ class Program:
         """Like `featurise`, of UTF-8; what is not UTF-8 is replaced inside the program."""
         # A type to convert to would cost more than having it found out.
         batch = self._tf.constant(texts) if texts else self._tf.constant([], self._tf.string)
-        return Features(self._featurise(batch), len(texts))
+        return Features(self._featurise(batch), len(texts), self._by_ticket)
 
     def bind(self, mapped: MappedModel) -> BoundModel:
         """Make a model of mapped weights, without copying them: check every shape, then hand them to TensorFlow.
@@ -302,6 +310,27 @@ def _pooled_linear(features: Features, index: int, weights: Mapping[str, Array])
     return scores
 
 
+def _sentence_and_pooled_linear(features: Features, index: int, weights: Mapping[str, Array]) -> NDArray[np.float32]:
+    """The arithmetic of the program `encoder` for one ticket: a sentence's vector beside n-grams of a table in 8 bits."""
+    ids, splits = features.tensors["ids"], features.tensors["splits"]
+    rows = ids[splits[index] : splits[index + 1]].astype(np.intp)
+    weighting = weights["weight"].take(rows)
+    seen = weighting.nonzero()[0]
+    weighting = weighting.take(seen)
+    pooled = np.dot(weighting, weights["embedding"].take(rows.take(seen), axis=0).astype(np.float32))
+    norm = math.sqrt(np.dot(weighting, weighting))
+    if norm > 0:
+        pooled /= norm
+    both = np.concatenate([features.tensors["sentence"][index], pooled])
+    scores: NDArray[np.float32] = np.dot(both, weights["kernel"])
+    scores += weights["bias"]
+    scores -= scores.max()
+    np.exp(scores, out=scores)
+    scores /= scores.sum()
+    return scores
+
+
 QUICK_SCORERS: dict[str, Callable[[Features, int, Mapping[str, Array]], NDArray[np.float32]]] = {
-    "pooled-linear": _pooled_linear
+    "pooled-linear": _pooled_linear,
+    "sentence-and-pooled-linear": _sentence_and_pooled_linear,
 }

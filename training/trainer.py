@@ -19,6 +19,7 @@ from training.calibration import DEFAULT_PRECISION, Calibration, calibrate
 from training.evaluation import Evaluation, Judged, evaluate, judge
 from training.examples import Example, fingerprint, split_examples
 from training.fitting import FitSettings, Fitter
+from training.heads import HeadFitter
 from training.holdout import Holdout, hold_out
 from training.macros import described, learnable
 from training.tenants import labels_of
@@ -62,7 +63,7 @@ class Trainer:
     def __init__(self, program: Program, settings: FitSettings | None = None) -> None:
         self._program = program
         self._settings = settings or FitSettings()
-        self._fitter = Fitter(program.spec, self._settings)
+        self._fitter = (HeadFitter if program.spec.name == "encoder" else Fitter)(program.spec, self._settings)
         program.featurise(["The first call of a program takes longer than all others."])
 
     def train(

@@ -239,7 +239,7 @@ def test_a_worse_model_is_registered_but_does_not_serve_unless_it_is_forced_to(
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
 
     def aliased(alias: str) -> str:
-        return client.get_model_version_by_alias("macrofleet.acme", alias).tags["macrofleet.manifest"]
+        return str(client.get_model_version_by_alias("macrofleet.acme", alias).tags["macrofleet.manifest"])
 
     assert (aliased("champion"), aliased("challenger")) == (first.manifest, outcome.manifest)
 
@@ -283,7 +283,7 @@ def test_a_tenants_own_precision_holds_unless_the_run_names_one(store: ObjectSto
     fill(store, "acme")
 
     def precision(**named: float) -> object:
-        retrain_fleet(["acme"], force=True, **named)  # type: ignore[arg-type]
+        retrain_fleet(["acme"], force=True, **named)
         return describe_model(store, "acme")["manifest"]["settings"]["precision"]
 
     assert precision() == 0.8

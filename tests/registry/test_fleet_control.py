@@ -87,7 +87,7 @@ EDITS: dict[str, Callable[..., Any]] = {
     "unpin": lambda *given, **named: pin(*given, pinned=False, **named),
     "limit": lambda *given, **named: limit(*given, concurrency=3, **named),
     "unlimit": unlimit,
-    "precision": lambda *given, **named: set_precision(*given, 0.9, **named),
+    "precision": lambda store, tenant, **named: set_precision(store, tenant, 0.9, **named),
     "roll back": roll_back,
     "release": release,
 }

@@ -255,5 +255,5 @@ def test_features_of_some_tickets_are_those_of_each(bag: Program) -> None:
         for name, tensor in features.select(index).tensors.items():
             np.testing.assert_array_equal(taken.select(place).tensors[name], tensor)
     assert features.take(np.array([], np.int64)).tickets == 0
-    plain = Features({"vector": np.arange(6).reshape(3, 2)}, 3)
+    plain = Features({"vector": np.arange(6).reshape(3, 2)}, 3, frozenset({"vector"}))
     np.testing.assert_array_equal(plain.take(np.array([2, 0])).tensors["vector"], [[4, 5], [0, 1]])

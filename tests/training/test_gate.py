@@ -1,3 +1,5 @@
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from training.evaluation import Judged
 from training.gate import decide
 
 
-def judged(targets: list[str | None], said: list[str], *, shown: bool | list[bool] = True) -> Judged:
+def judged(targets: Sequence[str | None], said: Sequence[str | None], *, shown: bool | list[bool] = True) -> Judged:
     """A model that suggests one macro a row."""
     return Judged(
         targets=np.array([*targets, None], object)[:-1],

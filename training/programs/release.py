@@ -14,33 +14,36 @@ from registry.store import ObjectStore
 from training.programs.export import build_program
 
 
-def build_and_publish(name: str, store: ObjectStore | None) -> str:
+def build_and_publish(name: str, store: ObjectStore | None, *, wheel: Path | None = None) -> str:
     """Build a program, publish it where a store is given, and return its digest.
 
+    Args:
+        wheel: see `build_program`.
+
     Raises:
-        InvalidInput: no program of that name.
+        InvalidInput: no program of that name, or its pretrained weights cannot be had.
         ProgramCorrupt: the build is not the released one; nothing is published.
     """
-    with built_folder(name) as folder:
+    with built_folder(name, wheel=wheel) as folder:
         if store is not None:
             publish_program(store, folder)
     return RELEASED_PROGRAMS[name]
 
 
 @contextmanager
-def built_program(name: str) -> Iterator[Program]:
+def built_program(name: str, *, wheel: Path | None = None) -> Iterator[Program]:
     """A program built and loaded for one piece of work, without a store."""
-    with built_folder(name) as folder:
+    with built_folder(name, wheel=wheel) as folder:
         limit_threads()
         yield Program(folder, trusted=frozenset(RELEASED_PROGRAMS.values()))
 
 
 @contextmanager
-def built_folder(name: str) -> Iterator[Path]:
+def built_folder(name: str, *, wheel: Path | None = None) -> Iterator[Path]:
     """The released program, built in a temporary folder. Raises as `build_and_publish`."""
     with tempfile.TemporaryDirectory(prefix="macrofleet-program-") as parent:
         folder = Path(parent) / "program"
-        digest = build_program(name, folder)
+        digest = build_program(name, folder, wheel=wheel)
         if digest != RELEASED_PROGRAMS[name]:
             raise ProgramCorrupt(
                 f"building program {name} here gives {digest[:16]}…, this release trusts {RELEASED_PROGRAMS[name][:16]}…",
