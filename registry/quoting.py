@@ -111,7 +111,7 @@ _CLOSINGS = frozenset(
     """.replace("\n", ";").split(";")
     if line.strip()
 )
-_SIGNATURE_LINES, _SIGNATURE_WIDTH = 6, 60
+_SIGNATURE_LINES, _SIGNATURE_WIDTH, _SIGNATURE_WORDS = 6, 60, 6
 _ENDS = " ,.!;:、。，！-\u2013\u2014"
 
 
@@ -214,8 +214,16 @@ def _without_signature(lines: list[str]) -> list[str]:
     """Cut at the last closing ("Kind regards,") that nothing but a name and an address follow."""
     for back in range(1, min(len(lines) - 1, _SIGNATURE_LINES + 1) + 1):
         line = lines[-back]
-        if len(line) > _SIGNATURE_WIDTH:
-            break
         if line.strip(_ENDS).casefold() in _CLOSINGS:
             return lines[:-back]
+        if not _may_sign(line):
+            break
     return lines
+
+
+def _may_sign(line: str) -> bool:
+    """Whether a line below a closing may be a name, a post, an address or a telephone, and no afterthought."""
+    words = line.count(" ") + 1
+    if len(line) > (_SIGNATURE_WIDTH if words > 1 else _SIGNATURE_WIDTH // 3) or words > _SIGNATURE_WORDS:
+        return False
+    return line[-1] not in "?!。\uff1f\uff01" and (line[-1] != "." or words <= 3)

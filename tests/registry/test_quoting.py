@@ -99,6 +99,9 @@ def test_a_signature_goes() -> None:
         "It costs 3 -> 4",
         "thanks\nfor nothing: the parcel that I wrote to you about last week is still not here, what is going on?",
         "At 9:12 it stopped:",
+        "Where is it?\nThanks\nAlso, can I change the address?",
+        "Where is it?\nThanks,\nand please send the invoice to my office address",
+        "届きません\nよろしくお願いします\n住所の変更もお願いしたいのですが、どうすればよいか教えてください",
         "- first\n- second",
     ],
 )
