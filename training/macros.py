@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from registry.bundle import Label
 from registry.catalogue import Catalogue
@@ -13,6 +16,9 @@ from training.examples import Example
 
 # With 40 examples a macro its title still adds 0.2 to 0.4 points on BANKING77, CLINC150 and HWU64, with 130 a tenth.
 FEW_EXAMPLES = 50
+# Of 0.1, 0.25, 0.4 and 0.6: held-out tickets of made-up tenants, whose macros are as unevenly used as real ones, gain 0.7,
+# 1.1, 1.4 and -0.5 points, those of the rarest macros 5, 12, 19 and 25; HINT3 gains 0.4, 0, 0 and -1.
+STRENGTH = 0.25
 
 
 def learnable(examples: Iterable[Example], catalogue: Catalogue | None) -> list[Example]:
@@ -54,6 +60,26 @@ def described(
     replies = {macro.id: macro.reply for macro in catalogue.macros} if catalogue and few else {}
     texts = ((text, label.id) for label in few for text in (_words_of(label.title), replies.get(label.id, "")))
     return [(text, macro) for text, macro in texts if any(map(str.isalpha, text))]
+
+
+def evened_out(
+    tensors: Mapping[str, NDArray[np.float32]], targets: NDArray[np.int32]
+) -> dict[str, NDArray[np.float32]]:
+    """Fitted weights, with the lead that macros have by their mere frequency cut by a quarter.
+
+    A fit on tickets of which one macro has a thousand times as many as another trusts frequency more than held-out
+    tickets bear out. Logit adjustment after the fit (Menon et al. 2021, arXiv:2007.07314): the logarithm of a macro's
+    share of the examples, times a strength, is taken off its bias. Where all have as many nothing changes.
+
+    Args:
+        tensors: weights; without a `bias` [macros] they stay as they are.
+        targets: int32 [examples], index of the macro, as they were fitted.
+    """
+    if "bias" not in tensors:
+        return dict(tensors)
+    bias = tensors["bias"]
+    lead = np.log(np.maximum(np.bincount(targets, minlength=len(bias)), 1))
+    return {**tensors, "bias": (bias - STRENGTH * (lead - lead.mean())).astype(np.float32)}
 
 
 def _words_of(title: str) -> str:

@@ -21,7 +21,7 @@ from training.examples import Example, fingerprint, split_examples
 from training.fitting import FitSettings, Fitter
 from training.heads import HeadFitter
 from training.holdout import Holdout, hold_out
-from training.macros import described, learnable
+from training.macros import described, evened_out, learnable
 from training.tenants import labels_of
 
 LEAST_EXAMPLES = 20
@@ -162,9 +162,10 @@ class Trainer:
             places = np.concatenate([rows, np.array(beside, np.int64) + len(held.rows)])
             before = done
             done += 1
-            return self._fitter.fit(
+            tensors = self._fitter.fit(
                 features.take(places), of_rows, len(labels), progress=lambda share: told((before + share) / held.fits)
             )
+            return evened_out(tensors, of_rows)
 
         tensors: Tensors | None = None
         scores = [np.zeros((0, len(labels)), np.float32)]

@@ -1,7 +1,9 @@
+import numpy as np
+
 from registry.bundle import Label
 from registry.catalogue import Macro, make_catalogue
 from training.examples import Example
-from training.macros import FEW_EXAMPLES, described, learnable
+from training.macros import FEW_EXAMPLES, STRENGTH, described, evened_out, learnable
 
 
 def example(number: int, *macros: str) -> Example:
@@ -48,3 +50,17 @@ def test_titles_and_replies_stand_for_macros_with_few_examples() -> None:
     assert described(labels, examples, catalogue) == of_ship
     assert described(labels, examples, None) == of_ship[:1]
     assert described(labels, examples[1:], None) == [*of_ship[:1], ("Used often", "used")]
+
+
+def test_frequent_macros_lose_a_part_of_their_lead() -> None:
+    kernel = np.ones((2, 3), np.float32)
+    targets = np.array([0] * 1000 + [1] * 10 + [2] * 10, np.int32)
+    evened = evened_out({"kernel": kernel, "bias": np.zeros(3, np.float32)}, targets)
+    assert evened["kernel"] is kernel
+    assert evened["bias"].dtype == np.float32
+    np.testing.assert_allclose(evened["bias"][1:] - evened["bias"][0], STRENGTH * np.log(100), rtol=1e-6)
+    even = evened_out({"bias": np.full(3, 0.5, np.float32)}, np.arange(3, dtype=np.int32))
+    np.testing.assert_array_equal(even["bias"], np.full(3, 0.5, np.float32))
+    assert evened_out({"kernel": kernel}, targets) == {"kernel": kernel}
+    unseen = evened_out({"bias": np.zeros(2, np.float32)}, np.zeros(5, np.int32))
+    assert np.isfinite(unseen["bias"]).all()

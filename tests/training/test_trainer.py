@@ -201,6 +201,20 @@ def test_every_macro_of_a_ticket_is_learned(trainer: Trainer, bag: Program, tmp_
     assert by_id["ask"] + by_id["login"] > 0.7
 
 
+def test_a_macro_in_fashion_keeps_only_a_part_of_its_lead(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = [row for row in make(150) if row.macro_id == "ship" or int(row.ticket_id[1:]) < 30]
+    bias = []
+    for name, strength in (("with", 0.25), ("without", 0.0)):
+        monkeypatch.setattr("training.macros.STRENGTH", strength)
+        train(trainer, rows, tmp_path / name)
+        bias.append(map_tensors(tmp_path / name / "weights.safetensors")["bias"])
+    # In the order of labels: login, refund, ship.
+    assert (bias[1] - bias[0])[2] > 0.2
+    np.testing.assert_allclose((bias[1] - bias[0]).sum(), 0, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     "texts",
     [
