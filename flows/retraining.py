@@ -36,10 +36,11 @@ from registry.tracking import Tracking
 from training.baselines import tfidf
 from training.evaluation import Judged, judge
 from training.examples import Example
+from training.folded_fit import featurise
 from training.gate import Decision, decide
 from training.lake import Lake
 from training.programs.release import build_and_publish
-from training.trainer import Trained, Trainer, featurise
+from training.trainer import Trained, Trainer
 
 # What callers of the API are told; the run's own report says more.
 _FAILED = "the last training run failed"

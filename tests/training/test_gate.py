@@ -18,7 +18,7 @@ def judged(targets: Sequence[str | None], said: Sequence[str | None], *, shown: 
     )
 
 
-TARGETS: list[str | None] = ["a"] * 50 + ["b"] * 50
+TARGETS: Sequence[str | None] = ["a"] * 50 + ["b"] * 50
 RIGHT = ["a"] * 50 + ["b"] * 50
 
 

@@ -1,5 +1,6 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,12 +16,13 @@ from registry.tensors import map_tensors
 from training.calibration import tempered
 from training.examples import Example, split_examples
 from training.fitting import FitSettings, Fitter, inverse_document_frequency
+from training.folded_fit import featurise
 from training.holdout import hold_out
 from training.importers import Imported
 from training.judging import Wish, evaluate_tenants
 from training.macros import described
 from training.tenants import labels_of
-from training.trainer import Trainer, featurise
+from training.trainer import Trainer
 
 WORDS = {
     "ship": ["parcel", "delivery", "courier", "tracking"],
@@ -213,6 +215,29 @@ def test_a_macro_in_fashion_keeps_only_a_part_of_its_lead(
     # In the order of labels: login, refund, ship.
     assert (bias[1] - bias[0])[2] > 0.2
     np.testing.assert_allclose((bias[1] - bias[0]).sum(), 0, atol=1e-5)
+
+
+def test_labels_that_are_hardly_meant_are_not_fitted(
+    trainer: Trainer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[Any] = []
+
+    def doubt_the_first(scores: Any, targets: Any, ticket_ids: Any) -> Any:
+        asked.append(scores.shape)
+        assert (scores.argmax(axis=1) == targets).mean() > 0.9, "scored by what was fitted without them"
+        return np.arange(len(targets)) < 4
+
+    monkeypatch.setattr("training.trainer.LEAST_ROWS", 100)
+    monkeypatch.setattr("training.trainer.doubtful", doubt_the_first)
+    told: list[float] = []
+    (tmp_path / "a").mkdir()
+    trained = trainer.train("acme", make(150), tmp_path / "a", progress=told.append)
+    assert asked == [(trained.examples, 3)]
+    assert trained.manifest.metrics["doubted_rows"] == 4
+    assert told == sorted(told)
+    assert told[-1] == 1.0
+    monkeypatch.setattr("training.trainer.doubtful", lambda scores, targets, ticket_ids: targets < 0)
+    assert train(trainer, make(150), tmp_path / "b").files != trained.manifest.files
 
 
 @pytest.mark.parametrize(
