@@ -22,7 +22,7 @@ _LEFT_OUT = {"fingerprint.pb"}
 
 # The programs of this release, by name; built by `macrofleet programs build`, which a test holds to these digests.
 RELEASED_PROGRAMS: dict[str, str] = {
-    "bag": "f08bd5b983be6815f34b753248149986d3688eb6b06aab8200bcf5a7eedc7531",
+    "bag": "b5100bba57a20c67ab33dc9f582b8e79c7219cd336ecac77288bfe721162373d",
     "encoder": "04220ea195a189cf5f479ffcc54f760d919c7c3fa73a1dc57c26264bc9a2e6ed",
 }
 
@@ -61,6 +61,11 @@ class ProgramSpec(Document):
     scorer: str | None = None
     least_tensorflow: str
     signatures: dict[str, Signature]
+
+    @property
+    def scoring(self) -> tuple[str, ...]:
+        """The names of its scoring functions, one a precision."""
+        return tuple(name for name in self.signatures if name.startswith("score_"))
 
     def weights(self, signature: str) -> dict[str, TensorSpec]:
         """The tensors a tenant's bundle must hold for a scoring signature."""

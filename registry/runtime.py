@@ -116,7 +116,7 @@ class Program:
         self._tf = tf
         try:
             self._featurise = _direct_call(tf, self._loaded.signatures["featurise"])
-            self._score = self._loaded.signatures[_PRECISION]
+            self._scores = {name: self._loaded.signatures[name] for name in self.spec.scoring}
         except KeyError as problem:
             raise ProgramCorrupt(f"{folder} lacks the signature {problem}") from None
         self._quick_score = QUICK_SCORERS.get(self.spec.scorer or "")
@@ -144,7 +144,7 @@ class Program:
                 f"the model of tenant {mapped.manifest.tenant} was made for program {mapped.manifest.program[:16]}…, "
                 f"not for {self.digest[:16]}…"
             )
-        weights = self.spec.weights(_PRECISION)
+        weights = self.spec.weights(self._signature(mapped.tensors))
         check_tensors(
             mapped.tensors, weights, macros=len(mapped.labels.macros), what=f"tenant {mapped.manifest.tenant}"
         )
@@ -171,9 +171,18 @@ class Program:
             weights: arrays, or tensors already bound.
         """
         tensors = {name: self._tf.constant(tensor) for name, tensor in features.tensors.items()}
-        bound = {name: self._tf.convert_to_tensor(weights[name]) for name in self.spec.weights(_PRECISION)}
-        scores: Array = self._score(**tensors, **bound)["scores"].numpy()
+        signature = self._signature(weights)
+        bound = {name: self._tf.convert_to_tensor(weights[name]) for name in self.spec.weights(signature)}
+        scores: Array = self._scores[signature](**tensors, **bound)["scores"].numpy()
         return scores
+
+    def _signature(self, weights: Mapping[str, Any]) -> str:
+        """The scoring function for weights of these types; that of float32 where none takes them all."""
+        for name in self.spec.scoring:
+            specs = self.spec.weights(name)
+            if all(tensor in weights and weights[tensor].dtype == spec.dtype for tensor, spec in specs.items()):
+                return name
+        return _PRECISION
 
 
 class BoundModel:
@@ -303,7 +312,10 @@ def _pooled_linear(features: Features, index: int, weights: Mapping[str, Array])
     if norm > 0:
         pooled /= norm
     scores: NDArray[np.float32] = np.dot(pooled, weights["kernel"])
-    scores += weights["bias"]
+    prior = features.tensors["prior"][index]
+    scores += np.dot(prior, weights["prior_kernel"])
+    if norm > 0 or prior.any():
+        scores += weights["bias"]
     scores -= scores.max()
     np.exp(scores, out=scores)
     scores /= scores.sum()

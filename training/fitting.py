@@ -1,22 +1,29 @@
-"""Fitting a tenant's weights for the program `bag`: a linear classifier over pooled feature vectors, sparse Adagrad.
+"""Fitting a tenant's weights for the program `bag`: two classifiers, each by itself, whose opinions are added.
 
-Only the rows of the table that a batch touches are read and written, so a step costs what its features cost, not what
-the table costs (a dense Adam step over 40,000 rows is twenty times slower). Adagrad: Duchi et al. 2011, over the table
-with one sum a row (as large embedding tables are trained; two thirds of the time, and the same accuracy, as one sum an
-element). Label smoothing: Szegedy et al. 2016 (arXiv:1512.00567).
+One is over the prior's vectors, by `training.softmax_regression`: it knows what words mean, and needs few examples. The
+other is over the tenant's own n-grams: it knows what this tenant's customers write, once there is enough of it. So the
+fewer examples a macro has, the more the prior's opinion counts. (Fitted together, the one that learns sooner leaves the
+other nothing to learn.)
+
+The n-grams' is a linear classifier over pooled feature vectors, by sparse Adagrad. Only the rows of the table that a
+batch touches are read and written, so a step costs what its features cost, not what the table costs (a dense Adam step
+over 40,000 rows is twenty times slower). Adagrad: Duchi et al. 2011, over the table with one sum a row (as large
+embedding tables are trained; two thirds of the time, and the same accuracy, as one sum an element). Label smoothing:
+Szegedy et al. 2016 (arXiv:1512.00567).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.program import ProgramSpec
 from registry.runtime import Features
+from training.softmax_regression import softmax_regression
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,10 +31,15 @@ class FitSettings:
     """How weights are fitted; part of a model's identity.
 
     Attributes:
+        embedding: its type; int8 is a quarter of the size.
         least_steps: small tenants get more epochs until they have made so many steps.
+        prior_decay: of the prior's kernel, divided by the number of examples.
+        share_few, share_many: of the n-grams' opinion, for a tenant with ten examples a macro or fewer, and with a
+            hundred or more; in between by the logarithm.
     """
 
     seed: int = 0
+    embedding: Literal["float32", "int8"] = "float32"
     epochs: int = 8
     least_steps: int = 100
     batch: int = 128
@@ -35,14 +47,17 @@ class FitSettings:
     feature_dropout: float = 0.6
     label_smoothing: float = 0.1
     initial_scale: float = 0.02
+    prior_decay: float = 0.02
+    share_few: float = 0.4
+    share_many: float = 0.65
 
     def as_dict(self) -> dict[str, str | int | float]:
         """For the manifest."""
         return asdict(self)
 
 
-class Fitter:
-    """Fits one tenant after the other, reusing one compiled step. Belongs to one thread.
+class NgramFitter:
+    """Fits the n-grams' classifier of one tenant after the other, reusing one compiled step. Belongs to one thread.
 
     Args:
         spec: the program whose weights are fitted.
@@ -69,7 +84,7 @@ class Fitter:
         macros: int,
         *,
         progress: Callable[[float], None] | None = None,
-    ) -> dict[str, NDArray[np.float32]]:
+    ) -> dict[str, NDArray[Any]]:
         """Fit weights.
 
         Args:
@@ -79,7 +94,7 @@ class Fitter:
             progress: told the finished share after each epoch.
 
         Returns:
-            Weights by the names the program takes; the same for the same arguments, on one kind of machine and with
+            `embedding`, `weight`, `kernel` and `bias`; the same for the same arguments, on one kind of machine and with
             one thread.
         """
         settings, tickets = self._settings, features.tickets
@@ -122,13 +137,6 @@ class Fitter:
         # What training never saw weighs nothing; zeros make that visible and the file smaller to compress.
         embedding[weight == 0] = 0
         return {"embedding": embedding, "weight": weight, "kernel": self._kernel.value(), "bias": self._bias.value()}
-
-    def tempered(
-        self, tensors: Mapping[str, NDArray[np.float32]], temperature: float
-    ) -> dict[str, NDArray[np.float32]]:
-        """The weights whose scores are those of `tensors` at another temperature: the last linear layer divided by it."""
-        folded = {name: tensors[name] / np.float32(temperature) for name in ("kernel", "bias")}
-        return {**tensors, **folded}
 
     def _warm_up(self) -> None:
         """Have the step traced and optimised now: that is TensorFlow's start, not the first tenant's time."""
@@ -178,6 +186,48 @@ class Fitter:
         return step
 
 
+class Fitter:
+    """Fits one tenant after the other for the program `bag`. Belongs to one thread.
+
+    Args:
+        spec: the program whose weights are fitted.
+    """
+
+    def __init__(self, spec: ProgramSpec, settings: FitSettings) -> None:
+        self._ngrams, self._settings = NgramFitter(spec, settings), settings
+
+    def fit(
+        self,
+        features: Features,
+        targets: NDArray[np.int32],
+        macros: int,
+        *,
+        progress: Callable[[float], None] | None = None,
+    ) -> dict[str, NDArray[Any]]:
+        """Fit weights; arguments and result as `NgramFitter.fit` has them, and `prior_kernel` beside."""
+        ngrams = self._ngrams.fit(features, targets, macros, progress=progress)
+        prior_kernel, prior_bias = softmax_regression(
+            features.tensors["prior"], targets, macros, decay=self._settings.prior_decay / features.tickets
+        )
+        share = ngram_share(self._settings, features.tickets / macros)
+        tensors = {
+            **ngrams,
+            "kernel": ngrams["kernel"] * share,
+            "prior_kernel": prior_kernel * (1 - share),
+            "bias": ngrams["bias"] * share + prior_bias * (1 - share),
+        }
+        return in_whole_numbers(tensors) if self._settings.embedding == "int8" else tensors
+
+    def tempered(self, tensors: Mapping[str, NDArray[Any]], temperature: float) -> dict[str, NDArray[Any]]:
+        """The weights whose scores are those of `tensors` at another temperature: the linear layers divided by it."""
+        return divided(tensors, ("kernel", "prior_kernel", "bias"), temperature)
+
+
+def divided(tensors: Mapping[str, NDArray[Any]], linear: Sequence[str], temperature: float) -> dict[str, NDArray[Any]]:
+    """Weights whose `linear` tensors are divided by a temperature."""
+    return {**tensors, **{name: tensors[name] / np.float32(temperature) for name in linear}}
+
+
 class _Parameter:
     """A variable under Adagrad; its shape may change from tenant to tenant."""
 
@@ -209,6 +259,24 @@ class _Parameter:
         tf.raw_ops.ResourceScatterUpdate(resource=self._sums.handle, indices=rows, updates=sums)
         change = gradient * (rate * weight * tf.math.rsqrt(sums))[:, None]
         tf.raw_ops.ResourceScatterSub(resource=self.variable.handle, indices=rows, updates=change)
+
+
+def ngram_share(settings: FitSettings, examples_a_macro: float) -> np.float32:
+    """How much of the answer is the n-grams' opinion; the rest is the prior's."""
+    known = np.clip(np.log10(examples_a_macro) - 1, 0, 1)
+    return np.float32(settings.share_few + known * (settings.share_many - settings.share_few))
+
+
+def in_whole_numbers(tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+    """Weights with the embedding, nearly all of a bundle, as int8: each column on a scale of its own, which the kernel
+    takes over."""
+    embedding = tensors["embedding"]
+    scale = np.maximum(np.abs(embedding).max(axis=0), np.float32(1e-12)) / np.float32(127)
+    return {
+        **tensors,
+        "embedding": np.rint(embedding / scale).astype(np.int8),
+        "kernel": tensors["kernel"] * scale[:, None],
+    }
 
 
 def inverse_document_frequency(ids: NDArray[np.int32], lengths: NDArray[np.int64], rows: int) -> NDArray[np.float32]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from registry.program import ProgramSpec, TensorSpec
 from registry.runtime import Features
-from training.fitting import FitSettings, Fitter
+from training.fitting import FitSettings, NgramFitter, divided, in_whole_numbers
 from training.logistic import Floats, fit_logistic
 
 # Chosen on rows held out of training rows of BANKING77 and HINT3 (docs/programs.md).
@@ -35,7 +35,7 @@ class HeadFitter:
     """
 
     def __init__(self, spec: ProgramSpec, settings: FitSettings) -> None:
-        self._ngrams = Fitter(ngram_spec(spec), settings)
+        self._ngrams = NgramFitter(ngram_spec(spec), settings)
 
     def fit(
         self,
@@ -63,19 +63,17 @@ class HeadFitter:
         flat = Features({name: features.tensors[name] for name in ("ids", "splits")}, features.tickets)
         table = self._ngrams.fit(flat, targets, macros, progress=lambda share: told(0.5 + share / 2))
         share = np.float32(min(1.0, features.tickets / (_EXAMPLES_FOR_NGRAMS * macros)))
-        # A table in 8 bits, with a step a dimension; the kernel makes up for the steps.
-        steps = np.abs(table["embedding"]).max(axis=0) / 127
-        steps[steps == 0] = 1
+        table = in_whole_numbers(table)
         return {
-            "embedding": np.rint(table["embedding"] / steps).astype(np.int8),
+            "embedding": table["embedding"],
             "weight": table["weight"],
-            "kernel": np.concatenate([kernel, share * steps[:, None] * table["kernel"]]).astype(np.float32),
+            "kernel": np.concatenate([kernel, share * table["kernel"]]).astype(np.float32),
             "bias": (bias + share * table["bias"]).astype(np.float32),
         }
 
     def tempered(self, tensors: Mapping[str, NDArray[Any]], temperature: float) -> dict[str, NDArray[Any]]:
         """The weights whose scores are those of `tensors` at another temperature: the linear layer divided by it."""
-        return self._ngrams.tempered(tensors, temperature)
+        return divided(tensors, ("kernel", "bias"), temperature)
 
 
 def fit_sentences(sentence: Floats, targets: NDArray[np.int32], macros: int) -> tuple[Floats, Floats]:
@@ -98,7 +96,7 @@ def fit_sentences(sentence: Floats, targets: NDArray[np.int32], macros: int) -> 
 
 
 def ngram_spec(spec: ProgramSpec) -> ProgramSpec:
-    """A program of the n-grams alone, whose weights `Fitter` fits."""
+    """A program of the n-grams alone, whose weights `NgramFitter` fits."""
     score = spec.signatures["score_f32"]
     shape = score.inputs["embedding"].shape
     inputs = {

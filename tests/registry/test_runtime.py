@@ -115,14 +115,44 @@ def test_many_threads_featurise_alike(bag: Program) -> None:
                 np.testing.assert_array_equal(found.tensors[name], tensor)
 
 
-def test_a_ticket_of_which_training_saw_nothing_scores_by_the_bias_alone(bag: Program) -> None:
-    bias = np.array([0, 1, 2], np.float32)
-    unseen = mapped(bag, {"bias": bias, "embedding": np.ones((40_000, 64), np.float32)})
-    expected = np.exp(bias) / np.exp(bias).sum()
+def test_a_ticket_of_which_nothing_is_known_gets_no_answer_from_the_bias_alone(bag: Program) -> None:
+    unseen = mapped(bag, {"bias": np.array([0, 1, 2], np.float32), "embedding": np.ones((40_000, 64), np.float32)})
+    features = bag.featurise(["ᚠᚢᚦ ᚨᚱᚲ", "", "anything"])
+    for index, expected in enumerate([softmax([0, 0, 0]), softmax([0, 0, 0]), softmax([0, 1, 2])]):
+        np.testing.assert_allclose(bag.bind(unseen).score_ticket(features, index), expected, rtol=1e-6)
+        # Arrays, not what was bound: these do not begin on 64 bytes.
+        np.testing.assert_allclose(bag.score_in_program(features, unseen.tensors)[index], expected, rtol=1e-6)
+
+
+def test_the_prior_answers_where_training_saw_nothing(bag: Program) -> None:
     features = bag.featurise(["anything"])
-    np.testing.assert_allclose(bag.bind(unseen).score_ticket(features, 0), expected, rtol=1e-6)
+    prior_kernel = np.zeros((features.tensors["prior"].shape[1], 3), np.float32)
+    prior_kernel[:, 1] = 5 * features.tensors["prior"][0]
+    scores = bag.bind(mapped(bag, {"prior_kernel": prior_kernel})).score_ticket(features, 0)
+    np.testing.assert_allclose(scores, softmax([0, 5, 0]), rtol=1e-4)
+
+
+def softmax(logits: list[float]) -> NDArray[np.float64]:
+    exponents = np.exp(np.array(logits, np.float64))
+    scores: NDArray[np.float64] = exponents / exponents.sum()
+    return scores
+
+
+def test_an_embedding_in_whole_numbers_scores_like_the_same_in_floats(bag: Program) -> None:
+    rng = np.random.default_rng(0)
+    weights = {
+        name: rng.standard_normal([3 if isinstance(size, str) else size for size in spec.shape]).astype(spec.dtype)
+        for name, spec in bag.spec.weights("score_f32").items()
+    }
+    whole = rng.integers(-127, 128, weights["embedding"].shape, np.int8)
+    weights["kernel"] /= 500
+    features = bag.featurise(TEXTS)
+    short = {**weights, "embedding": whole}
+    expected = bag.score(features, {**weights, "embedding": whole.astype(np.float32)})
+    assert np.ptp(expected, axis=1).max() > 0.2
+    np.testing.assert_allclose(bag.bind(mapped(bag, short)).score(features), expected, atol=1e-5)
     # Arrays, not what was bound: these do not begin on 64 bytes.
-    np.testing.assert_allclose(bag.score_in_program(features, unseen.tensors)[0], expected, rtol=1e-6)
+    np.testing.assert_allclose(bag.score_in_program(features, short), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -212,6 +242,9 @@ def mapped(
         {"bias": np.zeros(3, np.float16)},
         {"kernel": np.zeros((63, 3), np.float32)},
         {"embedding": np.zeros((39_999, 64), np.float32)},
+        {"embedding": np.zeros((39_999, 64), np.int8)},
+        {"embedding": np.zeros((40_000, 64), np.int8), "bias": np.zeros(3, np.int8)},
+        {"prior_kernel": np.zeros((255, 3), np.float32)},
     ],
 )
 def test_weights_that_the_program_cannot_take_are_refused_before_they_are_bound(

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from registry.errors import InvalidInput
 from registry.runtime import Program
+from training.prior.table import PriorTable, read_table
 from training.programs import bag as definition
 from training.programs.bag import IDEOGRAPH, LETTER, SPACE, BagSettings, kinds_of_code_points
 
@@ -119,7 +120,8 @@ def test_bytes_that_are_no_text_do_no_harm_to_the_tickets_beside_them(bag: Progr
     together = bag.featurise_bytes(texts)
     for index, text in enumerate(texts):
         alone = bag.featurise_bytes([text])
-        np.testing.assert_array_equal(together.select(index).tensors["ids"], alone.tensors["ids"])
+        for name in ("ids", "prior"):
+            np.testing.assert_array_equal(together.select(index).tensors[name], alone.tensors[name])
 
 
 @pytest.mark.parametrize(
@@ -167,6 +169,57 @@ def test_neighbouring_ideographs_are_features_without_words_around_them(bag: Pro
     assert bigram not in features(bag, "金返")[1]
 
 
+@pytest.fixture(scope="module")
+def prior() -> PriorTable:
+    return read_table()
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(TEXTS | st.text("refund my pacel, café's zürich 12x.!?", max_size=80), max_size=4))
+@example([])
+@example(["", "  ", "Ich möchte Straßenbahnfahrkarten", "", "unaffable FINE", "返金してください ok", "\ud800"])
+@example(["x" * 300, "the " * 3000])
+def test_the_prior_is_the_sum_of_the_vectors_of_the_words_pieces(
+    bag: Program, prior: PriorTable, texts: list[str]
+) -> None:
+    found = bag.featurise(texts).tensors["prior"]
+    assert found.shape == (len(texts), prior.rows.shape[1])
+    places = {piece: place for place, piece in enumerate(prior.vocabulary)}
+    for vector, text in zip(found, texts, strict=True):
+        summed = np.zeros(prior.rows.shape[1])
+        for piece in pieces_of(text, places):
+            summed += prior.rows[places[piece]]
+        length = np.linalg.norm(summed)
+        np.testing.assert_allclose(vector, summed / length if length else summed, atol=1e-6)
+
+
+def pieces_of(text: str, places: dict[str, int]) -> list[str]:
+    """BERT's cutting: words without accents, and of each the longest piece that is known, again and again."""
+    import tensorflow_text as tf_text
+    from tensorflow_text.python.ops.bert_tokenizer import BasicTokenizer
+
+    folded = tf_text.case_fold_utf8([text.encode("utf-8", "replace")[: 4 * BOUND]]).numpy()[0].decode()[:BOUND]
+    plain = tf_text.FastBertNormalizer(lower_case_nfd_strip_accents=True).normalize([folded]).numpy()[0].decode()
+    found = []
+    for word in BasicTokenizer(lower_case=False).tokenize([plain]).numpy()[0]:
+        found += cut(word.decode(), places)
+    return found
+
+
+def cut(word: str, places: dict[str, int]) -> list[str]:
+    found, start = [], 0
+    if len(word.encode()) > 100:
+        return ["[UNK]"]
+    while start < len(word):
+        mark = "##" if start else ""
+        end = next((end for end in range(len(word), start, -1) if mark + word[start:end] in places), None)
+        if end is None:
+            return ["[UNK]"]
+        found.append(mark + word[start:end])
+        start = end
+    return found
+
+
 def test_no_feature_is_row_0_but_where_there_is_none(bag: Program) -> None:
     ngrams, words = features(bag, "ab, cd")
     assert len(ngrams) == len(" ab, cd ")
@@ -198,7 +251,8 @@ def test_rows_are_spread_evenly(bag: Program) -> None:
     ],
 )
 def test_text_that_looks_alike_is_alike(bag: Program, one: str, other: str) -> None:
-    np.testing.assert_array_equal(bag.featurise([one]).tensors["ids"], bag.featurise([other]).tensors["ids"])
+    for name in ("ids", "prior"):
+        np.testing.assert_array_equal(bag.featurise([one]).tensors[name], bag.featurise([other]).tensors[name])
 
 
 def test_the_table_of_code_points_agrees_with_unicode(kinds: NDArray[np.int8]) -> None:

@@ -15,7 +15,7 @@ from registry.store.local import LocalStore
 from registry.tensors import map_tensors
 from training.calibration import tempered
 from training.examples import Example, split_examples
-from training.fitting import FitSettings, Fitter, inverse_document_frequency
+from training.fitting import FitSettings, Fitter, inverse_document_frequency, ngram_share
 from training.folded_fit import featurise
 from training.holdout import hold_out
 from training.importers import Imported
@@ -156,6 +156,34 @@ def test_rows_that_training_never_saw_weigh_nothing(bag: Program) -> None:
     seen = np.unique(features.tensors["ids"][features.tensors["ids"] > 0])  # row 0 stands for no feature
     assert set(np.flatnonzero(tensors["weight"])) == set(seen)
     assert not np.delete(tensors["embedding"], seen, axis=0).any()
+
+
+def test_words_that_training_never_saw_are_answered_by_what_they_mean(bag: Program) -> None:
+    texts = ["my parcel has not arrived", "where is my delivery", "i want my money back", "please refund me"] * 3
+    tensors = Fitter(bag.spec, FitSettings()).fit(bag.featurise(texts), np.array([0, 0, 1, 1] * 3, np.int32), 2)
+    asked = bag.featurise(["package never came", "shipment still missing", "reimburse us", "repay all cash"])
+    assert bag.score(asked, tensors).argmax(axis=1).tolist() == [0, 0, 1, 1]
+    without = {**tensors, "prior_kernel": np.zeros_like(tensors["prior_kernel"])}
+    assert (bag.score(asked, tensors).max(axis=1) > bag.score(asked, without).max(axis=1)).all()
+
+
+def test_the_fewer_examples_a_macro_has_the_more_the_prior_counts() -> None:
+    settings = FitSettings(share_few=0.2, share_many=0.6)
+    shares = [float(ngram_share(settings, examples)) for examples in (1, 10, 31.6, 100, 5000)]
+    np.testing.assert_allclose(shares, [0.2, 0.2, 0.4, 0.6, 0.6], atol=1e-3)
+
+
+def test_whole_numbers_make_a_bundle_small_and_score_alike(bag: Program) -> None:
+    features = bag.featurise([row.text for row in make(90)])
+    targets = np.arange(90, dtype=np.int32) % 3
+    long, short = (
+        Fitter(bag.spec, FitSettings(least_steps=60, embedding=embedding)).fit(features, targets, 3)
+        for embedding in ("float32", "int8")
+    )
+    assert short["embedding"].dtype == np.int8
+    assert sum(tensor.nbytes for tensor in short.values()) < 4e6 < sum(tensor.nbytes for tensor in long.values()) < 15e6
+    assert np.ptp(bag.score(features, long), axis=1).min() > 0.1
+    np.testing.assert_allclose(bag.score(features, short), bag.score(features, long), atol=0.01)
 
 
 def test_inverse_document_frequency_by_hand() -> None:

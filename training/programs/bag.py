@@ -1,8 +1,13 @@
-"""The program `bag`: hashed words, word pairs and character 4-grams, pooled by weight and scored by one linear layer.
+"""The program `bag`: a pretrained prior over word pieces beside hashed words, word pairs and character 4-grams.
 
-Text in, features out, and a scoring function that takes a tenant's weights as arguments. Hashing into a fixed table is
-the feature hashing of Weinberger et al. (2009, arXiv:0902.2206); pooled n-gram vectors under a linear classifier are
-fastText's model (Joulin et al. 2016, arXiv:1607.01759), here with inverse document frequencies as weights.
+Text in, features out, and scoring functions that take a tenant's weights as arguments. The prior (`training.prior`) is
+one vector a word piece, summed over a ticket and made of unit length: what English words mean, the same for every
+tenant. The hashed n-grams are each tenant's own words. Hashing into a fixed table is the feature hashing of Weinberger
+et al. (2009, arXiv:0902.2206); pooled n-gram vectors under a linear classifier are fastText's model (Joulin et al.
+2016, arXiv:1607.01759), here with inverse document frequencies as weights.
+
+The prior's rows are whole numbers, so a sum of them is exact in any order, and with it a ticket's vector the same
+whatever it was batched with.
 
 After case folding all is arithmetic over one flat vector of code points, because an operation costs less than a
 microsecond and a nanosecond an element when it is elementwise, and seven nanoseconds an element when it looks something up
@@ -29,6 +34,7 @@ import tensorflow_text as tf_text
 
 from registry.errors import InvalidInput
 from registry.program import ProgramSpec, Signature, TensorSpec
+from training.prior.table import PriorTable, read_table
 from training.programs.saving import save_module
 
 # What a code point is: bits, none for a sign that is visible and part of no word.
@@ -68,19 +74,19 @@ class BagSettings:
             raise InvalidInput(f"{self.rows} rows", remedy="The program bag can have 3 to 65,536.")
 
 
-class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
-    """The TensorFlow module that is exported; see `program_spec` for what it says of itself."""
+class NgramHashing(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
+    """Texts to rows of a hash table: words, word pairs and character 4-grams."""
 
-    def __init__(self, settings: BagSettings) -> None:
-        super().__init__(name="bag")
+    def __init__(self, settings: BagSettings, name: str) -> None:
+        super().__init__(name=name)
         self._settings = settings
         self._kinds = kinds_of_code_points()
 
-    def featurise(self, text: Any) -> dict[str, Any]:
+    def hashed(self, text: Any) -> dict[str, Any]:
         """Hash a batch of texts.
 
         Args:
-            text: string [tickets].
+            text: string [tickets], from `bounded`.
 
         Returns:
             ids: uint16 [features], rows of the table, those of one ticket side by side, repeats kept. Two for each code
@@ -96,15 +102,20 @@ class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         ids = tf.reshape(tf.bitcast(packed, tf.uint16), [-1])
         return {"ids": tf.identity(ids, name="ids"), "splits": tf.identity(splits * 2, name="splits")}
 
+    def bounded(self, text: Any) -> Any:
+        """Case-folded NFKC, cut off at the bound."""
+        bound = self._settings.max_code_points
+        return tf.strings.substr(
+            tf_text.case_fold_utf8(tf.strings.substr(text, 0, 4 * bound)), 0, bound, unit="UTF8_CHAR"
+        )
+
     def _normal(self, text: Any) -> tuple[Any, Any, Any]:
-        """Case-folded NFKC with single spaces, one at both ends of each ticket.
+        """Bounded text with single spaces, one at both ends of each ticket.
 
         Returns:
             Code points, 0 for a space; what they are; where each ticket starts and ends.
         """
-        bound = self._settings.max_code_points
-        folded = tf_text.case_fold_utf8(tf.strings.substr(text, 0, 4 * bound))
-        spaced = tf.strings.join([" ", tf.strings.substr(folded, 0, bound, unit="UTF8_CHAR"), " "])
+        spaced = tf.strings.join([" ", text, " "])
         decoded = tf.raw_ops.UnicodeDecode(
             input=spaced, input_encoding="UTF-8", errors="replace", replace_control_characters=False, Tsplits=tf.int32
         )
@@ -145,60 +156,116 @@ class BagProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no types
         rows = self._settings.rows
         return tf.cast(tf.cast(hashes, tf.float32) * ((rows - 2) / 2**32) + rows / 2, tf.int32)
 
-    def score_f32(self, ids: Any, splits: Any, embedding: Any, weight: Any, kernel: Any, bias: Any) -> dict[str, Any]:
+
+class BagProgram(NgramHashing):
+    """The TensorFlow module that is exported; see `program_spec` for what it says of itself."""
+
+    def __init__(self, settings: BagSettings, prior: PriorTable) -> None:
+        super().__init__(settings, "bag")
+        self._pieces = tf.constant(prior.rows)
+        self._normalizer = tf_text.FastBertNormalizer(lower_case_nfd_strip_accents=True)
+        self._tokenizer = tf_text.FastWordpieceTokenizer(list(prior.vocabulary), support_detokenization=False)
+
+    def featurise(self, text: Any) -> dict[str, Any]:
+        """Hash a batch of texts, and look up what the prior knows of them.
+
+        Args:
+            text: string [tickets].
+
+        Returns:
+            ids, splits: see `NgramHashing.hashed`;
+            prior: float32 [tickets, prior dimensions], of length 1, or 0 for a ticket that the prior knows nothing of.
+        """
+        text = self.bounded(text)
+        return {**self.hashed(text), "prior": tf.identity(self._prior(text), name="prior")}
+
+    def _prior(self, text: Any) -> Any:
+        """The sum of the vectors of a ticket's word pieces, of unit length."""
+        pieces = self._tokenizer.tokenize(self._normalizer.normalize(text))
+        vectors = tf.cast(tf.gather(self._pieces, pieces.values), tf.float32)
+        summed = tf.math.segment_sum(vectors, pieces.value_rowids())
+        # A segment sum ends with the last ticket that has a piece.
+        summed = tf.pad(summed, [[0, tf.size(text) - tf.shape(summed)[0]], [0, 0]])
+        squares = tf.reduce_sum(tf.square(tf.cast(summed, tf.float64)), axis=1, keepdims=True)
+        return tf.math.divide_no_nan(summed, tf.cast(tf.sqrt(squares), tf.float32))
+
+    def score_f32(
+        self,
+        ids: Any,
+        splits: Any,
+        prior: Any,
+        embedding: Any,
+        weight: Any,
+        kernel: Any,
+        prior_kernel: Any,
+        bias: Any,
+    ) -> dict[str, Any]:
         """Score featurised tickets with one tenant's weights.
 
         Args:
             ids: uint16 [features].
             splits: int32 [tickets + 1].
+            prior: float32 [tickets, prior dimensions].
             embedding: float32 [rows, dimensions].
             weight: float32 [rows], inverse document frequencies; 0 for row 0 and for a row that training never saw.
             kernel: float32 [dimensions, macros].
+            prior_kernel: float32 [prior dimensions, macros].
             bias: float32 [macros].
 
         Returns:
-            scores: float32 [tickets, macros], a probability for each macro.
+            scores: float32 [tickets, macros], a probability for each macro; the same for each where neither the tenant
+            nor the prior knows a word of the ticket.
         """
         ids = tf.cast(ids, tf.int32)
         ticket = tf.repeat(tf.range(tf.size(splits) - 1), splits[1:] - splits[:-1])
         tickets = tf.size(splits) - 1
         weights = tf.gather(weight, ids)
-        summed = tf.math.unsorted_segment_sum(tf.gather(embedding, ids) * weights[:, None], ticket, tickets)
+        vectors = tf.cast(tf.gather(embedding, ids), tf.float32) * weights[:, None]
+        summed = tf.math.unsorted_segment_sum(vectors, ticket, tickets)
         squares = tf.math.unsorted_segment_sum(tf.square(weights), ticket, tickets)
         pooled = tf.math.divide_no_nan(summed, tf.sqrt(squares)[:, None])
-        return {"scores": tf.nn.softmax(tf.matmul(pooled, kernel) + bias, name="scores")}
+        # What training took to be usual must not answer a ticket of which nothing is known.
+        known = tf.cast((squares > 0) | tf.reduce_any(prior != 0, axis=1), tf.float32)[:, None]
+        logits = tf.matmul(pooled, kernel) + tf.matmul(prior, prior_kernel) + bias * known
+        return {"scores": tf.nn.softmax(logits, name="scores")}
+
+    # Like `score_f32`, of an embedding in whole numbers (int8), whose scale is in the kernel.
+    score_i8 = score_f32
 
 
-def program_spec(settings: BagSettings) -> ProgramSpec:
+def program_spec(settings: BagSettings, prior_dimensions: int) -> ProgramSpec:
     """What the exported program says of itself."""
     features = {
         "ids": TensorSpec(dtype="uint16", shape=("features",)),
         "splits": TensorSpec(dtype="int32", shape=("tickets+1",)),
+        "prior": TensorSpec(dtype="float32", shape=("tickets", prior_dimensions)),
     }
     weights = {
         "embedding": TensorSpec(dtype="float32", shape=(settings.rows, settings.dimensions)),
         "weight": TensorSpec(dtype="float32", shape=(settings.rows,)),
         "kernel": TensorSpec(dtype="float32", shape=(settings.dimensions, "macros")),
+        "prior_kernel": TensorSpec(dtype="float32", shape=(prior_dimensions, "macros")),
         "bias": TensorSpec(dtype="float32", shape=("macros",)),
     }
+    in_whole_numbers = {"embedding": TensorSpec(dtype="int8", shape=(settings.rows, settings.dimensions))}
+    scores = {"scores": TensorSpec(dtype="float32", shape=("tickets", "macros"))}
     return ProgramSpec(
         name="bag",
         scorer="pooled-linear",
         least_tensorflow="2.21",
         signatures={
             "featurise": Signature(inputs={"text": TensorSpec(dtype="string", shape=("tickets",))}, outputs=features),
-            "score_f32": Signature(
-                inputs={**features, **weights},
-                outputs={"scores": TensorSpec(dtype="float32", shape=("tickets", "macros"))},
-            ),
+            "score_f32": Signature(inputs={**features, **weights}, outputs=scores),
+            "score_i8": Signature(inputs={**features, **weights, **in_whole_numbers}, outputs=scores),
         },
     )
 
 
 def export(folder: Path, settings: BagSettings) -> ProgramSpec:
     """Write the SavedModel, and return what belongs beside it in `program.json`."""
-    spec = program_spec(settings)
-    save_module(BagProgram(settings), folder, spec)
+    prior = read_table()
+    spec = program_spec(settings, prior.rows.shape[1])
+    save_module(BagProgram(settings, prior), folder, spec)
     return spec
 
 

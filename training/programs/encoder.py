@@ -22,7 +22,7 @@ import tensorflow_text as tf_text
 from numpy.typing import NDArray
 
 from registry.program import ProgramSpec, Signature, TensorSpec
-from training.programs.bag import BagProgram, BagSettings
+from training.programs.bag import BagSettings, NgramHashing
 from training.programs.minilm import Checkpoint
 from training.programs.saving import save_module
 
@@ -57,7 +57,7 @@ class EncoderProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no ty
     def __init__(self, checkpoint: Checkpoint, settings: EncoderSettings) -> None:
         super().__init__(name="encoder")
         self._settings = settings
-        self._ngrams = BagProgram(BagSettings(rows=settings.rows, max_code_points=settings.max_code_points))
+        self._ngrams = NgramHashing(BagSettings(rows=settings.rows, max_code_points=settings.max_code_points), "ngrams")
         self._normalizer = tf_text.FastBertNormalizer(lower_case_nfd_strip_accents=True)
         self._tokenizer = tf_text.FastWordpieceTokenizer(list(checkpoint.vocabulary), token_out_type=tf.int32)
         self._start, self._end = (checkpoint.vocabulary.index(token) for token in ("[CLS]", "[SEP]"))
@@ -81,7 +81,8 @@ class EncoderProgram(tf.Module):  # type: ignore[misc]  # TensorFlow ships no ty
             sentence: float32 [tickets, 2 * width], the means over a ticket's tokens after the last and after the last
                 but one layer, each of unit length.
         """
-        return {**self._ngrams.featurise(text), "sentence": tf.identity(self._sentence(text), name="sentence")}
+        ngrams = self._ngrams.hashed(self._ngrams.bounded(text))
+        return {**ngrams, "sentence": tf.identity(self._sentence(text), name="sentence")}
 
     def _sentence(self, text: Any) -> Any:
         ids, splits = self._tokens(text)
