@@ -7,6 +7,7 @@ at. uvicorn has no place for an answer of a protocol's own, so this one takes th
 
 from __future__ import annotations
 
+import asyncio
 from typing import Protocol, cast
 
 from starlette.types import Scope
@@ -25,7 +26,24 @@ class EarlyApplication(Protocol):
 
 
 class EarlyProtocol(HttpToolsProtocol):
-    """uvicorn's, for an application that is an `EarlyApplication`. What is left of the body is read and dropped."""
+    """uvicorn's, for an application that is an `EarlyApplication`. What is left of the body is read and dropped.
+
+    A connection on which nothing is asked and nothing arrives ends after the time for idle ones. uvicorn ends those alone
+    whose last bytes were a whole request, and keeps one that fell silent within a head, or within a body that was
+    dropped, for ever.
+    """
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(cast(asyncio.Transport, transport))
+        self._end_where_idle()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.timeout_keep_alive_task is None and (self.cycle is None or self.cycle.response_complete):
+            self._end_where_idle()
+
+    def _end_where_idle(self) -> None:
+        self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
 
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         defaults = self.server_state.default_headers
@@ -38,9 +56,14 @@ class EarlyProtocol(HttpToolsProtocol):
         status, headers, body = answer
         head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
         cycle.response_started = cycle.response_complete = True
+        cycle.on_response = _nothing  # a cycle of references: only the collector would take this protocol away
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
         if self.pipeline:
             # This was called by the end of the answer before: hundreds that wait in a row would exceed the stack.
-            self.loop.call_soon(cycle.on_response)
+            self.loop.call_soon(self.on_response_complete)
         else:
-            cycle.on_response()
+            self.on_response_complete()
+
+
+def _nothing() -> None:
+    pass

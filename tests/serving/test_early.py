@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
+import weakref
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -12,11 +14,13 @@ import pytest
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
+from serving import doors
 from serving.doors import Door
-from serving.early import Headers
+from serving.early import EarlyProtocol, Headers
 from serving.edge import QuickEdge
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
+from tests.serving.helpers import eventually, spin
 from tests.serving.sockets import connect, listener, receive
 
 pytestmark = pytest.mark.anyio
@@ -113,6 +117,67 @@ async def test_any_number_of_refusals_may_wait_in_a_row() -> None:
         received += await receive(client, b"body 1")
     assert received.count(b"HTTP/1.1 429 ") == refusals
     assert app.asked == ["/usual", *["/refused"] * refusals, "/usual"]
+
+
+def only(door: Door) -> EarlyProtocol:
+    (connection,) = door.server_state.connections
+    assert isinstance(connection, EarlyProtocol)
+    return connection
+
+
+@pytest.mark.parametrize("then", [b"body", b"bo", b"body" + USUAL[:10]])
+async def test_a_connection_that_falls_silent_after_a_refusal_ends(then: bytes) -> None:
+    async with connected(App()) as (client, door):
+        client.send(REFUSED)
+        await receive(client, b"no")
+        only(door).timeout_keep_alive = 0
+        client.send(then)
+        assert await receive(client, b"more") == b""
+
+
+async def test_a_connection_that_falls_silent_within_its_first_head_ends() -> None:
+    async with connected(App()) as (client, door):
+        await eventually(lambda: bool(door.server_state.connections))
+        only(door).timeout_keep_alive = 0
+        client.send(USUAL[:10])
+        assert await receive(client, b"more") == b""
+
+
+async def test_a_connection_on_which_nothing_ever_comes_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doors, "_KEEP_ALIVE_SECONDS", 0)
+    async with connected(App()) as (client, _):
+        assert await receive(client, b"more") == b""
+
+
+async def test_a_request_under_way_is_not_idle() -> None:
+    app = App()
+    app.gate.clear()
+    async with connected(app) as (client, door):
+        await eventually(lambda: bool(door.server_state.connections))
+        only(door).timeout_keep_alive = 0
+        client.send(USUAL)
+        await spin()
+        client.send(USUAL)  # behind the other
+        await spin()
+        app.gate.set()
+        received = await receive(client, b"body 1")
+        received += await receive(client, b"body 1")
+    assert received.count(b"HTTP/1.1 200 OK") == 2
+
+
+async def test_a_connection_that_was_refused_leaves_nothing_to_the_collector() -> None:
+    gc.disable()
+    try:
+        async with connected(App()) as (client, door):
+            client.send(REFUSED + b"body")
+            await receive(client, b"no")
+            connection = weakref.ref(only(door))
+            client.close()
+            await eventually(lambda: not door.server_state.connections)
+            await spin()
+            assert connection() is None
+    finally:
+        gc.enable()
 
 
 async def test_a_connection_that_shall_end_goes_the_usual_way() -> None:
