@@ -51,6 +51,7 @@ class Job:
     """One ticket on its way through the executor; the times are `time.monotonic`, for traces.
 
     Attributes:
+        taken: whether it has left the queue.
         began: when its batch was taken up.
         featurised: when the batch's features were there.
         scored: when its scores were.
@@ -61,6 +62,7 @@ class Job:
     deadline: float
     outcome: asyncio.Future[Scores | Exception]
     queued: float
+    taken: bool = False
     began: float = 0.0
     featurised: float = 0.0
     scored: float = 0.0
@@ -121,7 +123,7 @@ class Executor:
         Args:
             tenant: whose turn it takes.
             deadline: by `time.monotonic`; nobody waits longer. A request that is still queued then, or whose caller
-                was cancelled, is dropped before any work is done for it.
+                was cancelled, leaves the queue at once, before any work is done for it.
 
         Raises:
             Overloaded: the queue is full.
@@ -156,8 +158,13 @@ class Executor:
             outcome = await job.outcome
         finally:
             expiry.cancel()
+            if not job.taken:
+                self._withdraw(tenant, job)
         if isinstance(outcome, Exception):
-            raise outcome
+            try:
+                raise outcome
+            finally:
+                del job, outcome  # the error keeps this frame, which must not keep the error: both keep the model
         return outcome, job
 
     def close(self) -> None:
@@ -173,6 +180,16 @@ class Executor:
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()
+
+    def _withdraw(self, tenant: str, job: Job) -> None:
+        """Nobody waits for a job that is queued: its place is free, and its model need not stay mapped for it."""
+        queue = self._queues.get(tenant)
+        if queue is None or job not in queue:
+            return  # closed
+        queue.remove(job)
+        self._waiting -= 1
+        if not queue:
+            del self._queues[tenant]
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next_batch()
@@ -193,7 +210,7 @@ class Executor:
         while self._queues and len(batch) < self._max_tickets:
             tenant, queue = next(iter(self._queues.items()))
             job = queue[0]
-            gone = job.outcome.done()  # cancelled
+            gone = job.outcome.done()  # and its caller has not come to withdraw it
             late = job.deadline <= now
             if not gone and not late:
                 code_points += len(job.text)
@@ -203,6 +220,7 @@ class Executor:
             elif not gone:
                 _settle(job, DeadlineExceeded("the request waited past its deadline"))
             queue.popleft()
+            job.taken = True
             self._waiting -= 1
             if not queue:
                 del self._queues[tenant]

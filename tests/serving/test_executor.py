@@ -166,6 +166,29 @@ async def test_expired_and_cancelled_requests_are_dropped_before_work(
     assert program.batches[1:] == [["alive"]]
 
 
+@pytest.mark.parametrize("how", ["cancelled", "expired"])
+async def test_who_waits_no_more_leaves_the_queue(
+    program: FakeProgram, make: Callable[..., Executor], how: str
+) -> None:
+    executor = make(max_queue=4, max_tickets=1)
+    await busy(executor, program)
+    model = FakeModel()
+    kept = weakref.ref(model)
+    gone = [ask(executor, text, model, tenant=text, seconds=0 if how == "expired" else SOON) for text in "abcd"]
+    await spin()
+    for task in gone:
+        task.cancel()
+    await asyncio.gather(*gone, return_exceptions=True)
+    assert executor.waiting == 0
+    del model, gone, task
+    await spin()
+    assert kept() is None
+    alive = ask(executor, "alive")
+    program.gate.set()
+    assert await alive == [5]
+    assert program.batches[1:] == [["alive"]]
+
+
 async def test_an_executor_whose_queue_held_only_dead_requests_goes_on(
     program: FakeProgram, make: Callable[..., Executor]
 ) -> None:
