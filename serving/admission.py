@@ -73,10 +73,13 @@ class Admission:
 
     def _keep_to(self, tenant: str, rate: float) -> None:
         now = self._clock()
-        due = max(self._due.get(tenant, now), now)
+        burst = burst_of(rate)
+        # No further ahead than this rate lets anybody be: what a lower one left behind when it was raised is over.
+        due = min(max(self._due.get(tenant, now), now), now + burst / rate)
         # The first of a burst is due now.
-        ahead = due - now - (burst_of(rate) - 1.0) / rate
+        ahead = due - now - (burst - 1.0) / rate
         if ahead > _ROUNDING_SECONDS:
+            self._due[tenant] = due
             raise TenantThrottled(
                 f"tenant {tenant} asks more than {rate:g} times a second",
                 bound="tenant_rate",

@@ -79,6 +79,21 @@ def test_a_rate_lets_a_seconds_worth_through_at_once_and_says_when_to_come_back(
     assert admission._due == {}
 
 
+def test_a_rate_that_is_raised_holds_from_then_on() -> None:
+    clock = Clock()
+    admission = Admission(concurrency=10, requests_per_second=None, clock=clock)
+    low, high = TenantLimits(requests_per_second=0.01), TenantLimits(requests_per_second=100)
+    admission.ask("a", low)
+    with pytest.raises(TenantThrottled) as refused:
+        admission.ask("a", low)
+    assert refused.value.retry_after_seconds == pytest.approx(100)
+    with pytest.raises(TenantThrottled) as refused:
+        admission.ask("a", high)  # as far ahead as the rate lets a tenant be, and no further
+    assert refused.value.retry_after_seconds == pytest.approx(0.01)
+    clock.now += 0.01
+    admission.ask("a", high)
+
+
 @given(
     rate=st.sampled_from([0.1, 0.5, 1.0, 3.0, 50.0]),
     pauses=st.lists(st.floats(0, 2), min_size=1, max_size=100),
