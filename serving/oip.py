@@ -356,15 +356,17 @@ async def _suggest(
 ) -> list[Answer]:
     """An answer for each text, all of one version.
 
-    Each takes a lease of its own, so a swap may come between two of them: then all are asked again.
+    Each takes a lease of its own, so a swap may come between two of them: then all are answered again, which costs the
+    tenant nothing of its rate.
     """
 
     async def answered(text: str, ticket: str, left: float | None) -> Answer:
-        data_plane.ask(tenant)
         return await data_plane.answer(
             tenant, text, ticket=ticket, revision=0, limit=limit, exclude=(), timeout_seconds=left
         )
 
+    for _ in texts:
+        data_plane.ask(tenant)
     ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for _ in range(_ATTEMPTS):
         left = None if ends is None else max(0.0, ends - time.monotonic())

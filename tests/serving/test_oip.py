@@ -352,6 +352,24 @@ async def test_all_tickets_of_a_request_are_answered_by_one_version(
     assert answer.headers["retry-after"] == "1"
 
 
+async def test_a_swap_costs_a_tenant_nothing_of_its_rate(plane: PaperPlane, paper: httpx.AsyncClient) -> None:
+    rate: list[str] = []
+
+    def ask(tenant: str) -> None:
+        rate.append(tenant)
+        if len(rate) > 2:
+            raise TenantThrottled("too much", retry_after_seconds=1)
+
+    plane.ask = ask  # type: ignore[method-assign]
+    plane.versions = ["v1", "v2", "v2", "v2"]
+    answer = await paper.post(INFER, content=request(texts("a", "b")))
+    assert (answer.status_code, answer.json()["model_version"]) == (200, "v2")
+    assert rate == ["acme", "acme"]
+    plane.asked.clear()
+    assert error_of(await paper.post(INFER, content=request(texts("a", "b"))), 429) == "too much"
+    assert plane.asked == []
+
+
 async def test_a_version_that_is_asked_for_and_replaced_meanwhile(plane: PaperPlane, paper: httpx.AsyncClient) -> None:
     plane.versions = ["v2"]
     answer = await paper.post("/v2/models/acme/versions/v1/infer", content=request())
