@@ -54,10 +54,16 @@ class EarlyProtocol(HttpToolsProtocol):
             super()._start_asgi_task(cycle, app)
             return
         status, headers, body = answer
+        # Whoever waits to be told to go on may send the body or not: what came next could be taken for it.
+        ends = cycle.waiting_for_100_continue
+        if ends:
+            headers = [*headers, (b"connection", b"close")]
         head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
         cycle.response_started = cycle.response_complete = True
         cycle.on_response = _nothing  # a cycle of references: only the collector would take this protocol away
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        if ends:
+            self.transport.close()
         if self.pipeline:
             # This was called by the end of the answer before: hundreds that wait in a row would exceed the stack.
             self.loop.call_soon(self.on_response_complete)

@@ -119,6 +119,16 @@ async def test_any_number_of_refusals_may_wait_in_a_row() -> None:
     assert app.asked == ["/usual", *["/refused"] * refusals, "/usual"]
 
 
+async def test_a_refusal_of_whoever_waits_before_the_body_ends_the_connection() -> None:
+    app = App()
+    async with connected(app) as (client, _):
+        client.send(REFUSED.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue"))
+        answer = await receive(client, b"no")
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert answer.count(b"connection: close\r\n") == 1
+        assert await receive(client, b"more") == b""
+
+
 def only(door: Door) -> EarlyProtocol:
     (connection,) = door.server_state.connections
     assert isinstance(connection, EarlyProtocol)
