@@ -392,6 +392,10 @@ class ModelCache(Generic[M]):
         for load in self._loads:
             load.cancel()
         await asyncio.gather(*self._loads, return_exceptions=True)
+        for slot in list(self._slots.values()):
+            for holding in list(slot.fetching.values()):  # its task was cancelled before it began
+                self._fail(slot, holding, NotReady("the server is stopping"))
+                holding.settled.set()
 
     # Leases
 

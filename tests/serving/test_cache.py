@@ -10,7 +10,7 @@ import pytest
 
 from registry.errors import BundleCorrupt, LoadBackingOff, NotReady, Overloaded, TenantNotFound
 from tests.serving.cache_world import Holder, World, loaded, ref
-from tests.serving.helpers import spin
+from tests.serving.helpers import PATIENCE_SECONDS, spin
 
 pytestmark = pytest.mark.anyio
 
@@ -429,3 +429,13 @@ async def test_closing_ends_loads_and_tells_who_waits(world: World) -> None:
         await waiting.task
     assert held.holds
     await held.end()
+
+
+async def test_closing_tells_who_waits_for_a_load_that_has_not_begun(world: World) -> None:
+    waiting = asyncio.create_task(world.cache.lease("a"))
+    await asyncio.sleep(0)
+    await world.cache.close()
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(NotReady):
+            await waiting
+    assert not world.cache._slots
