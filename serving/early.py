@@ -15,6 +15,8 @@ from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 Headers = list[tuple[bytes, bytes]]
+# In a scope: the connection ends with the answer, and what of the request arrives after it meets a reset.
+ENDS = "macrofleet.ends"
 
 
 class EarlyApplication(Protocol):
@@ -48,21 +50,24 @@ class EarlyProtocol(HttpToolsProtocol):
     def _start_asgi_task(self, cycle: RequestResponseCycle, app: ASGI3Application) -> None:
         defaults = self.server_state.default_headers
         # A connection that shall end, and one whose caller does not read, are uvicorn's to handle.
-        usual = not cycle.keep_alive or self.flow.write_paused or any(name == b"connection" for name, _ in defaults)
+        ends = not cycle.keep_alive or any(name == b"connection" for name, _ in defaults)
+        if ends:
+            cast(Scope, cycle.scope)[ENDS] = True
+        usual = ends or self.flow.write_paused
         answer = None if usual else cast(EarlyApplication, app).early_answer(cast(Scope, cycle.scope))
         if answer is None:
             super()._start_asgi_task(cycle, app)
             return
         status, headers, body = answer
         # Whoever waits to be told to go on may send the body or not: what came next could be taken for it.
-        ends = cycle.waiting_for_100_continue
-        if ends:
+        waits = cycle.waiting_for_100_continue
+        if waits:
             headers = [*headers, (b"connection", b"close")]
         head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
         cycle.response_started = cycle.response_complete = True
         cycle.on_response = _nothing  # a cycle of references: only the collector would take this protocol away
         self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
-        if ends:
+        if waits:
             self.transport.close()
         if self.pipeline:
             # This was called by the end of the answer before: hundreds that wait in a row would exceed the stack.

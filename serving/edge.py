@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from serving.early import Headers
+from serving.early import ENDS, Headers
 from serving.errors import INTERNAL, TOO_LARGE, Problem, inference_error, problem_response
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
@@ -185,6 +185,8 @@ class QuickEdge(Edge):
                 return
             with CallerWatch(receive):
                 answer = await self._face.respond(tenant, path, timeout, body)
+        elif ENDS in scope:
+            await _read_body(receive)  # or the caller, who still sends it, may see a reset instead of the answer
         await sender.respond(answer)
 
 

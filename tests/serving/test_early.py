@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from starlette.responses import Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import doors
 from serving.doors import Door
@@ -63,7 +63,7 @@ class App:
 
 
 @asynccontextmanager
-async def connected(app: App) -> AsyncIterator[tuple[socket.socket, Door]]:
+async def connected(app: ASGIApp) -> AsyncIterator[tuple[socket.socket, Door]]:
     listening = listener()
     address = listening.getsockname()
     door = Door(app, listening, lifespan=False)
@@ -251,6 +251,37 @@ def requests_counted(metrics: Metrics, status: int) -> float:
 
 async def other(scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.start", "status": 204, "headers": []})
+
+
+class QuickApp:
+    """`QuickEdge` alone, behind a protocol."""
+
+    def __init__(self) -> None:
+        self.edge = QuickEdge(other, Metrics(), Face())
+        self.early_answer = self.edge.early_answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self.edge(scope, receive, send)
+
+
+@pytest.mark.parametrize("drains", [True, False])
+async def test_on_a_connection_that_ends_a_refusal_comes_after_the_body(drains: bool) -> None:
+    head = b"POST /t/loud HTTP/1.1\r\nContent-Length: 4\r\n\r\n"
+    if not drains:
+        head = head.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+    async with connected(QuickApp()) as (client, door):
+        if drains:
+            door.announce()
+        client.send(head)
+        await eventually(lambda: bool(door.server_state.tasks))
+        await spin()
+        client.send(b"bo")
+        await spin()
+        client.send(b"dy")  # it fails where the connection has ended
+        answer = await receive(client, b"/t/loud")
+        assert answer.startswith(b"HTTP/1.1 429 ")
+        assert answer.count(b"connection: close\r\n") == 1
+        assert await receive(client, b"more") == b""
 
 
 async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:
