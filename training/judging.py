@@ -117,6 +117,8 @@ def _figures(runs: Sequence[Sequence[Trained]]) -> dict[str, Any]:
     everything = Judged.together(inside)
     first = runs[0]
     return {
+        # Not judged is not bad: these stand there in any case.
+        **dict.fromkeys(("top1", "top3", "mrr", "ece", "coverage")),
         **found,
         "interval": {
             name: [round(sum(bound[name][end] for bound in bounds) / len(bounds), 6) for end in (0, 1)]

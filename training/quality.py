@@ -141,7 +141,11 @@ def _markdown(figures: Mapping[str, Mapping[str, Any]]) -> str:
         for run in measured:
             report = runs[run.name]["report"]
             lines.append(_row(run.name, report))
-            lines += [_row(f"{run.name}: {name}", found) for name, found in report.get("tenants", {}).items()]
+            lines += [
+                _row(f"{run.name}: {name}", found)
+                for name, found in report.get("tenants", {}).items()
+                if found["top1"] is not None
+            ]
         lines += ["", *(f"![Reliability of {run.name}](quality/{program}-{run.slug}.svg)" for run in measured), ""]
         lines += ["```", *(runs[run.name]["command"] for run in measured), "```", ""]
     return "\n".join(lines).rstrip()

@@ -17,6 +17,7 @@ from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.fleet_control import limit, pin, release, roll_back, set_precision
 from registry.layout import model_key
 from registry.models import describe_model
+from registry.program import publish_program
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
@@ -34,8 +35,10 @@ pytestmark = [
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> ObjectStore:
     """A store of the test's own, which the flow finds in the environment."""
+    # Building the program takes longer than all else in here; one that is built already will do.
+    monkeypatch.setattr(retraining, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
