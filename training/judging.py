@@ -13,10 +13,11 @@ from registry.errors import InvalidInput
 from registry.runtime import Program
 from training.baselines import BASELINES
 from training.calibration import DEFAULT_PRECISION
+from training.choosing import make_trainer
 from training.evaluation import SHOWN, Judged, evaluate, intervals, macro_table, reliability
 from training.fitting import FitSettings
 from training.importers import Imported
-from training.trainer import Trained, Trainer
+from training.trainer import Trained
 
 Step = Callable[[str, float], None]
 
@@ -38,12 +39,14 @@ class Wish:
     per_macro: bool = False
 
 
-def evaluate_tenants(tenants: Mapping[str, Imported], program: Program, *, wish: Wish, step: Step) -> dict[str, Any]:
+def evaluate_tenants(
+    tenants: Mapping[str, Imported], program: Program | Sequence[Program], *, wish: Wish, step: Step
+) -> dict[str, Any]:
     """Judge tenants.
 
     Args:
         tenants: name to examples, each with a split.
-        program: that models are fitted for.
+        program: that models are fitted for; of several, each tenant gets the one that does best on its validation rows.
         step: told what is going on and the finished share.
 
     Returns:
@@ -58,7 +61,7 @@ def evaluate_tenants(tenants: Mapping[str, Imported], program: Program, *, wish:
     """
     runs = []
     for turn, seed in enumerate(wish.seeds):
-        trainer = Trainer(program, FitSettings(seed=seed))
+        trainer = make_trainer(program, FitSettings(seed=seed))
         trained: dict[str, Trained] = {}
         for place, (tenant, found) in enumerate(tenants.items()):
 
@@ -131,6 +134,8 @@ def _figures(runs: Sequence[Sequence[Trained]]) -> dict[str, Any]:
         "examples": sum(one.examples for one in first),
         "macros": sum(one.macros for one in first),
         "model_bytes": sum(file.size for one in first for file in one.manifest.files.values()),
+        "program": " and ".join(sorted({one.program for one in first})),
+        **({"program_reason": first[0].program_reason} if len(first) == 1 and first[0].program_reason else {}),
         "reliability": reliability(everything.confidence, everything.rank == 0),
     }
 

