@@ -17,6 +17,8 @@ from serving.single_flight import SingleFlight
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
+# Between two readings of one catalogue, in units of the least.
+_MOST_PAUSE = 1.5
 
 
 @dataclass(slots=True)
@@ -25,6 +27,7 @@ class _Entry:
     etag: str
     due_at: float
     confirmed_at: float
+    asked_at: float
     refreshing: bool = False
 
 
@@ -77,7 +80,8 @@ class Catalogues:
         entry = self._entries.get(tenant)
         if entry is None:
             return None
-        if not entry.refreshing and self._clock() >= entry.due_at:
+        entry.asked_at = now = self._clock()
+        if not entry.refreshing and now >= entry.due_at:
             entry.refreshing = True
             task = asyncio.create_task(self._refresh(tenant, entry), name=f"catalogue {tenant}")
             self._refreshes.add(task)
@@ -85,9 +89,15 @@ class Catalogues:
         return entry.titles
 
     def oldest_seconds(self) -> float:
-        """Age of the catalogue that was confirmed the longest time ago; 0 while there is none."""
-        oldest = min((entry.confirmed_at for entry in self._entries.values()), default=None)
-        return 0.0 if oldest is None else self._clock() - oldest
+        """Age of the catalogue in use that was confirmed the longest time ago; 0 while there is none.
+
+        In use is what was asked for within the longest pause between two readings: what nobody asks for is not read again,
+        and its age says nothing of the store.
+        """
+        now = self._clock()
+        since = now - self._refresh_seconds * _MOST_PAUSE
+        used = (entry.confirmed_at for entry in self._entries.values() if entry.asked_at >= since)
+        return now - min(used, default=now)
 
     def forget_all_but(self, tenants: Container[str]) -> None:
         """Drop the catalogues of tenants that are not in the fleet any more."""
@@ -108,7 +118,7 @@ class Catalogues:
             raise CatalogueUnavailable(f"the store answered 'not changed' to a first read of tenant {tenant}")
         titles, etag = found
         now = self._clock()
-        entry = self._entries[tenant] = _Entry(titles, etag, self._next_due(), now)
+        entry = self._entries[tenant] = _Entry(titles, etag, self._next_due(), now, now)
         return entry
 
     async def _refresh(self, tenant: str, entry: _Entry) -> None:
@@ -125,7 +135,7 @@ class Catalogues:
             entry.refreshing = False
 
     def _next_due(self) -> float:
-        return self._clock() + self._refresh_seconds * (1 + self._chance() / 2)
+        return self._clock() + self._refresh_seconds * (1 + self._chance() * (_MOST_PAUSE - 1))
 
     def _read(self, tenant: str, etag: str | None) -> tuple[Mapping[str, str], str] | None:
         """Runs in a thread. Only titles are kept: a catalogue with its actions is many times larger."""

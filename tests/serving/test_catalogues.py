@@ -143,3 +143,22 @@ async def test_closing_ends_readings(store: CountingStore, clock: Clock, catalog
     await catalogues.titles("acme")
     await catalogues.close()
     assert not catalogues._refreshes
+
+
+async def test_the_age_is_that_of_the_oldest_in_use(catalogues: Catalogues, store: CountingStore, clock: Clock) -> None:
+    async def ask_busy() -> None:
+        await catalogues.titles("busy")
+        await eventually(lambda: not catalogues._refreshes)
+
+    assert catalogues.oldest_seconds() == 0
+    for tenant in ("busy", "quiet"):
+        write_catalogue(store, tenant, make_catalogue([Macro(id="a", title="A")]), etag=None)
+        await catalogues.titles(tenant)
+    for _ in range(10):
+        clock.now += 31
+        await ask_busy()
+    assert catalogues.oldest_seconds() == 0  # and not that of "quiet", which nobody asks for
+    store.broken = True
+    clock.now += 40
+    await ask_busy()
+    assert catalogues.oldest_seconds() == 40
