@@ -307,6 +307,7 @@ class DataPlane:
         self._watch.wanted(tenant)
         began = time.monotonic()
         await self._cache.unload(tenant)
+        await self._files.run(_pages_are_back)  # after the giving back that the unload began: the thread is but one
         self.metrics.phase("unload", time.monotonic() - began)
 
     async def refresh_fleet(self) -> int:
@@ -467,6 +468,10 @@ class DataPlane:
                 lambda read=read: read(self._preload.progress()),  # type: ignore[misc]
                 labels={"state": state},
             )
+
+
+def _pages_are_back() -> None:
+    pass
 
 
 class _CacheEvents:

@@ -1,0 +1,81 @@
+"""One replica's models by `/admin`: what is listed, loaded, unloaded and read again."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import AsyncIterator
+
+import httpx
+import pytest
+
+from benchmarks.fleets import publish_tenants
+from registry.fleet import FleetEntry, update_fleet
+from registry.store.local import LocalStore
+from serving.app import Apps, create_apps
+from tests.serving.conftest import MakeSettings
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, spin, until_ready
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def apps(store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings) -> Apps:
+    publish_tenants(store, ["acme", "beta", "gamma"], program=bag.digest, spec=bag.spec)
+    update_fleet(store, {"new": lambda _: FleetEntry(reason="too few examples")})
+    return create_apps(make_settings(fleet_poll_seconds=3600), store)
+
+
+@pytest.fixture
+async def client(apps: Apps) -> AsyncIterator[httpx.AsyncClient]:
+    transport = httpx.ASGITransport(apps.operator)
+    async with serving(apps.public) as public, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        await until_ready(public)
+        yield client
+
+
+async def listed(client: httpx.AsyncClient, **query: object) -> tuple[list[str], str | None]:
+    page = (await client.get("/admin/models", params=query)).json()  # type: ignore[arg-type]
+    return [model["tenant"] for model in page["models"]], page["next"]
+
+
+async def test_models_are_listed_by_page_and_state(client: httpx.AsyncClient) -> None:
+    assert await listed(client) == (["acme", "beta", "gamma"], None)
+    assert await listed(client, limit=2) == (["acme", "beta"], "beta")
+    assert await listed(client, limit=2, after="beta") == (["gamma"], None)
+    loaded = (await client.post("/admin/models/beta/load")).json()
+    assert (loaded["state"], loaded["serving_version"]) == ("ready", loaded["version"])
+    assert await listed(client, state="ready") == (["beta"], None)
+    assert await listed(client, state="absent") == (["acme", "gamma"], None)
+    assert (await client.get("/admin/models/beta")).json()["state"] == "ready"
+
+
+@pytest.mark.parametrize(("tenant", "status"), [("nobody", 404), ("new", 409)])
+async def test_what_has_no_model(client: httpx.AsyncClient, tenant: str, status: int) -> None:
+    for method, path in (("GET", ""), ("POST", "/load"), ("POST", "/unload")):
+        assert (await client.request(method, f"/admin/models/{tenant}{path}")).status_code == status
+
+
+async def test_an_unload_is_answered_when_the_memory_is_free(client: httpx.AsyncClient, apps: Apps) -> None:
+    plane, gate = apps.data_plane, threading.Event()
+    assert (await client.post("/admin/models/acme/load")).json()["state"] == "ready"
+    with plane._cache.try_lease("acme") or pytest.fail("it is not there") as model:
+        mapped = weakref.ref(model.bound._mapped)
+    del model
+    plane._files.start(lambda: gate.wait(PATIENCE_SECONDS))  # the thread that gives pages back has other things to do
+    unloading = asyncio.create_task(client.post("/admin/models/acme/unload"))
+    await spin(100)
+    early = unloading.done()
+    gate.set()
+    assert not early
+    assert (await unloading).json()["state"] == "absent"
+    await eventually(lambda: mapped() is None)  # a thread that stands back may just be done with its load
+    assert await listed(client, state="ready") == ([], None)
+
+
+async def test_a_refresh_reads_the_fleet_at_once(client: httpx.AsyncClient, store: LocalStore) -> None:
+    before = (await client.post("/admin/fleet/refresh")).json()["generation"]
+    update_fleet(store, {"gamma": lambda _: None})
+    assert (await client.post("/admin/fleet/refresh")).json()["generation"] == before + 1
+    assert await listed(client) == (["acme", "beta"], None)
