@@ -106,9 +106,7 @@ class Evaluation:
         return {name: float(value) for name, value in self.figures().items()}
 
 
-def judge(
-    scores: NDArray[np.float32], targets: Sequence[str | None], macros: Sequence[str], *, threshold: float
-) -> Judged:
+def judge(scores: NDArray[Any], targets: Sequence[str | None], macros: Sequence[str], *, threshold: float) -> Judged:
     """Put what a model scored beside what was right.
 
     Args:
