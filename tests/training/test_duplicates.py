@@ -27,6 +27,13 @@ def test_what_merely_resembles_is_not() -> None:
     assert groups("the dog bites the man", "the man bites the dog, says a man of the town") == [0, 1]
 
 
+def test_many_words_in_common_are_not_enough_to_be_the_same() -> None:
+    start = " ".join(LONG.split()[:20])
+    # Two thirds in common: most of these pairs are candidates, none is a duplicate.
+    texts = [f"{start} " + " ".join(f"own{number}{place}" for place in "abcde") for number in range(8)]
+    assert groups(*texts) == list(range(8))
+
+
 def test_a_chain_is_one_group_named_by_its_first() -> None:
     words = LONG.split()
     texts = ["something else", LONG, " ".join(words[2:]), " ".join(words[4:]), " ".join(words[6:])]
