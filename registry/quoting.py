@@ -154,8 +154,15 @@ def all_words(text: str) -> str:
 
 def _lines(text: str) -> list[str]:
     """The first lines that are not empty."""
-    split = (" ".join(line.split()) for line in text.split("\n"))
-    return list(islice((line for line in split if line), _MOST_LINES))
+    split = map(_single_spaced, text.split("\n"))
+    return list(islice(filter(None, split), _MOST_LINES))
+
+
+def _single_spaced(line: str) -> str:
+    # The only space that counts as printable is the common one.
+    if line.isprintable() and "  " not in line:
+        return line.strip()
+    return " ".join(line.split())
 
 
 def _reply_header(lines: Sequence[str], at: int, folded: str) -> int:

@@ -28,6 +28,7 @@ _ADDRESS = re.compile(r"(?<![\w.@/-])(?:https?://|www\.)[^\s<>\"\u3000-\u303f\uf
 _HOST, _WWW = re.compile(r"[\w.-]*"), re.compile(r"(?:www\.)+")
 _PATH_WORD = re.compile(r"[^\W\d_]{2,24}(?:[-_.][^\W\d_]{2,24}){0,5}")
 _LONG_NUMBER = re.compile(r"\d{5,}")
+_NO_DIGITS = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 _ANSWERED = re.compile(
     r"(?:(?:re|fwd?|aw|wg|rv|tr|sv|vs|antw|doorst|enc|res|rif|odp|ynt|ilt|回复|答复|转发|回覆|轉寄|返信|転送)"
     r"\s?(?:\[\d{1,3}\]|\(\d{1,3}\))?\s?[:\uff1a]\s?)+",
@@ -107,13 +108,18 @@ def _own_words(text: str) -> str:
 
 
 def _without_odd_characters(text: str) -> str:
-    text = _LINE_END.sub("\n", text)
-    return text if text.isascii() else _WIDTHLESS.sub("", text)
+    if text.isascii():
+        # All other ends of lines in ASCII are spaces to `str.split`.
+        return text.replace("\r\n", "\n").replace("\r", "\n") if "\r" in text else text
+    return _WIDTHLESS.sub("", _LINE_END.sub("\n", text))
 
 
 def _fold(text: str) -> str:
-    if "://" in text or "www." in text.lower():
+    if "://" in text or "www." in text or "WWW." in text:
         text = _ADDRESS.sub(_folded_address, text)
+    # Counting digits takes a twentieth of looking for them side by side, and most tickets have few.
+    if text.isascii() and len(text.encode().translate(None, _NO_DIGITS)) < 5:
+        return text
     return _LONG_NUMBER.sub(_zeros, text)
 
 
