@@ -18,7 +18,7 @@ from serving.threads import Workers
 MOST_UNDER_WAY = 4
 MOST_SPANS = 64
 # How long a request that arrives meanwhile may find the program at work on an explanation.
-_SECONDS_AT_ONCE = 0.004
+_SECONDS_AT_ONCE = 0.002
 _MOST_AT_ONCE = 16
 
 
@@ -37,7 +37,8 @@ class Scorer(Protocol):
 class Explanations:
     """Explains one after the other, in a thread that stands back. Owned by one event loop.
 
-    A program works on a few texts at once and then lets others come in: so many that it takes about four milliseconds.
+    A program works on a few texts at once, so many that it takes about two milliseconds, and then rests as long: threads that
+    stand back still take the interpreter and TensorFlow's only thread in turn with those that answer.
 
     Args:
         most_under_way: how many may wait and be worked on; more are refused.
@@ -106,5 +107,6 @@ def _score_in_turns(model: Scorer, texts: Sequence[str], deadline: float) -> NDA
         scores.append(model.score(model.featurise(texts[done : done + count])))
         done += count
         took = max(time.monotonic() - began, 1e-6)
+        time.sleep(took)
         count = min(max(int(count * _SECONDS_AT_ONCE / took), 1), 2 * count, _MOST_AT_ONCE)
     return np.concatenate(scores)

@@ -50,7 +50,7 @@ async def test_it_works_in_a_thread_of_its_own_and_in_turns() -> None:
     assert [one.text for one in found] == ["refund"]
     assert threading.get_ident() not in model.threads
     assert model.batches[0] == 1
-    assert max(model.batches) <= 6  # four milliseconds' worth, or little more where the clock is coarse
+    assert max(model.batches) <= 6  # two milliseconds' worth, or a little more where the clock is coarse
     explanations.close()
 
 
