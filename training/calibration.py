@@ -111,14 +111,16 @@ def choose_threshold(
     """The least score at which one of the three shown is right for a share of `precision` of the rows shown.
 
     With a margin for the chance in few rows, and with out-of-scope rows weighed as the share of tickets that they
-    stand for (see this module's constants).
+    stand for (see this module's constants). And not lower than where in-scope rows are as often missed as hit (the
+    rule of Chow 1970 for a miss that costs what a hit gains), nor than any held-out row's score: what resembles no
+    ticket ever seen is not suggested for, however right the model is on those it knows.
 
     Args:
         scores: [rows, macros] on held-out rows, calibrated.
         targets: as for `calibrate`.
 
     Returns:
-        A score between 0 and 1: 0 where no threshold is needed (or nothing is known), 1 where none is enough.
+        A score between 0 and 1: 0 where nothing is known, 1 where none is enough.
     """
     if not len(scores):
         return 0.0
@@ -132,11 +134,14 @@ def choose_threshold(
     effective = total**2 / np.cumsum(weight**2)  # Kish 1965
     shown_precision, _ = wilson_interval(np.cumsum(hit[order] * weight) / total, effective, z=_CAUTION)
     # Rows of equal score are shown together: only the last of them is a place to cut.
-    cuts = np.append(best[order][1:] != best[order][:-1], True) & (shown_precision >= precision)
-    if not cuts.any():
+    ends = np.append(best[order][1:] != best[order][:-1], True)
+    cuts = np.flatnonzero(ends & (shown_precision >= precision))
+    if not len(cuts):
         return 1.0
-    last = int(np.flatnonzero(cuts)[-1])
-    return 0.0 if last == len(order) - 1 else float(best[order][last])
+    gain = np.where(ends, np.cumsum(np.where(in_scope, hit - 0.5, 0.0)[order]), -np.inf)
+    worth = np.flatnonzero(gain == gain.max())[-1]
+    last = max(cuts[cuts <= worth], default=cuts[-1])
+    return float(best[order][last])
 
 
 def _weights(in_scope: NDArray[np.bool_]) -> NDArray[np.float64]:

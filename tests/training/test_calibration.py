@@ -51,7 +51,7 @@ def test_scores_of_zero_can_be_tempered() -> None:
 def test_the_threshold_lets_through_what_is_precise_enough() -> None:
     # Best scores 0.7 right, 0.4 right, 0.4 wrong, 0.25 wrong; each row a hundred times, so that chance plays no part.
     scores, targets = np.repeat(SCORES, 100, axis=0), np.repeat([0, 1, -1, -1], 100).tolist()
-    assert choose_threshold(scores, targets, precision=0.45) == 0.0
+    assert choose_threshold(scores, targets, precision=0.45) == pytest.approx(0.4), "below it, none is right"
     assert choose_threshold(scores, targets, precision=0.6) == pytest.approx(0.4)
     assert choose_threshold(scores, targets, precision=0.9) == pytest.approx(0.7)
     assert choose_threshold(scores, [-1] * 400) == 1.0
@@ -61,7 +61,9 @@ def test_the_threshold_lets_through_what_is_precise_enough() -> None:
 def test_few_rows_are_believed_less() -> None:
     few, right = np.repeat(SCORES[:2], 4, axis=0), [0] * 4 + [1] * 4
     assert choose_threshold(few, right, precision=0.98) == 1.0
-    assert choose_threshold(np.tile(few, (50, 1)), right * 50, precision=0.98) == 0.0
+    assert choose_threshold(np.tile(few, (50, 1)), right * 50, precision=0.98) == pytest.approx(0.4), (
+        "the least score of all"
+    )
 
 
 @given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=40), st.floats(0.1, 1.0))
@@ -84,12 +86,21 @@ def out_of_scope(inside: int, outside: int) -> tuple[NDArray[np.float32], list[i
 
 
 def test_out_of_scope_rows_stand_for_more_than_their_number_and_a_few_of_them_for_little() -> None:
-    assert choose_threshold(*out_of_scope(3000, 0)) == 0.0
+    assert choose_threshold(*out_of_scope(3000, 0)) == pytest.approx(0.6)
     assert choose_threshold(*out_of_scope(3000, 100)) == pytest.approx(0.6)
-    assert choose_threshold(*out_of_scope(3000, 2)) == 0.0
+    assert choose_threshold(*out_of_scope(3000, 2)) == pytest.approx(0.5)
     assert choose_threshold(*out_of_scope(100, 1000)) == pytest.approx(0.6), (
         "more of them than assumed count as they are"
     )
+
+
+def test_nothing_is_shown_where_a_miss_is_likelier_than_a_hit() -> None:
+    # 900 sure rows that are right pay for any number of unsure ones; yet of those that score 0.2 a third is right.
+    sure = np.tile(np.array([[0.9, 0.1, 0, 0]], np.float32), (900, 1))
+    unsure = np.tile(np.array([[0.2, 0.2, 0.2, 0.1]], np.float32), (90, 1))
+    scores = np.concatenate([sure, unsure])
+    assert choose_threshold(scores, [0] * 900 + [0] * 30 + [3] * 60) == pytest.approx(0.9)
+    assert choose_threshold(scores, [0] * 900 + [0] * 60 + [3] * 30) == pytest.approx(0.2)
 
 
 def test_calibration_applies_the_threshold_to_what_is_calibrated() -> None:
