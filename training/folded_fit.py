@@ -162,9 +162,11 @@ _NONE: Positions = np.array([], np.int64)
 
 
 def featurise(program: Program, texts: Sequence[str]) -> Features:
-    """Features of many texts, in bounded batches."""
-    starts = range(0, max(len(texts), 1), _FEATURISE_BATCH)
-    return Features.concatenate([program.featurise(texts[first : first + _FEATURISE_BATCH]) for first in starts])
+    """Features of many texts, in bounded batches of about one length: an encoder pays for the longest of a batch."""
+    order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
+    starts = range(0, max(len(order), 1), _FEATURISE_BATCH)
+    batches = [program.featurise([texts[place] for place in order[at : at + _FEATURISE_BATCH]]) for at in starts]
+    return Features.concatenate(batches).take(np.argsort(np.array(order, np.int64)))
 
 
 def score(program: Program, features: Features, tensors: Tensors, *, macros: int) -> NDArray[np.float32]:
