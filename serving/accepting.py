@@ -8,6 +8,7 @@ within milliseconds.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import socket
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from collections.abc import Callable
 _AT_ONCE = 32
 # Without descriptors or memory for another connection, the next try is that far away.
 _PAUSE_SECONDS = 1.0
+_EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 _LOG = logging.getLogger(__name__)
 
 
@@ -66,9 +68,10 @@ class Acceptor:
                 accepted, _ = self._listener.accept()
             except (BlockingIOError, InterruptedError):
                 return
-            except ConnectionError:
-                continue  # it has gone already
             except OSError as error:
+                taken += 1
+                if error.errno not in _EXHAUSTED:
+                    continue  # that one alone: it has gone already, say
                 _LOG.error("no connection can be taken for now", exc_info=error)
                 self._stop()
                 self._again = self._loop.call_later(_PAUSE_SECONDS, self.start)

@@ -355,11 +355,14 @@ class DataPlane:
         fleet: Fleet | None = None
         while True:
             fleet = await self._next_fleet(fleet, again=bool(self._cache.outdated()))
-            self._cache.retain(self._watch.serves)
-            self._traffic.forget_all_but(fleet.entries)
-            self._catalogues.forget_all_but(fleet.entries)
-            self._admission.forget_idle()
-            await self._renew_all(self._cache.outdated())
+            try:
+                self._cache.retain(self._watch.serves)
+                self._traffic.forget_all_but(fleet.entries)
+                self._catalogues.forget_all_but(fleet.entries)
+                self._admission.forget_idle()
+                await self._renew_all(self._cache.outdated())
+            except Exception:  # noqa: BLE001  # the loop must outlive it, or no version is ever replaced again
+                _LOG.exception("following the fleet failed")
 
     async def _follow_with_disk(self) -> None:
         """Prepare what each new fleet names, and again and again what could not be had yet; become ready once."""

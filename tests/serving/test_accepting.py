@@ -112,6 +112,26 @@ async def test_a_machine_without_descriptors_is_asked_again_later(
     assert [record.getMessage() for record in caplog.records] == ["no connection can be taken for now"] * 2
 
 
+async def test_a_failure_of_one_connection_is_that_ones(caplog: pytest.LogCaptureFixture) -> None:
+    class Flaky(socket.socket):
+        failures = 3
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            if self.failures:
+                self.failures -= 1
+                raise OSError(errno.EHOSTUNREACH, "No route to host")
+            return super().accept()
+
+    with Flaky() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        with connect(listening.getsockname()) as client:
+            async with accepting_on(listening) as (acceptor, _):
+                acceptor.start()
+                assert await receive(client, b"hello") == b"hello"
+    assert not caplog.records
+
+
 async def test_one_that_is_closed_while_it_pauses_stays_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     class Exhausted(socket.socket):
         def accept(self) -> tuple[socket.socket, Any]:
