@@ -34,13 +34,13 @@ class FitSettings:
         embedding: its type; int8 is a quarter of the size.
         least_steps: small tenants get more epochs until they have made so many steps.
         prior_decay: of the prior's kernel, divided by the number of examples.
-        share_few, share_many: of the n-grams' opinion, for a tenant with ten examples a macro or fewer, and with a
-            hundred or more; in between by the logarithm.
+        share_few, share_many: of the n-grams' opinion, for a tenant with ten examples a macro or fewer, and with
+            thirty-two or more; in between by the logarithm.
     """
 
     seed: int = 0
     embedding: Literal["float32", "int8"] = "float32"
-    epochs: int = 8
+    epochs: int = 12
     least_steps: int = 100
     batch: int = 128
     learning_rate: float = 0.15
@@ -263,7 +263,7 @@ class _Parameter:
 
 def ngram_share(settings: FitSettings, examples_a_macro: float) -> np.float32:
     """How much of the answer is the n-grams' opinion; the rest is the prior's."""
-    known = np.clip(np.log10(examples_a_macro) - 1, 0, 1)
+    known = np.clip(2 * (np.log10(examples_a_macro) - 1), 0, 1)
     return np.float32(settings.share_few + known * (settings.share_many - settings.share_few))
 
 
