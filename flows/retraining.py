@@ -50,7 +50,6 @@ _BASELINE_ROWS = 20_000
 _CHAMPION_BYTES = 1024**3
 _REASONS = {"failed": _FAILED, "not_promoted": _NOT_PROMOTED}
 _ALIASES = {"trained": "champion", "not_promoted": "challenger"}
-_RELEASED = frozenset(RELEASED_PROGRAMS.values())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,9 +91,10 @@ class Retraining:
         self._store = store
         self._tracking = tracking
         self._settings = settings
+        self._released = frozenset(RELEASED_PROGRAMS.values())
         # Beside the disk tier that programs go to, which a server may share: its models are not to make room for ours.
         self._champions = DiskTier(
-            settings.disk_folder / "champions", store, trusted=_RELEASED, budget_bytes=_CHAMPION_BYTES
+            settings.disk_folder / "champions", store, trusted=self._released, budget_bytes=_CHAMPION_BYTES
         )
         self._programs: dict[str, Program] = {}
         self._trainers: dict[str, Trainer] = {}
@@ -250,8 +250,8 @@ class Retraining:
     def _program(self, digest: str) -> Program:
         """A released program, loaded once. Raises ProgramCorrupt and ProgramUntrusted."""
         if digest not in self._programs:
-            tier = DiskTier(self._settings.disk_folder, self._store, trusted=_RELEASED)
-            self._programs[digest] = Program(tier.install_program(digest), trusted=_RELEASED)
+            tier = DiskTier(self._settings.disk_folder, self._store, trusted=self._released)
+            self._programs[digest] = Program(tier.install_program(digest), trusted=self._released)
         return self._programs[digest]
 
     def serve(self, outcomes: list[Outcome]) -> tuple[int, list[Outcome], list[str]]:

@@ -103,7 +103,6 @@ def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
         (["--store", "gopher://x", "models", "list"], "names no store"),
         (["evaluate", "--data", "none.csv"], "none.csv cannot be read"),
         (["evaluate", "--data", "t.csv", "--few-shot", "5"], "t.csv has no column few_shot"),
-        (["evaluate", "--data", "t.csv", "--program", "x"], "there is no program 'x'"),
         (["demo", "--data", "none.csv"], "none.csv cannot be read"),
         (["suggest", "--tenant", "acme", " "], "the text is empty"),
         (["explain", "--tenant", "acme", "<p> </p>"], "the text is empty"),

@@ -262,7 +262,7 @@ def test_a_first_model_that_is_worse_than_the_baseline_leaves_its_tenant_without
     monkeypatch.setattr(
         retraining,
         "Trainer",
-        lambda program: Trainer(program, FitSettings(least_steps=1, epochs=1, learning_rate=1e-6)),
+        lambda program: Trainer(program, FitSettings(least_steps=1, epochs=1, learning_rate=1e-6, prior_decay=1e9)),
     )
     fill(store, "acme", tickets=240)
     (outcome,) = retrain_fleet(["acme"]).outcomes

@@ -17,7 +17,7 @@ from registry.errors import InvalidInput
 from registry.program import RELEASED_PROGRAMS
 from registry.runtime import Features, Program
 from tests.training.tiny_encoder import HEADS, LAYERS, PIECES, SETTINGS, WIDTH, make_checkpoint
-from training.fitting import FitSettings, Fitter
+from training.fitting import FitSettings, NgramFitter
 from training.heads import HeadFitter, fit_sentences, ngram_spec
 from training.programs.export import build_program
 from training.programs.minilm import Checkpoint
@@ -199,7 +199,7 @@ def test_a_head_says_what_both_parts_say(encoder: Program) -> None:
     kernel, bias = fit_sentences(features.tensors["sentence"], targets, 4)
     np.testing.assert_array_equal(weights["kernel"][: 2 * WIDTH], kernel)
     flat = Features({name: features.tensors[name] for name in ("ids", "splits")}, features.tickets)
-    table = Fitter(ngram_spec(encoder.spec), FitSettings(least_steps=40)).fit(flat, targets, 4)
+    table = NgramFitter(ngram_spec(encoder.spec), FitSettings(least_steps=40)).fit(flat, targets, 4)
     np.testing.assert_allclose(weights["bias"], bias + SHARE * table["bias"], atol=1e-6)
     there = weights["embedding"].astype(np.float32) @ weights["kernel"][2 * WIDTH :]
     wanted = SHARE * table["embedding"] @ table["kernel"]

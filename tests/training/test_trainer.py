@@ -227,7 +227,7 @@ def test_every_macro_of_a_ticket_is_learned(trainer: Trainer, bag: Program, tmp_
     scores = bag.score(bag.featurise(["password locked"]), map_tensors(tmp_path / "weights.safetensors"))[0]
     labels = parse_labels((tmp_path / "macros.json").read_bytes(), what="macros.json").macros
     by_id = dict(zip((label.id for label in labels), scores.tolist(), strict=True))
-    assert by_id["ask"] == pytest.approx(by_id["login"], abs=0.15)
+    assert min(by_id["ask"], by_id["login"]) > 0.25
     assert by_id["ask"] + by_id["login"] > 0.7
 
 
@@ -238,11 +238,11 @@ def test_a_macro_in_fashion_keeps_only_a_part_of_its_lead(
     bias = []
     for name, strength in (("with", 0.25), ("without", 0.0)):
         monkeypatch.setattr("training.macros.STRENGTH", strength)
-        train(trainer, rows, tmp_path / name)
-        bias.append(map_tensors(tmp_path / name / "weights.safetensors")["bias"])
+        manifest = train(trainer, rows, tmp_path / name)
+        bias.append(map_tensors(tmp_path / name / "weights.safetensors")["bias"] * manifest.metrics["temperature"])
     # In the order of labels: login, refund, ship.
     assert (bias[1] - bias[0])[2] > 0.2
-    np.testing.assert_allclose((bias[1] - bias[0]).sum(), 0, atol=1e-5)
+    np.testing.assert_allclose((bias[1] - bias[0]).sum(), 0, atol=1e-4)
 
 
 def test_labels_that_are_hardly_meant_are_not_fitted(
@@ -255,8 +255,8 @@ def test_labels_that_are_hardly_meant_are_not_fitted(
         assert (scores.argmax(axis=1) == targets).mean() > 0.9, "scored by what was fitted without them"
         return np.arange(len(targets)) < 4
 
-    monkeypatch.setattr("training.trainer.LEAST_ROWS", 100)
-    monkeypatch.setattr("training.trainer.doubtful", doubt_the_first)
+    monkeypatch.setattr("training.folded_fit.LEAST_ROWS", 100)
+    monkeypatch.setattr("training.folded_fit.doubtful", doubt_the_first)
     told: list[float] = []
     (tmp_path / "a").mkdir()
     trained = trainer.train("acme", make(150), tmp_path / "a", progress=told.append)
@@ -264,7 +264,7 @@ def test_labels_that_are_hardly_meant_are_not_fitted(
     assert trained.manifest.metrics["doubted_rows"] == 4
     assert told == sorted(told)
     assert told[-1] == 1.0
-    monkeypatch.setattr("training.trainer.doubtful", lambda scores, targets, ticket_ids: targets < 0)
+    monkeypatch.setattr("training.folded_fit.doubtful", lambda scores, targets, ticket_ids: targets < 0)
     assert train(trainer, make(150), tmp_path / "b").files != trained.manifest.files
 
 
