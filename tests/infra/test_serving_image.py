@@ -36,7 +36,7 @@ from registry.store.local import LocalStore
 from serving.app import create_app
 from serving.main import _sagemaker_port
 from serving.settings import ServingSettings
-from training.programs.minilm import REQUIREMENT
+from training.minilm import REQUIREMENT
 
 PROJECT = Path(macrofleet.__file__).parent
 DOCKERFILE = PROJECT / "infra" / "serving.Dockerfile"

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from training.minilm import Checkpoint
 from training.programs.encoder import EncoderSettings
-from training.programs.minilm import Checkpoint
 
 WORDS = "where is my parcel card lost the a refund please ##s ##ed ##ing money back ? . 返 金"
 PIECES = [*WORDS.split()]

