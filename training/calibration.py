@@ -112,7 +112,7 @@ def choose_threshold(
 
     With a margin for the chance in few rows, and with out-of-scope rows weighed as the share of tickets that they
     stand for (see this module's constants). And not lower than where in-scope rows are as often missed as hit (the
-    rule of Chow 1970 for a miss that costs what a hit gains), nor than any held-out row's score: what resembles no
+    rule of Chow 1970 for a miss that costs what a hit gains), nor than half of any held-out row's score: what resembles no
     ticket ever seen is not suggested for, however right the model is on those it knows.
 
     Args:
@@ -141,7 +141,8 @@ def choose_threshold(
     gain = np.where(ends, np.cumsum(np.where(in_scope, hit - 0.5, 0.0)[order]), -np.inf)
     worth = np.flatnonzero(gain == gain.max())[-1]
     last = max(cuts[cuts <= worth], default=cuts[-1])
-    return float(best[order][last])
+    # Where all may be shown, half of the least: a new ticket may well score a little less than a few held-out ones.
+    return float(best[order][last]) / (2 if last == len(order) - 1 else 1)
 
 
 def _weights(in_scope: NDArray[np.bool_]) -> NDArray[np.float64]:
