@@ -418,6 +418,8 @@ def test_the_wheel_built_from_what_is_copied_has_the_rooms_and_no_tests(tmp_path
         (scripts,) = [archive.read(name).decode() for name in names if name.endswith(".dist-info/entry_points.txt")]
     assert "macrofleet = macrofleet:main" in scripts
     modules = {path.relative_to(PROJECT).as_posix() for room in ROOMS for path in (PROJECT / room).rglob("*.py")}
-    assert {name for name in names if ".dist-info/" not in name} == modules | {"macrofleet.py"}
+    # The prior that the program `bag` is built from, and its licence's notice.
+    prior = {f"training/prior/data/{name}" for name in ("NOTICE", "pieces.safetensors", "vocabulary.txt")}
+    assert {name for name in names if ".dist-info/" not in name} == modules | prior | {"macrofleet.py"}
     included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert set(included) == {"macrofleet.py", *ROOMS}  # built where the tests are, it has none of them either
