@@ -1,6 +1,6 @@
 """Fitting a tenant's weights for the program `bag`: two classifiers, each by itself, whose opinions are added.
 
-One is over the prior's vectors, by `training.softmax_regression`: it knows what words mean, and needs few examples. The
+One is over the prior's vectors, by `training.logistic`: it knows what words mean, and needs few examples. The
 other is over the tenant's own n-grams: it knows what this tenant's customers write, once there is enough of it. So the
 fewer examples a macro has, the more the prior's opinion counts. (Fitted together, the one that learns sooner leaves the
 other nothing to learn.)
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from registry.program import ProgramSpec
 from registry.runtime import Features
-from training.softmax_regression import softmax_regression
+from training.logistic import fit_logistic
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -206,7 +206,7 @@ class Fitter:
     ) -> dict[str, NDArray[Any]]:
         """Fit weights; arguments and result as `NgramFitter.fit` has them, and `prior_kernel` beside."""
         ngrams = self._ngrams.fit(features, targets, macros, progress=progress)
-        prior_kernel, prior_bias = softmax_regression(
+        prior_kernel, prior_bias = fit_logistic(
             features.tensors["prior"], targets, macros, decay=self._settings.prior_decay / features.tickets
         )
         share = ngram_share(self._settings, features.tickets / macros)

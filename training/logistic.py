@@ -1,9 +1,12 @@
-"""Multinomial logistic regression by L-BFGS (Liu and Nocedal 1989), in NumPy: the same on every run with one thread."""
+"""Multinomial logistic regression on dense features: scikit-learn's, by L-BFGS, over a fixed number of classes.
+
+Batch by batch with a rate for each number, as an embedding is fitted, the few strong directions of a pretrained vector
+lose their lead: on ten examples a class that cost four points of accuracy.
+"""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable
+import warnings
 from typing import TypeAlias
 
 import numpy as np
@@ -11,97 +14,50 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float32]
 
-_MEMORY = 10
-_MOST_ITERATIONS = 100
-_MOST_HALVINGS = 12
-# A step that betters the loss by less than this share of it is the last.
 _ENOUGH = 1e-5
+_MOST_ITERATIONS = 100
 
 
-def fit_logistic(values: Floats, targets: NDArray[np.int32], classes: int, *, decay: float) -> tuple[Floats, Floats]:
-    """Fit one linear layer under a softmax.
+def fit_logistic(
+    values: Floats, targets: NDArray[np.int32], classes: int, *, decay: float, iterations: int = _MOST_ITERATIONS
+) -> tuple[Floats, Floats]:
+    """Fit one linear layer under a softmax by the mean cross entropy and `decay` / 2 times the squares of its kernel.
 
     Args:
         values: float32 [examples, dimensions].
         targets: int32 [examples], the class of each.
-        decay: half of it times the kernel's squares is added to the mean loss.
+        iterations: at most so many; where they do not suffice the result is what they reached.
 
     Returns:
-        Kernel float32 [dimensions, classes] and bias float32 [classes].
+        Kernel float32 [dimensions, classes] and bias float32 [classes], which adds up to 0 over the classes that have
+        examples; the others' is less than the least by the logarithm of the number of examples. The same for the same
+        arguments, on one kind of machine and with one thread.
     """
     examples, dimensions = values.shape
-    rows = np.arange(examples)
-    cut = dimensions * classes
-
-    def loss(point: Floats) -> tuple[float, Floats]:
-        kernel, bias = point[:cut].reshape(dimensions, classes), point[cut:]
-        scores = values @ kernel
-        scores += bias
-        scores -= scores.max(axis=1, keepdims=True)
-        right = scores[rows, targets]
-        np.exp(scores, out=scores)
-        sums = scores.sum(axis=1)
-        mean = float(np.mean(np.log(sums) - right, dtype=np.float64))
-        scores /= sums[:, None]
-        scores[rows, targets] -= 1
-        scores /= examples
-        gradient = np.empty_like(point)
-        gradient[:cut] = (values.T @ scores + decay * kernel).ravel()
-        gradient[cut:] = scores.sum(axis=0)
-        return mean + 0.5 * decay * float(np.vdot(kernel, kernel)), gradient
-
-    found = minimise(loss, np.zeros(cut + classes, np.float32))
-    return found[:cut].reshape(dimensions, classes), found[cut:]
+    counts = np.bincount(targets, minlength=classes)
+    seen = np.flatnonzero(counts)
+    kernel = np.zeros((dimensions, classes), np.float32)
+    bias = np.zeros(classes, np.float32)
+    if len(seen) > 1:
+        kernel[:, seen], bias[seen] = _fit(values, targets, decay=decay, iterations=iterations, pair=len(seen) == 2)
+    bias[counts == 0] = bias.min() - np.log(1 + examples)
+    return kernel, bias
 
 
-def minimise(loss: Callable[[Floats], tuple[float, Floats]], point: Floats) -> Floats:
-    """The least of a smooth convex function.
+def _fit(
+    values: Floats, targets: NDArray[np.int32], *, decay: float, iterations: int, pair: bool
+) -> tuple[Floats, Floats]:
+    """Of the classes that have examples, in their order."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
 
-    Args:
-        loss: its value and gradient at a point.
-        point: where to begin.
-    """
-    value, gradient = loss(point)
-    steps: deque[tuple[Floats, Floats, float]] = deque(maxlen=_MEMORY)
-    for _ in range(_MOST_ITERATIONS):
-        direction = -_curved(gradient, steps)
-        slope = float(gradient @ direction)
-        if slope >= 0:
-            break
-        size = 1.0
-        for _ in range(_MOST_HALVINGS):
-            there = point + np.float32(size) * direction
-            value_there, gradient_there = loss(there)
-            # Armijo's condition: a fair part of what the slope promised.
-            if value_there <= value + 1e-4 * size * slope:
-                break
-            size /= 2
-        else:
-            break
-        step, change = there - point, gradient_there - gradient
-        curvature = float(step @ change)
-        if curvature > 0:
-            steps.append((step, change, curvature))
-        enough = value - value_there < _ENOUGH * abs(value)
-        point, value, gradient = there, value_there, gradient_there
-        if enough:
-            break
-    return point
-
-
-def _curved(gradient: Floats, steps: deque[tuple[Floats, Floats, float]]) -> Floats:
-    """The gradient times what the last steps say of the inverse Hessian (the two-loop recursion)."""
-    if not steps:
-        norm = float(np.linalg.norm(gradient))
-        return gradient / np.float32(norm) if norm > 0 else gradient
-    turned = gradient.copy()
-    shares = []
-    for step, change, curvature in reversed(steps):
-        share = float(step @ turned) / curvature
-        turned -= np.float32(share) * change
-        shares.append(share)
-    _, change, curvature = steps[-1]
-    turned *= np.float32(curvature / float(change @ change))
-    for (step, change, curvature), share in zip(steps, reversed(shares), strict=True):
-        turned += np.float32(share - float(change @ turned) / curvature) * step
-    return turned
+    # Of two classes scikit-learn fits one difference, whose square is twice the squares of its halves.
+    strength = (decay / 2 if pair else decay) * len(values)
+    model = LogisticRegression(C=1 / strength, tol=_ENOUGH, max_iter=iterations)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        model.fit(values, targets)
+    kernel, bias = model.coef_.T, model.intercept_
+    if pair:
+        kernel, bias = np.concatenate([-kernel, kernel], axis=1) / 2, np.concatenate([-bias, bias]) / 2
+    return kernel.astype(np.float32), bias.astype(np.float32)
