@@ -23,7 +23,7 @@ _LEFT_OUT = {"fingerprint.pb"}
 # The programs of this release, by name; built by `macrofleet programs build`, which a test holds to these digests.
 RELEASED_PROGRAMS: dict[str, str] = {
     "bag": "b5100bba57a20c67ab33dc9f582b8e79c7219cd336ecac77288bfe721162373d",
-    "encoder": "9e79b45d4af763e351227a5eedd759324a9ebe8fe350126f345ebec8034e3cf4",
+    "encoder": "0b35343a32ec5ec42bae29470b6bc430e285839c89c0b655e248a632a19c1411",
 }
 
 ProgramPath = Annotated[

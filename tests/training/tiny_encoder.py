@@ -11,7 +11,7 @@ WORDS = "where is my parcel card lost the a refund please ##s ##ed ##ing money b
 PIECES = [*WORDS.split()]
 WIDTH, HEADS, LAYERS = 32, 4, 3
 # Long tickets begin early and end soon, so that short texts reach both.
-SETTINGS = EncoderSettings(max_tokens=24, spared=1, most_tokens_for_all=8, rows=512, dimensions=8)
+SETTINGS = EncoderSettings(max_tokens=24, short=8, spared=1, rows=512, dimensions=8)
 
 
 def make_checkpoint(seed: int = 5) -> Checkpoint:
