@@ -21,8 +21,8 @@ $(INSTALLED): requirements.lock pyproject.toml
 demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 leaves the server running)
 	@$(BIN)/macrofleet demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
-test: $(INSTALLED) ## run the tests (PYTEST_ARGS=… is handed to pytest)
-	$(BIN)/python -m pytest tests $(PYTEST_ARGS)
+test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is handed to pytest: "-n 0" for one at a time)
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .
