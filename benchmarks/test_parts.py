@@ -32,6 +32,12 @@ def test_featurise(benchmark: BenchmarkFixture, program: Program, tickets: int) 
     benchmark(program.featurise, TEXTS[:tickets])
 
 
+@pytest.mark.parametrize("tickets", [1, 32])
+def test_featurise_by_encoder(benchmark: BenchmarkFixture, encoder: Program, tickets: int) -> None:
+    """50-word tickets, so many at once."""
+    benchmark(encoder.featurise, TEXTS[:tickets])
+
+
 def test_map(benchmark: BenchmarkFixture, disk: DiskTier, installed: tuple[Path, list[SyntheticModel]]) -> None:
     """A model on local disk, of another tenant each time."""
     models = cycle(installed[1])
