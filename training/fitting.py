@@ -183,7 +183,14 @@ class NgramFitter:
             )
             embedding.descend_rows(touched, rows_gradient, weight, rate)
 
-        return step
+        # As the operation that it is: for a small tenant the binding of arguments in Python cost as much as the descent.
+        traced = step.get_concrete_function()
+        captured, call = list(traced.captured_inputs), tf.raw_ops.StatefulPartitionedCall
+
+        def descend(touched: Any, weight: Any, by_ticket: Any, by_row: Any, *others: Any) -> None:
+            call(args=[touched, weight, *by_ticket, *by_row, *others, *captured], Tout=[], f=traced)
+
+        return descend
 
 
 class Fitter:
