@@ -243,7 +243,7 @@ def train(
         typer.echo(f"fleet generation {summary.generation}")
     for warning in summary.warnings:
         typer.echo(f"macrofleet: {warning}", err=True)
-    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted"))
+    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted", "fenced", "busy"))
     if summary.warnings or done < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)

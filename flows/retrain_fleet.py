@@ -22,7 +22,7 @@ from registry.names import check_tenant
 Listener = Callable[[str, int, int, float], None]
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 # Ends that are nobody's failure, by Prefect's name for them.
-_NO_FAILURE = {"not_eligible": "NotEligible", "not_promoted": "NotPromoted"}
+_NO_FAILURE = {"busy": "Busy", "not_eligible": "NotEligible", "not_promoted": "NotPromoted"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,6 +17,7 @@ from registry.catalogue import Catalogue, read_catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
+    LeaseHeld,
     MacrofleetError,
     ModelNotFound,
     NotEnoughData,
@@ -24,7 +25,8 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
-from registry.fleet import Change, FleetEntry, edit_fleet
+from registry.fleet import Change, FleetEntry, edit_fleet, in_threads
+from registry.leases import Leases, this_process
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
 from registry.publishing import publish_bundle, record_provenance
@@ -58,10 +60,13 @@ class Outcome:
 
     Attributes:
         state: "trained"; "not_promoted" (trained and registered, but the gate refused it); "held" (the same, but a
-            roll-back holds another version); "not_eligible" (too little data); "unknown" (no such tenant); "failed".
+            roll-back holds another version); "fenced" (the same, but a later run has published another one, or the tenant
+            was deleted); "busy" (another run works on it); "not_eligible" (too little data); "unknown" (no such tenant);
+            "failed".
         reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
         program_reason: why that program; empty where nothing was to be chosen.
         top1, top3: None where there were no rows to judge on.
+        lease_token: of the lease that it was trained under.
     """
 
     tenant: str
@@ -78,6 +83,7 @@ class Outcome:
     version: str = ""
     manifest: str = ""
     seconds: float = 0.0
+    lease_token: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -99,6 +105,9 @@ class Retraining:
         self._programs: dict[str, Program] = {}
         self._trainers: dict[str, Trainer] = {}
         self._git_revision = _git_revision()
+        self._leases = Leases(
+            store, holder=this_process(), seconds=settings.lease_seconds, longest=settings.lease_longest_seconds
+        )
         self.lake = Lake(store)
 
     @classmethod
@@ -148,7 +157,7 @@ class Retraining:
         precision: float | None = None,
         progress: Callable[[float], None] | None = None,
     ) -> Outcome:
-        """Train, publish and register one tenant, and have the gate decide; the fleet is not touched yet.
+        """Train, publish and register one tenant under its lease, and have the gate decide; the fleet is not touched yet.
 
         Every step can be repeated: the same data give the same version, which is published and registered once.
 
@@ -158,19 +167,33 @@ class Retraining:
             progress: told the finished share of fitting.
 
         Raises:
+            LeaseHeld: another run works on the tenant.
+            LeaseLost: this one took too long, or could not renew its lease; another one may have replaced it.
             NotEnoughData: and everything else that can go wrong for one tenant.
         """
+        # Before the lease, which would make a tenant of a name that nobody has.
+        if not self.lake.has(check_tenant(tenant)) and read_catalogue(self._store, tenant) is None:
+            raise self._unknown(tenant)
+        with self._leases.hold(tenant) as lease:
+
+            def told(share: float) -> None:
+                lease.check()
+                if progress is not None:
+                    progress(share)
+
+            outcome = self._train(tenant, force=force, precision=precision, progress=told)
+            return replace(outcome, lease_token=lease.token)
+
+    def _train(
+        self, tenant: str, *, force: bool, precision: float | None, progress: Callable[[float], None]
+    ) -> Outcome:
         began, started = time.perf_counter(), datetime.now(UTC)
-        check_tenant(tenant)
         entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
         examples = self.lake.read(tenant)
         found = read_catalogue(self._store, tenant)
         catalogue = found[0] if found else None
         if not examples and found is None:
-            raise TenantNotFound(
-                f"tenant {tenant} has no tickets and no macros in {self._store.url}",
-                remedy="Check the name, or import its tickets: macrofleet tickets import.",
-            )
+            raise self._unknown(tenant)
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
             trained = self._trainer_of(tenant).train(
                 tenant,
@@ -211,6 +234,12 @@ class Retraining:
         if force:
             return replace(outcome, reason=f"promoted by force: {decision.reason}")
         return replace(outcome, state="not_promoted", reason=decision.reason)
+
+    def _unknown(self, tenant: str) -> TenantNotFound:
+        return TenantNotFound(
+            f"tenant {tenant} has no tickets and no macros in {self._store.url}",
+            remedy="Check the name, or import its tickets: macrofleet tickets import.",
+        )
 
     def _gate(self, trained: Trained, catalogue: Catalogue | None, entry: FleetEntry | None) -> Decision:
         """Compare with what serves and with the baseline, on the rows that the new model was tested on."""
@@ -258,23 +287,28 @@ class Retraining:
         """One write of the fleet for a whole run; then MLflow's aliases, which only follow.
 
         Returns:
-            The fleet's generation; the outcomes, "held" where the fleet holds another version than was trained; and
-            what MLflow did not take: a rerun sets it.
+            The fleet's generation; the outcomes, "held" where the fleet holds another version than was trained, "fenced"
+            where a later run was quicker; and what MLflow did not take: a rerun sets it.
         """
         changes: dict[str, Change] = {}
         for outcome in outcomes:
             if outcome.state == "trained":
-                changes[outcome.tenant] = _serving(outcome.version, outcome.manifest)
+                changes[outcome.tenant] = _serving(outcome)
             elif outcome.state == "not_eligible":
                 changes[outcome.tenant] = _not_serving(outcome.reason)
             elif outcome.state in _REASONS:
                 changes[outcome.tenant] = _not_serving(_REASONS[outcome.state])
 
         def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
-            return {tenant: changes[tenant](entry) for tenant, entry in found.items()}
+            new = [tenant for tenant, entry in found.items() if entry is None]
+            # Training may have been hours ago: a tenant that was deleted since does not come back.
+            gone = {
+                tenant for tenant, there in zip(new, in_threads(self._leases.exists, new), strict=True) if not there
+            }
+            return {t: None if t in gone else changes[t](entry) for t, entry in found.items()}
 
         edited = edit_fleet(self._store, changes, edit)
-        served = [_held(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
+        served = [_settled(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
         warnings = []
         for outcome in served:
             alias = _ALIASES.get(outcome.state)
@@ -302,7 +336,7 @@ def failure(tenant: str, problem: Exception) -> Outcome:
     """The outcome of a tenant that could not be trained."""
     if not isinstance(problem, MacrofleetError):
         return Outcome(tenant=tenant, state="failed", reason=f"{type(problem).__name__}; where is in this run's log")
-    states = {NotEnoughData: "not_eligible", TenantNotFound: "unknown"}
+    states = {LeaseHeld: "busy", NotEnoughData: "not_eligible", TenantNotFound: "unknown"}
     return Outcome(tenant=tenant, state=states.get(type(problem), "failed"), reason=str(problem))
 
 
@@ -325,16 +359,23 @@ def _outcome(trained: Trained, seconds: float) -> Outcome:
     )
 
 
-def _held(outcome: Outcome, entry: FleetEntry | None) -> Outcome:
+def _settled(outcome: Outcome, entry: FleetEntry | None) -> Outcome:
     """The outcome after the fleet was written."""
-    if outcome.state != "trained" or entry is None or entry.manifest == outcome.manifest:
+    if outcome.state not in _ALIASES or (entry is not None and entry.manifest == outcome.manifest):
+        return outcome
+    if entry is None:
+        return replace(outcome, state="fenced", reason="the tenant was deleted meanwhile")
+    if entry.lease_token > outcome.lease_token:
+        return replace(outcome, state="fenced", reason=f"a later run has published version {entry.version} meanwhile")
+    if outcome.state != "trained":
         return outcome
     reason = f"the fleet holds version {entry.version}: macrofleet fleet rollback {outcome.tenant} --release lifts that"
     return replace(outcome, state="held", reason=reason)
 
 
-def _serving(version: str, manifest: str) -> Change:
-    return lambda entry: (entry or FleetEntry()).published(version, manifest)
+def _serving(outcome: Outcome) -> Change:
+    version, manifest, token = outcome.version, outcome.manifest, outcome.lease_token
+    return lambda entry: (entry or FleetEntry()).published(version, manifest, token=token)
 
 
 def _not_serving(reason: str) -> Change:

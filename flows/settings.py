@@ -8,6 +8,7 @@ from typing import Annotated
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from registry.leases import LEASE_SECONDS, LONGEST_SECONDS, MOST_LEASE_SECONDS
 from registry.settings import user_cache
 from training.choosing import LATENCY_BUDGET_MILLISECONDS, ProgramChoice
 
@@ -24,6 +25,8 @@ class FlowSettings(BaseSettings):
             rows within the budget.
         programs: by tenant, where one has a program of its own (JSON in the environment).
         latency_budget_milliseconds: what one ticket may take, for `auto`.
+        lease_seconds: how long a tenant's lease holds without being renewed: how soon a run that died is replaced.
+        lease_longest_seconds: how long it is renewed; work on one tenant that takes longer is taken to hang.
         precision: how often one of the three macros shown shall be right, for tenants without a precision of their own.
     """
 
@@ -36,4 +39,6 @@ class FlowSettings(BaseSettings):
     program: ProgramChoice = "bag"
     programs: dict[str, ProgramChoice] = Field(default_factory=dict)
     latency_budget_milliseconds: float = Field(default=LATENCY_BUDGET_MILLISECONDS, gt=0)
+    lease_seconds: float = Field(default=LEASE_SECONDS, gt=0, le=MOST_LEASE_SECONDS)
+    lease_longest_seconds: float = Field(default=LONGEST_SECONDS, gt=0)
     precision: Annotated[float, Field(gt=0, lt=1)] = 0.8

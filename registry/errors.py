@@ -68,6 +68,14 @@ class PublishConflict(MacrofleetError):
     """An immutable object exists with other content, or the fleet kept changing under a writer."""
 
 
+class LeaseHeld(MacrofleetError):
+    """Another run works on the tenant."""
+
+
+class LeaseLost(MacrofleetError):
+    """A run may not go on with a tenant: its lease ran out, or another run has taken it over."""
+
+
 class StoreError(MacrofleetError):
     """The object store refused or failed."""
 

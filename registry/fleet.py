@@ -90,6 +90,7 @@ class FleetEntry(Document):
         limits: what the tenant may use of each replica.
         precision: how often one of the three macros shown shall be right, for the thresholds of models trained from now
             on; None takes training's setting.
+        lease_token: of the lease under which a version was published last; it only grows.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -103,6 +104,7 @@ class FleetEntry(Document):
     hold_version: bool = False
     limits: TenantLimits | None = None
     precision: Annotated[float, Field(gt=0, lt=1)] | None = None
+    lease_token: Annotated[int, Field(ge=0)] = 0
 
     @property
     def serves(self) -> bool:
@@ -118,9 +120,17 @@ class FleetEntry(Document):
             update |= {"previous": self.version, "previous_manifest": self.manifest}
         return self.model_copy(update=update)
 
-    def published(self, version: str, manifest: str) -> Self:
-        """The entry once a newly trained version is there: it serves, unless the entry holds the one it has."""
-        return self if self.hold_version else self.with_version(version, manifest)
+    def published(self, version: str, manifest: str, *, token: int) -> Self:
+        """The entry once a newly trained version is there: it serves, unless the entry holds the one it has.
+
+        Args:
+            token: of the lease under which it was trained. The entry stays as it is where it has a greater one: whoever
+                publishes now was replaced meanwhile, and its version is older than what serves.
+        """
+        if token < self.lease_token:
+            return self
+        entry = self if self.hold_version else self.with_version(version, manifest)
+        return entry if token == self.lease_token else entry.model_copy(update={"lease_token": token})
 
 
 class _Shard(Document):

@@ -29,6 +29,11 @@ def catalogue_key(tenant: str) -> str:
     return f"tenants/{check_tenant(tenant)}/macros.json"
 
 
+def lease_key(tenant: str) -> str:
+    """The key of a tenant's lease: who works on it now."""
+    return f"tenants/{check_tenant(tenant)}/lease.json"
+
+
 def program_key(digest: str, name: str) -> str:
     """The key of one file of a program."""
     return f"programs/{digest}/{name}"

@@ -75,6 +75,14 @@ class Lake:
         """A tenant's examples, empty where it has none."""
         return self._load(tenant)[0]
 
+    def has(self, tenant: str) -> bool:
+        """Whether a tenant has examples, without reading them."""
+        try:
+            self._store.head(examples_key(tenant))
+        except ObjectNotFound:
+            return False
+        return True
+
     def tenants(self) -> list[str]:
         """The tenants that have examples."""
         suffix = "/examples.parquet"

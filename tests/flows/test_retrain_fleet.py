@@ -95,7 +95,8 @@ def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trou
 
     again = retrain_fleet(["acme"])
     assert [outcome.version for outcome in again.outcomes] == [fleet.entries["acme"].version]
-    assert read_fleet(store).generation == 1, "the same data make the same version, and no new fleet"
+    entry = fleet.entries["acme"]
+    assert read_fleet(store).entries["acme"] == entry.model_copy(update={"lease_token": entry.lease_token + 1})
     assert len(client.search_model_versions("name='macrofleet.acme'")) == 1
 
 
@@ -198,7 +199,7 @@ def test_a_version_held_by_a_roll_back_goes_on_serving_and_the_run_says_so(store
     assert first.version in outcome.reason
     assert "macrofleet fleet rollback acme --release" in outcome.reason
     assert "| acme | held |" in markdown(summary)
-    assert read_fleet(store).entries["acme"] == held
+    assert read_fleet(store).entries["acme"] == held.model_copy(update={"lease_token": 3})
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("macrofleet.acme", "champion")
     assert champion.tags["macrofleet.manifest"] != outcome.manifest, "the alias does not run ahead of the fleet"

@@ -240,6 +240,7 @@ def test_a_root_that_makes_no_sense_is_refused(store: ObjectStore, root: dict[st
         {"keep_loaded": "perhaps"},
         {"hold_version": None},
         {"version": "../../x"},
+        {"lease_token": -1},
         {"previous_manifest": "b"},
     ],
     ids=str,
@@ -274,7 +275,7 @@ def test_what_a_later_release_wrote_survives_a_rewrite_at_every_depth(store: Obj
         assert found is not None
         assert found.limits is not None
         limits = found.limits.model_copy(update={"requests_per_second": 1.0})
-        return found.published("b" * 16, "b" * 64).model_copy(update={"limits": limits})
+        return found.published("b" * 16, "b" * 64, token=0).model_copy(update={"limits": limits})
 
     update_fleet(store, {"acme": change})
     root, acme = stored(store)
@@ -292,17 +293,35 @@ def test_a_fleet_without_the_newer_fields_is_read(store: ObjectStore) -> None:
 
 def test_a_published_version_serves_and_remembers_the_one_before() -> None:
     pinned = FleetEntry(reason="too few examples", keep_loaded=True, limits=TenantLimits(concurrency=2))
-    first = pinned.published("a" * 16, "a" * 64)
+    first = pinned.published("a" * 16, "a" * 64, token=0)
     assert (first.version, first.manifest, first.previous, first.previous_manifest) == ("a" * 16, "a" * 64, None, None)
     assert (first.reason, first.keep_loaded, first.limits) == (None, True, TenantLimits(concurrency=2))
-    second = first.published("b" * 16, "b" * 64)
+    second = first.published("b" * 16, "b" * 64, token=0)
     assert (second.version, second.previous, second.previous_manifest) == ("b" * 16, "a" * 16, "a" * 64)
-    assert second.published("b" * 16, "b" * 64) is second, "the same again is nothing new"
+    assert second.published("b" * 16, "b" * 64, token=0) is second, "the same again is nothing new"
+
+
+def test_who_was_replaced_meanwhile_publishes_nothing() -> None:
+    newer = FleetEntry().published("b" * 16, "b" * 64, token=5)
+    assert (newer.version, newer.lease_token) == ("b" * 16, 5)
+    assert newer.published("a" * 16, "a" * 64, token=4) is newer
+    assert newer.published("b" * 16, "b" * 64, token=4) is newer
+    again = newer.published("b" * 16, "b" * 64, token=6)
+    assert again == newer.model_copy(update={"lease_token": 6}), "the same again is later all the same"
+    assert again.published("a" * 16, "a" * 64, token=5) is again
+
+
+@pytest.mark.parametrize("held", [False, True])
+def test_what_operators_do_needs_no_lease_and_keeps_the_token(held: bool) -> None:
+    published = FleetEntry(hold_version=held).published("b" * 16, "b" * 64, token=5)
+    assert published.serves is not held
+    moved = published.with_version("a" * 16, "a" * 64)
+    assert (moved.version, moved.lease_token) == ("a" * 16, 5)
 
 
 def test_a_held_version_is_not_published_over() -> None:
     held = entry("a").model_copy(update={"hold_version": True, "previous": "c" * 16})
-    assert held.published("b" * 16, "b" * 64) is held
+    assert held.published("b" * 16, "b" * 64, token=0) is held
     moved = held.with_version("b" * 16, "b" * 64)
     assert (moved.version, moved.previous, moved.hold_version) == ("b" * 16, "a" * 16, True)
 

@@ -59,7 +59,7 @@ def publish(store: ObjectStore, tenant: str, number: int) -> Manifest:
     """Train and publish, as the flow does it."""
     made = manifest(tenant, number)
     store.put(model_key(tenant, made.version, MANIFEST), made.to_bytes())
-    update_fleet(store, {tenant: lambda entry: (entry or FleetEntry()).published(made.version, made.digest)})
+    update_fleet(store, {tenant: lambda entry: (entry or FleetEntry()).published(made.version, made.digest, token=0)})
     return made
 
 
@@ -500,7 +500,7 @@ class Op:
 
 
 def _published(made: Manifest) -> Callable[[FleetEntry | None], FleetEntry]:
-    return lambda entry: (entry or FleetEntry()).published(made.version, made.digest)
+    return lambda entry: (entry or FleetEntry()).published(made.version, made.digest, token=0)
 
 
 def _moved(row: Row, version: str) -> Row:

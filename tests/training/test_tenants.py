@@ -36,6 +36,7 @@ def test_examples_come_back_as_they_went_in(store: LocalStore) -> None:
     assert Lake(store).read("acme") == rows
     assert Lake(store).read("globex") == []
     assert Lake(store).tenants() == ["acme"]
+    assert [Lake(store).has(tenant) for tenant in ("acme", "globex")] == [True, False]
 
 
 def test_importing_again_changes_nothing_and_a_correction_replaces(store: LocalStore) -> None:
