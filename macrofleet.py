@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from benchmarks.command import bench
+from flows.tenant_commands import tenants as tenants_group
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.model_commands import models
@@ -25,6 +26,7 @@ programs = typer.Typer(no_args_is_help=True, help="Build and publish the program
 for name, group in (
     ("tickets", tickets),
     ("models", models),
+    ("tenants", tenants_group),
     ("programs", programs),
     ("fleet", fleet),
     ("bench", bench),
@@ -55,6 +57,7 @@ Program = Annotated[
         help="What models are fitted for; auto takes what does best on validation rows. [MACROFLEET_PROGRAM]",
     ),
 ]
+_SHOWN = 20
 _OUT_OF_SCOPE = "oos,NO_NODES_DETECTED,outofdomain"
 
 
@@ -200,11 +203,15 @@ def tickets_import(
 def train(
     tenant: Annotated[list[str] | None, typer.Option("--tenant", help="Only these tenants. Repeatable.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Serve what was made, whatever the gate says.")] = False,
+    retrain: Annotated[bool, typer.Option("--retrain", help="Train where nothing changed, too.")] = False,
     precision: Precision = None,
     program: Program = None,
     as_json: Json = False,
 ) -> None:
     """Retrain tenants (all that have tickets), register them in MLflow, publish them, and serve them: one flow run.
+
+    A tenant whose tickets, macros, program and settings are those of its last training is left alone for a month, unless
+    --retrain is given; one with too few tickets is not eligible (`macrofleet tenants list` says who, `set` how many).
 
     A model that is worse than what serves, or than a TF-IDF baseline, is registered but not served, and the reason is
     printed; --force serves it all the same.
@@ -213,14 +220,17 @@ def train(
     """
     from flows.command import run_retrain_fleet
 
-    _use_program(program)
     with _progress(as_json) as step:
-        summary = run_retrain_fleet(tenant or None, step, force=force, precision=precision)
+        summary = run_retrain_fleet(
+            tenant or None, step, force=force, retrain=retrain, precision=precision, program=program
+        )
     if as_json:
         _print_json(summary.as_dict())
     else:
+        many = len(summary.of("unchanged")) > _SHOWN
+        shown = [o for o in summary.outcomes if not (many and o.state == "unchanged")]
         _table(
-            ["tenant", "state", "examples", "macros", "top-1", "top-3", "fit s", "version"],
+            ["tenant", "state", "examples", "macros", "top-1", "top-3", "fit s", "version", "why"],
             [
                 [
                     o.tenant,
@@ -231,11 +241,14 @@ def train(
                     _fraction(o.top3),
                     f"{o.fit_seconds:.1f}",
                     o.version,
+                    o.why,
                 ]
-                for o in summary.outcomes
+                for o in shown
             ],
         )
-        for outcome in summary.outcomes:
+        if len(shown) < len(summary.outcomes):
+            typer.echo(f"{len(summary.outcomes) - len(shown)} tenants are unchanged: --json lists them")
+        for outcome in shown:
             if outcome.program_reason:
                 typer.echo(f"{outcome.tenant}: {outcome.program}, since {outcome.program_reason}")
             if outcome.reason:
@@ -243,7 +256,7 @@ def train(
         typer.echo(f"fleet generation {summary.generation}")
     for warning in summary.warnings:
         typer.echo(f"macrofleet: {warning}", err=True)
-    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted", "fenced", "busy"))
+    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted", "fenced", "busy", "unchanged"))
     if summary.warnings or done < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)
@@ -445,7 +458,6 @@ def _use_program(program: str | None) -> None:
     """Have the flow fit for this program, whatever the environment says."""
     if program is not None:
         os.environ["MACROFLEET_PROGRAM"] = program
-        os.environ.pop("MACROFLEET_PROGRAMS", None)
 
 
 def _names(text: str) -> frozenset[str]:

@@ -10,6 +10,7 @@ from registry.names import check_tenant
 
 if TYPE_CHECKING:
     from flows.retrain_fleet import Summary
+    from registry.tenant_settings import ProgramChoice
 
 # What a command line wants of Prefect and MLflow; whoever sets one of these keeps it.
 _DEFAULTS = {
@@ -26,14 +27,16 @@ def run_retrain_fleet(
     step: Callable[[str, float], None],
     *,
     force: bool = False,
+    retrain: bool = False,
     precision: float | None = None,
+    program: ProgramChoice | None = None,
 ) -> Summary:
     """Run `retrain_fleet` in this process, against the Prefect server of the environment or one of its own.
 
     Args:
         tenants: None for all.
         step: told what is going on and the finished share.
-        force, precision: as `retrain_fleet` takes them.
+        force, retrain, precision, program: as `retrain_fleet` takes them.
     """
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
@@ -47,4 +50,4 @@ def run_retrain_fleet(
         step(f"training {tenant} ({place + 1} of {total})", (place + share) / total)
 
     listener.set(told)
-    return retrain_fleet(tenants, force=force, precision=precision)
+    return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)

@@ -9,6 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from registry.ticket import ticket_text
 from training.datasets import read_tenants
 from training.examples import Example, split_examples
 from training.importers import Imported
-from training.synthetic import make_fleet
+from training.synthetic import DEFAULT_END, make_fleet
 from training.tenants import import_examples
 
 _SUGGESTIONS = 5
@@ -144,8 +145,9 @@ def _run(request: DemoRequest, tenants: dict[str, Imported], folder: Path, step:
 
 def _tenants(request: DemoRequest) -> dict[str, Imported]:
     if not request.data:
+        now = datetime.now(UTC)
         return {
-            made.tenant: Imported(
+            made.tenant: Imported(  # as if the last of it were of today: older tickets would make nobody eligible
                 examples=[
                     Example(
                         ticket_id=ticket.ticket_id,
@@ -153,7 +155,7 @@ def _tenants(request: DemoRequest) -> dict[str, Imported]:
                         body=ticket.body,
                         channel=ticket.channel,
                         locale=ticket.locale,
-                        applied_at=ticket.applied_at,
+                        applied_at=ticket.applied_at + (now - DEFAULT_END),
                         macro_id=ticket.macro_id,
                     )
                     for ticket in made.tickets

@@ -14,15 +14,22 @@ from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 
+from flows.need import Wish
 from flows.retraining import Outcome, Retraining, failure
 from registry.errors import MacrofleetError
 from registry.names import check_tenant
+from registry.tenant_settings import ProgramChoice
 
 # Told of (tenant, its place, how many, finished share); set by whoever shows progress in this process.
 Listener = Callable[[str, int, int, float], None]
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 # Ends that are nobody's failure, by Prefect's name for them.
-_NO_FAILURE = {"busy": "Busy", "not_eligible": "NotEligible", "not_promoted": "NotPromoted"}
+_NO_FAILURE = {
+    "busy": "Busy",
+    "not_eligible": "NotEligible",
+    "not_promoted": "NotPromoted",
+    "unchanged": "Unchanged",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,15 +70,24 @@ def train_tenant(tenant: str, work: Callable[[], Outcome]) -> State[None]:  # no
 
 
 @flow(name="retrain_fleet", validate_parameters=False)
-def retrain_fleet(tenants: list[str] | None = None, *, force: bool = False, precision: float | None = None) -> Summary:
-    """Train, register and publish tenants, then serve what was made and passed the gate.
+def retrain_fleet(
+    tenants: list[str] | None = None,
+    *,
+    force: bool = False,
+    retrain: bool = False,
+    precision: float | None = None,
+    program: ProgramChoice | None = None,
+) -> Summary:
+    """Train, register and publish tenants that need it, then serve what was made and passed the gate.
 
     A tenant that fails, or a model that is not promoted, does not stop the others; the summary names it and why.
 
     Args:
         tenants: None for every tenant that has examples.
         force: serve what was made, whatever the gate says.
+        retrain: train tenants where nothing changed, too.
         precision: how often one of the three macros shown shall be right; None for each tenant's own.
+        program: what models are fitted for; None for each tenant's own.
 
     Raises:
         MacrofleetError: what concerns the whole run: the store, MLflow, the program, a name that is no tenant's.
@@ -80,9 +96,14 @@ def retrain_fleet(tenants: list[str] | None = None, *, force: bool = False, prec
     chosen = [check_tenant(tenant) for tenant in dict.fromkeys(tenants)] if tenants else retraining.lake.tenants()
     outcomes: list[Outcome] = []
     if chosen:
-        retraining.prepare()
-        options = {"force": force, "precision": precision}
-        outcomes = [_train(retraining, tenant, place, len(chosen), options) for place, tenant in enumerate(chosen)]
+        options = {"wish": Wish(force=force, retrain=retrain, precision=precision, program=program)}
+        looks = retraining.look(chosen, **options)
+        programs = sorted({name for look in looks.values() for name in look.programs})
+        if programs:
+            retraining.prepare(programs)
+        left = [tenant for tenant in chosen if looks[tenant].outcome is None]
+        done = {t: _train(retraining, t, place, len(left), options) for place, t in enumerate(left)}
+        outcomes = [looks[tenant].outcome or done[tenant] for tenant in chosen]
     generation, served, warnings = retraining.serve(outcomes)
     summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
     create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
@@ -123,7 +144,7 @@ def markdown(summary: Summary) -> str:
     rule = "|---|---|--:|--:|--:|--:|--:|---|---|"
     rows = [
         f"| {o.tenant} | {o.state} | {o.examples} | {o.macros} | {_fraction(o.top1)} | {_fraction(o.top3)} "
-        f"| {o.fit_seconds:.1f} | {o.version} | {o.reason.replace('|', ' ')} |"
+        f"| {o.fit_seconds:.1f} | {o.version} | {(o.reason or o.why).replace('|', ' ')} |"
         for o in summary.outcomes
     ]
     return "\n".join([head, rule, *rows, *(f"\n{warning}" for warning in summary.warnings)])

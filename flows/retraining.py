@@ -6,12 +6,14 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from flows.need import NO_WISH, Need, Wish, find_need, fit_settings, settle, unknown
 from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
 from registry.disk_tier import DiskTier
@@ -25,7 +27,7 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
-from registry.fleet import Change, FleetEntry, edit_fleet, in_threads
+from registry.fleet import Change, FleetEntry, edit_fleet, in_threads, read_fleet
 from registry.leases import Leases, this_process
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
@@ -33,6 +35,7 @@ from registry.publishing import publish_bundle, record_provenance
 from registry.runtime import Program, limit_threads
 from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
+from registry.tenant_settings import Weights
 from registry.tracking import Tracking
 from training.baselines import tfidf
 from training.choosing import ChoosingTrainer, TenantTrainer, programs_of
@@ -42,6 +45,8 @@ from training.folded_fit import featurise
 from training.gate import Decision, decide
 from training.lake import Lake
 from training.programs.release import build_and_publish
+from training.record import TrainingRecord, write_record
+from training.settings import TrainingSettings
 from training.trainer import Trained, Trainer
 
 # What callers of the API are told; the run's own report says more.
@@ -61,9 +66,10 @@ class Outcome:
     Attributes:
         state: "trained"; "not_promoted" (trained and registered, but the gate refused it); "held" (the same, but a
             roll-back holds another version); "fenced" (the same, but a later run has published another one, or the tenant
-            was deleted); "busy" (another run works on it); "not_eligible" (too little data); "unknown" (no such tenant);
-            "failed".
+            was deleted); "busy" (another run works on it); "unchanged" (not trained: nothing asks for it);
+            "not_eligible" (too little data); "unknown" (no such tenant); "failed".
         reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
+        why: why it was trained (new, or what changed), or what an earlier training came to is used.
         program_reason: why that program; empty where nothing was to be chosen.
         top1, top3: None where there were no rows to judge on.
         lease_token: of the lease that it was trained under.
@@ -72,6 +78,7 @@ class Outcome:
     tenant: str
     state: str
     reason: str = ""
+    why: str = ""
     examples: int = 0
     macros: int = 0
     top1: float | None = None
@@ -90,6 +97,19 @@ class Outcome:
         return asdict(self)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """What a first look at a tenant says.
+
+    Attributes:
+        outcome: its outcome where nothing is to be done; None where `Retraining.train` has something to do.
+        programs: that it may be fitted for, where it is to be trained, and for that alone.
+    """
+
+    outcome: Outcome | None
+    programs: tuple[str, ...] = ()
+
+
 class Retraining:
     """Everything a training process holds: the store, MLflow, a loaded program and its trainer. One thread's own."""
 
@@ -103,7 +123,7 @@ class Retraining:
             settings.disk_folder / "champions", store, trusted=self._released, budget_bytes=_CHAMPION_BYTES
         )
         self._programs: dict[str, Program] = {}
-        self._trainers: dict[str, Trainer] = {}
+        self._trainers: dict[tuple[str, Weights], Trainer] = {}
         self._git_revision = _git_revision()
         self._leases = Leases(
             store, holder=this_process(), seconds=settings.lease_seconds, longest=settings.lease_longest_seconds
@@ -122,48 +142,64 @@ class Retraining:
         )
         return cls(open_store(store), tracking, settings)
 
-    def prepare(self) -> None:
-        """Start what takes seconds: TensorFlow, the program (built and published where the store lacks it), MLflow."""
+    def prepare(self, programs: Iterable[str] | None = None) -> None:
+        """Start what takes seconds: TensorFlow, programs (built and published where the store lacks one), MLflow.
+
+        Args:
+            programs: by name; None for what the settings name.
+        """
         limit_threads()
-        for name in programs_of(self._settings.program):
-            self._trainer(name)
+        for name in programs_of(self._settings.program) if programs is None else programs:
+            self._released_program(name)
         self._tracking.prepare()
 
-    def _trainer(self, name: str) -> Trainer:
-        """The trainer for a program, opened when first asked for."""
-        if name not in self._trainers:
-            digest = RELEASED_PROGRAMS[name]
-            try:
-                program = self._program(digest)
-            except ProgramCorrupt:
-                build_and_publish(name, self._store)
-                program = self._program(digest)
-            self._trainers[name] = Trainer(program)
-        return self._trainers[name]
+    def look(self, tenants: Sequence[str], *, wish: Wish) -> dict[str, Look]:
+        """A first look at tenants, side by side: quick, needs nothing but the store, and changes nothing.
 
-    def _trainer_of(self, tenant: str) -> TenantTrainer:
-        """What trains a tenant, by its program or the one of all."""
-        names = programs_of(self._settings.programs.get(tenant, self._settings.program))
+        A tenant that cannot be looked at is left to `train`, which says what is wrong with it.
+
+        Raises:
+            StoreError: the fleet cannot be read.
+        """
+        entries, now = read_fleet(self._store).entries, _utc_now()
+
+        def one(tenant: str) -> Look:
+            try:
+                need = find_need(self._store, tenant, entries.get(tenant), self._settings, wish, now)
+            except NotEnoughData as problem:
+                return Look(outcome=failure(tenant, problem))
+            except Exception:  # noqa: BLE001  # whatever it is, it is one tenant's
+                return Look(outcome=None)
+            trains = programs_of(need.tenant.settings.program) if need.why.action == "train" else ()
+            return Look(outcome=_skipped(need) if need.why.action == "skip" else None, programs=trains)
+
+        return dict(zip(tenants, in_threads(one, tenants), strict=True))
+
+    def _trainer(self, name: str, settings: TrainingSettings) -> Trainer:
+        """The trainer for a program and a type of weights, opened when first asked for."""
+        key = (name, settings.weights)
+        if key not in self._trainers:
+            self._trainers[key] = Trainer(self._released_program(name), fit_settings(settings))
+        return self._trainers[key]
+
+    def _trainer_of(self, settings: TrainingSettings) -> TenantTrainer:
+        """What trains a tenant of these settings."""
+        names = programs_of(settings.program)
         if len(names) == 1:
-            return self._trainer(names[0])
+            return self._trainer(names[0], settings)
         budget = self._settings.latency_budget_milliseconds
-        return ChoosingTrainer({name: self._trainer(name) for name in names}, budget_milliseconds=budget)
+        return ChoosingTrainer({name: self._trainer(name, settings) for name in names}, budget_milliseconds=budget)
 
     def train(
         self,
         tenant: str,
         *,
-        force: bool = False,
-        precision: float | None = None,
+        wish: Wish = NO_WISH,
         progress: Callable[[float], None] | None = None,
     ) -> Outcome:
-        """Train, publish and register one tenant under its lease, and have the gate decide; the fleet is not touched yet.
-
-        Every step can be repeated: the same data give the same version, which is published and registered once.
+        """Do for one tenant, under its lease, what is to be done, and record what came of it; the fleet is not touched yet.
 
         Args:
-            force: have it serve whatever the gate says; the outcome keeps the gate's reason.
-            precision: that the threshold is chosen for; by default the tenant's, else the settings'.
             progress: told the finished share of fitting.
 
         Raises:
@@ -173,7 +209,7 @@ class Retraining:
         """
         # Before the lease, which would make a tenant of a name that nobody has.
         if not self.lake.has(check_tenant(tenant)) and read_catalogue(self._store, tenant) is None:
-            raise self._unknown(tenant)
+            raise unknown(self._store, tenant)
         with self._leases.hold(tenant) as lease:
 
             def told(share: float) -> None:
@@ -181,26 +217,67 @@ class Retraining:
                 if progress is not None:
                     progress(share)
 
-            outcome = self._train(tenant, force=force, precision=precision, progress=told)
-            return replace(outcome, lease_token=lease.token)
+            return replace(self._work(tenant, wish, told), lease_token=lease.token)
+
+    def _work(self, tenant: str, wish: Wish, progress: Callable[[float], None]) -> Outcome:
+        started = _utc_now()
+        entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
+        need = find_need(self._store, tenant, entry, self._settings, wish, started)
+        if need.why.action == "skip":
+            return _skipped(need)
+        if need.why.action == "settle":
+            outcome = _earlier(need, force=wish.force)
+            if outcome.state != need.record.state:
+                self._record(need, outcome)
+            return outcome
+        try:
+            outcome = self._train(need, started, force=wish.force, progress=progress)
+        except Exception as problem:
+            # What is wrong is what it was to say; a record that cannot be written leaves the last one, and another try.
+            with suppress(MacrofleetError):
+                self._record(need, failure(tenant, problem))
+            raise
+        self._record(need, outcome)
+        return outcome
+
+    def _record(self, need: Need, outcome: Outcome) -> None:
+        """Write down what came of a training, over the record that was found before it. Raises PublishConflict."""
+        record = TrainingRecord(
+            state=outcome.state,
+            reason=outcome.reason,
+            inputs=need.inputs.digest,
+            parts=need.inputs,
+            version=outcome.version or None,
+            manifest=outcome.manifest or None,
+            program=outcome.program,
+            examples=outcome.examples,
+            macros=outcome.macros,
+            top1=outcome.top1,
+            top3=outcome.top3,
+            finished_at=_utc_now(),
+        )
+        write_record(self._store, need.tenant.name, record, etag=need.found.etag)
 
     def _train(
-        self, tenant: str, *, force: bool, precision: float | None, progress: Callable[[float], None]
+        self, need: Need, started: datetime, *, force: bool, progress: Callable[[float], None] | None
     ) -> Outcome:
-        began, started = time.perf_counter(), datetime.now(UTC)
-        entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
-        examples = self.lake.read(tenant)
-        found = read_catalogue(self._store, tenant)
-        catalogue = found[0] if found else None
-        if not examples and found is None:
-            raise self._unknown(tenant)
+        """Train, publish and register, and have the gate decide.
+
+        Every step can be repeated: the same data give the same version, which is published and registered once.
+
+        Args:
+            force: have it serve whatever the gate says; the outcome keeps the gate's reason.
+        """
+        began = time.perf_counter()
+        tenant, catalogue, settings = need.tenant.name, need.tenant.catalogue, need.tenant.settings
+        self.prepare(programs_of(settings.program))
         with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
-            trained = self._trainer_of(tenant).train(
+            trained = self._trainer_of(settings).train(
                 tenant,
-                examples,
+                need.tenant.examples,
                 Path(folder),
                 catalogue=catalogue,
-                precision=precision or (entry and entry.precision) or self._settings.precision,
+                precision=settings.precision,
                 progress=progress,
             )
             manifest = publish_bundle(self._store, Path(folder), tenant=tenant)
@@ -225,21 +302,16 @@ class Retraining:
                 "program_reason": trained.program_reason,
                 "python": platform.python_version(),
                 "seconds": round(seconds, 3),
+                "why": need.why.reason,
             },
         )
-        decision = self._gate(trained, catalogue, entry)
-        outcome = _outcome(trained, seconds)
+        decision = self._gate(trained, catalogue, need.entry)
+        outcome = replace(_outcome(trained, seconds), why=need.why.reason)
         if decision.promote:
             return outcome
         if force:
             return replace(outcome, reason=f"promoted by force: {decision.reason}")
         return replace(outcome, state="not_promoted", reason=decision.reason)
-
-    def _unknown(self, tenant: str) -> TenantNotFound:
-        return TenantNotFound(
-            f"tenant {tenant} has no tickets and no macros in {self._store.url}",
-            remedy="Check the name, or import its tickets: macrofleet tickets import.",
-        )
 
     def _gate(self, trained: Trained, catalogue: Catalogue | None, entry: FleetEntry | None) -> Decision:
         """Compare with what serves and with the baseline, on the rows that the new model was tested on."""
@@ -276,6 +348,15 @@ class Retraining:
             threshold=model.manifest.threshold,
         )
 
+    def _released_program(self, name: str) -> Program:
+        """A program by name; built and published where the store lacks it."""
+        digest = RELEASED_PROGRAMS[name]
+        try:
+            return self._program(digest)
+        except ProgramCorrupt:
+            build_and_publish(name, self._store)
+            return self._program(digest)
+
     def _program(self, digest: str) -> Program:
         """A released program, loaded once. Raises ProgramCorrupt and ProgramUntrusted."""
         if digest not in self._programs:
@@ -290,6 +371,7 @@ class Retraining:
             The fleet's generation; the outcomes, "held" where the fleet holds another version than was trained, "fenced"
             where a later run was quicker; and what MLflow did not take: a rerun sets it.
         """
+        tokens = {outcome.tenant: outcome.lease_token for outcome in outcomes}
         changes: dict[str, Change] = {}
         for outcome in outcomes:
             if outcome.state == "trained":
@@ -300,8 +382,8 @@ class Retraining:
                 changes[outcome.tenant] = _not_serving(_REASONS[outcome.state])
 
         def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
-            new = [tenant for tenant, entry in found.items() if entry is None]
-            # Training may have been hours ago: a tenant that was deleted since does not come back.
+            new = [tenant for tenant, entry in found.items() if entry is None and tokens[tenant]]
+            # Training may have been hours ago: a tenant that was deleted since, and its lease, does not come back.
             gone = {
                 tenant for tenant, there in zip(new, in_threads(self._leases.exists, new), strict=True) if not there
             }
@@ -310,17 +392,23 @@ class Retraining:
         edited = edit_fleet(self._store, changes, edit)
         served = [_settled(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
         warnings = []
+        settled = [(o.tenant, o.manifest) for o in served if o.state == "held"]
         for outcome in served:
             alias = _ALIASES.get(outcome.state)
             if alias is not None:
                 try:
                     self._tracking.set_alias(outcome.tenant, alias, manifest_digest=outcome.manifest)
+                    settled.append((outcome.tenant, outcome.manifest))
                 except MacrofleetError as problem:
                     what = "serves" if outcome.state == "trained" else "is trained"
                     warnings.append(
                         f"tenant {outcome.tenant} {what}, but MLflow's alias {alias} was not set: {problem}"
                     )
-        return edited.generation, served, warnings
+        return edited.generation, served, warnings + settle(self._store, settled)
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _git_revision() -> str | None:
@@ -338,6 +426,44 @@ def failure(tenant: str, problem: Exception) -> Outcome:
         return Outcome(tenant=tenant, state="failed", reason=f"{type(problem).__name__}; where is in this run's log")
     states = {LeaseHeld: "busy", NotEnoughData: "not_eligible", TenantNotFound: "unknown"}
     return Outcome(tenant=tenant, state=states.get(type(problem), "failed"), reason=str(problem))
+
+
+def _earlier(need: Need, *, force: bool) -> Outcome:
+    """What an earlier training came to, as this run's outcome: only the fleet and the alias are left to do."""
+    record = need.record
+    forced = force and record.state == "not_promoted"
+    return replace(
+        _recorded(need),
+        state="trained" if forced else record.state,
+        reason=need.why.reason if forced else record.reason,
+        why="" if forced else need.why.reason,
+    )
+
+
+def _skipped(need: Need) -> Outcome:
+    """The outcome of a tenant with nothing to do."""
+    record = need.record
+    if record.state == "not_eligible":
+        return replace(_recorded(need), state=record.state, reason=record.reason)
+    entry, reason = need.entry, need.why.reason
+    if entry is not None and entry.hold_version and entry.manifest != record.manifest:
+        reason = f"{reason}; {_hold(need.tenant.name, entry)}"
+    return replace(_recorded(need), state="unchanged", reason=reason)
+
+
+def _recorded(need: Need) -> Outcome:
+    record = need.record
+    return Outcome(
+        tenant=need.tenant.name,
+        state=record.state,
+        examples=record.examples,
+        macros=record.macros,
+        top1=record.top1,
+        top3=record.top3,
+        program=record.program,
+        version=record.version or "",
+        manifest=record.manifest or "",
+    )
 
 
 def _outcome(trained: Trained, seconds: float) -> Outcome:
@@ -369,8 +495,11 @@ def _settled(outcome: Outcome, entry: FleetEntry | None) -> Outcome:
         return replace(outcome, state="fenced", reason=f"a later run has published version {entry.version} meanwhile")
     if outcome.state != "trained":
         return outcome
-    reason = f"the fleet holds version {entry.version}: macrofleet fleet rollback {outcome.tenant} --release lifts that"
-    return replace(outcome, state="held", reason=reason)
+    return replace(outcome, state="held", reason=_hold(outcome.tenant, entry))
+
+
+def _hold(tenant: str, entry: FleetEntry) -> str:
+    return f"the fleet holds version {entry.version}: macrofleet fleet rollback {tenant} --release lifts that"
 
 
 def _serving(outcome: Outcome) -> Change:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterable
-from contextlib import suppress
 from typing import Annotated, Any
 
 from pydantic import Field
 
 from registry.bundle import MacroId, Title
+from registry.conditional import put_over
 from registry.documents import Document
-from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed
+from registry.errors import InvalidInput, ObjectNotFound
 from registry.layout import catalogue_key
 from registry.store import ObjectStore
 from registry.ticket import clean_message
@@ -38,6 +38,11 @@ class Macro(Document):
     active: bool = True
     restriction: dict[str, Any] | None = None
     actions: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
+
+    @property
+    def personal(self) -> bool:
+        """Whether it is one agent's own (`{"type": "User", …}`, as Zendesk says it), and not shared with others."""
+        return self.restriction is not None and str(self.restriction.get("type", "")).lower() == "user"
 
     @property
     def reply(self) -> str:
@@ -101,14 +106,4 @@ def write_catalogue(store: ObjectStore, tenant: str, catalogue: Catalogue, *, et
     Raises:
         PreconditionFailed: another writer changed it meanwhile.
     """
-    key = catalogue_key(tenant)
-    data = catalogue.to_bytes()
-    try:
-        return store.put(key, data, if_match=etag, if_absent=etag is None)
-    except PreconditionFailed:
-        # An object longer than ours is not ours, and InvalidInput; one that is gone was deleted by another writer.
-        with suppress(ObjectNotFound, InvalidInput):
-            found = store.get(key, max_bytes=len(data))
-            if found.data == data:
-                return found.etag
-        raise
+    return put_over(store, catalogue_key(tenant), catalogue.to_bytes(), etag=etag)

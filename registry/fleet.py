@@ -88,8 +88,6 @@ class FleetEntry(Document):
         keep_loaded: pinned: on disk and in memory before a replica is ready, and never evicted.
         hold_version: set by a roll-back: publishing does not change what serves until it is released.
         limits: what the tenant may use of each replica.
-        precision: how often one of the three macros shown shall be right, for the thresholds of models trained from now
-            on; None takes training's setting.
         lease_token: of the lease under which a version was published last; it only grows.
     """
 
@@ -103,7 +101,6 @@ class FleetEntry(Document):
     keep_loaded: bool = False
     hold_version: bool = False
     limits: TenantLimits | None = None
-    precision: Annotated[float, Field(gt=0, lt=1)] | None = None
     lease_token: Annotated[int, Field(ge=0)] = 0
 
     @property

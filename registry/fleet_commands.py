@@ -119,28 +119,6 @@ def limit(
     _report(edited, dry_run, as_json)
 
 
-@fleet.command("precision")
-def precision(
-    tenants: Tenants,
-    least: Annotated[
-        float | None, typer.Option("--least", help="How often one of the three macros shown shall be right: 0.8.")
-    ] = None,
-    none: Annotated[bool, typer.Option("--none", help="None of their own: training's setting holds.")] = False,
-    dry_run: DryRun = False,
-    as_json: Json = False,
-) -> None:
-    """Say how sure tenants' models must be to suggest anything; it holds for models trained from now on.
-
-    Example: macrofleet fleet precision acme --least 0.9
-    """
-    from registry import fleet_control
-    from registry.errors import InvalidInput
-
-    if none == (least is not None):
-        raise InvalidInput("give either --least or --none", remedy="Write --least 0.9, say.")
-    _report(fleet_control.set_precision(open_configured_store(), tenants, least, write=not dry_run), dry_run, as_json)
-
-
 @fleet.command("preload")
 def preload(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="all, pinned, none, top, bytes, or unset.")],
@@ -276,7 +254,6 @@ def _row(entry: FleetEntry) -> dict[str, Any]:
         "pinned": entry.keep_loaded,
         "held": entry.hold_version,
         "limits": limits.model_dump(mode="json", exclude_none=True) if limits else None,
-        "precision": entry.precision,
         "reason": entry.reason,
     }
 

@@ -83,23 +83,6 @@ def unlimit(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -
     return _edit(store, tenants, lambda entry: entry.model_copy(update={"limits": None}), write=write)
 
 
-def set_precision(
-    store: ObjectStore, tenants: Sequence[str], precision: float | None, *, write: bool = True
-) -> FleetEdit:
-    """Say how often one of the three macros shown shall be right; models trained from now on abstain accordingly.
-
-    Args:
-        precision: None leaves it to training's setting.
-
-    Raises:
-        InvalidInput: not between 0 and 1.
-        TenantNotFound: one is not in the fleet.
-    """
-    if precision is not None and not 0 < precision < 1:
-        raise InvalidInput(f"a precision of {precision:g} cannot be reached", remedy="Give one between 0 and 1: 0.8.")
-    return _edit(store, tenants, lambda entry: entry.model_copy(update={"precision": precision}), write=write)
-
-
 def set_preload(store: ObjectStore, plan: PreloadPlan | None, *, write: bool = True) -> FleetEdit:
     """Set the preload plan of every replica; None leaves it to each replica's settings."""
     return edit_fleet(store, (), lambda found: found, preload=plan, write=write)

@@ -34,6 +34,11 @@ def lease_key(tenant: str) -> str:
     return f"tenants/{check_tenant(tenant)}/lease.json"
 
 
+def tenant_settings_key(tenant: str) -> str:
+    """The key of a tenant's own settings of training."""
+    return f"tenants/{check_tenant(tenant)}/settings.json"
+
+
 def program_key(digest: str, name: str) -> str:
     """The key of one file of a program."""
     return f"programs/{digest}/{name}"
@@ -42,6 +47,11 @@ def program_key(digest: str, name: str) -> str:
 def examples_key(tenant: str) -> str:
     """The key of a tenant's labelled tickets in the lake."""
     return f"lake/tenants/{check_tenant(tenant)}/examples.parquet"
+
+
+def training_record_key(tenant: str) -> str:
+    """The key of the record of a tenant's last training."""
+    return f"lake/tenants/{check_tenant(tenant)}/training.json"
 
 
 LAKE_PREFIX = "lake/tenants/"

@@ -50,7 +50,8 @@ COMMANDS: list[list[str]] = [
     ["explain"],
     ["serve"],
     ["programs", "build"],
-    *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "precision", "preload", "rollback", "refresh")],
+    *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh")],
+    *[["tenants", name] for name in ("list", "settings", "set")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]
 
@@ -174,6 +175,7 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     before = set(place.iterdir())
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
+    monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
     out, _ = run("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
     assert {row["tenant"] for row in report["tenants"]} == {"shop", "bank"}
@@ -190,8 +192,9 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     assert not running(place / "left")
 
 
-def test_what_is_asked_to_stop_stops_what_it_started(place: Path) -> None:
+def test_what_is_asked_to_stop_stops_what_it_started(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the middle: nothing goes on running, and the folder is named."""
+    monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
     path = csv_of(place)
     command = [sys.executable, "-m", "macrofleet", "demo", "--data", str(path), "--folder", str(place / "left")]
     root = str(Path(macrofleet.__file__).parent)

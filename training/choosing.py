@@ -7,20 +7,19 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, TypeAlias
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from registry.catalogue import Catalogue
 from registry.runtime import Program
+from registry.tenant_settings import ProgramChoice
 from training.calibration import DEFAULT_PRECISION
 from training.examples import Example
 from training.fitting import FitSettings
 from training.trainer import Trained, Trainer
 
-ProgramChoice: TypeAlias = Literal["auto", "bag", "encoder"]
-PROGRAM_CHOICES: tuple[ProgramChoice, ...] = ("auto", "bag", "encoder")
 # What one ticket may take where nothing else is said: half of the hundred milliseconds that an answer may take.
 LATENCY_BUDGET_MILLISECONDS = 50.0
 _TIMED_TICKETS, _TRIES = 8, 3

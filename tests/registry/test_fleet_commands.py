@@ -67,7 +67,7 @@ def run_json(*arguments: str, code: int = 0) -> Any:
     return json.loads(run(*arguments, "--json", code=code))
 
 
-@pytest.mark.parametrize("command", ["show", "pin", "unpin", "limit", "precision", "preload", "rollback", "refresh"])
+@pytest.mark.parametrize("command", ["show", "pin", "unpin", "limit", "preload", "rollback", "refresh"])
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: macrofleet fleet {command}" in run(command, "--help")
 
@@ -106,7 +106,6 @@ def test_show_says_what_there_is(store: ObjectStore) -> None:
                 "pinned": True,
                 "held": False,
                 "limits": {"concurrency": 4, "requests_per_second": 2.5},
-                "precision": None,
                 "reason": None,
             }
         ],
@@ -169,15 +168,6 @@ def test_limit(store: ObjectStore) -> None:
     with pytest.raises(InvalidInput, match="excludes"):
         run("limit", "acme", "--none", "--concurrency", "4")
     run("limit", "acme", "--concurrency", "0", code=2)
-
-
-def test_precision(store: ObjectStore) -> None:
-    assert run("precision", "acme", "--least", "0.9").splitlines()[0] == "acme: precision none -> 0.9"
-    assert read_fleet(store).entries["acme"].precision == 0.9
-    assert run_json("precision", "acme", "--none")["changed"][0]["after"] == {"precision": None}
-    for wrong in ([], ["--none", "--least", "0.9"]):
-        with pytest.raises(InvalidInput, match="either --least or --none"):
-            run("precision", "acme", *wrong)
 
 
 def test_preload(store: ObjectStore) -> None:

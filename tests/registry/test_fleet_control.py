@@ -32,7 +32,6 @@ from registry.fleet_control import (
     release,
     roll_back,
     select,
-    set_precision,
     set_preload,
     unlimit,
 )
@@ -87,7 +86,6 @@ EDITS: dict[str, Callable[..., Any]] = {
     "unpin": lambda *given, **named: pin(*given, pinned=False, **named),
     "limit": lambda *given, **named: limit(*given, concurrency=3, **named),
     "unlimit": unlimit,
-    "precision": lambda store, tenant, **named: set_precision(store, tenant, 0.9, **named),
     "roll back": roll_back,
     "release": release,
 }
@@ -143,17 +141,6 @@ def test_limits_are_set_one_by_one_and_taken_away_together(store: ObjectStore) -
     assert get(store, "acme").limits == TenantLimits(concurrency=4, requests_per_second=2.5)
     unlimit(store, ["acme"])
     assert get(store, "acme").limits is None
-
-
-def test_a_precision_is_set_and_taken_away(store: ObjectStore) -> None:
-    before = get(store, "acme")
-    set_precision(store, ["acme"], 0.95)
-    assert get(store, "acme") == before.model_copy(update={"precision": 0.95})
-    set_precision(store, ["acme"], None)
-    assert get(store, "acme") == before
-    for never in (0.0, 1.0, -1.0, float("nan")):
-        with pytest.raises(InvalidInput, match="cannot be reached"):
-            set_precision(store, ["acme"], never)
 
 
 @pytest.mark.parametrize(
