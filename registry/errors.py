@@ -40,6 +40,10 @@ class NotEnoughData(MacrofleetError):
     """A tenant has too few examples or macros to train a model."""
 
 
+class TrainingStopped(MacrofleetError):
+    """Training one tenant was ended from outside: by a limit of time or memory, or because its process died."""
+
+
 class TenantNotFound(MacrofleetError):
     """No such tenant, or none that the caller may know of."""
 
