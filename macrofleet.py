@@ -206,6 +206,15 @@ def train(
     retrain: Annotated[bool, typer.Option("--retrain", help="Train where nothing changed, too.")] = False,
     precision: Precision = None,
     program: Program = None,
+    processes: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            max=256,
+            help="How many train side by side; by default one a core. 0: in this one, without limits. "
+            "[MACROFLEET_TRAINING_PROCESSES]",
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Retrain tenants (all that have tickets), register them in MLflow, publish them, and serve them: one flow run.
@@ -222,7 +231,13 @@ def train(
 
     with _progress(as_json) as step:
         summary = run_retrain_fleet(
-            tenant or None, step, force=force, retrain=retrain, precision=precision, program=program
+            tenant or None,
+            step,
+            force=force,
+            retrain=retrain,
+            precision=precision,
+            program=program,
+            processes=processes,
         )
     if as_json:
         _print_json(summary.as_dict())

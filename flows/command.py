@@ -30,6 +30,7 @@ def run_retrain_fleet(
     retrain: bool = False,
     precision: float | None = None,
     program: ProgramChoice | None = None,
+    processes: int | None = None,
 ) -> Summary:
     """Run `retrain_fleet` in this process, against the Prefect server of the environment or one of its own.
 
@@ -37,17 +38,20 @@ def run_retrain_fleet(
         tenants: None for all.
         step: told what is going on and the finished share.
         force, retrain, precision, program: as `retrain_fleet` takes them.
+        processes: how many train side by side; by default as the environment says.
     """
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
         check_tenant(tenant)
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
+    if processes is not None:
+        os.environ["MACROFLEET_TRAINING_PROCESSES"] = str(processes)
     step("starting the flow", 0.0)
     from flows.retrain_fleet import listener, retrain_fleet
 
-    def told(tenant: str, place: int, total: int, share: float) -> None:
-        step(f"training {tenant} ({place + 1} of {total})", (place + share) / total)
+    def told(tenant: str, done: int, total: int, share: float) -> None:
+        step(f"training {tenant} ({done} of {total} done)", share)
 
     listener.set(told)
     return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)

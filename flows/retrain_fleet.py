@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import traceback
-from collections.abc import Callable
+import functools
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +14,17 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
+from prefect.task_runners import ThreadPoolTaskRunner
 
 from flows.need import Wish
-from flows.retraining import Outcome, Retraining, failure
-from registry.errors import MacrofleetError
+from flows.retraining import Outcome, Retraining
+from flows.settings import FlowSettings
+from flows.training_processes import TenantJob, TrainTenant, fanned_out, train_one
 from registry.names import check_tenant
+from registry.settings import read_settings
 from registry.tenant_settings import ProgramChoice
 
-# Told of (tenant, its place, how many, finished share); set by whoever shows progress in this process.
+# Told of (a tenant, how many are done, of how many, their finished share); set by whoever shows progress in this process.
 Listener = Callable[[str, int, int, float], None]
 listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 # Ends that are nobody's failure, by Prefect's name for them.
@@ -98,11 +102,9 @@ def retrain_fleet(
     if chosen:
         options = {"wish": Wish(force=force, retrain=retrain, precision=precision, program=program)}
         looks = retraining.look(chosen, **options)
-        programs = sorted({name for look in looks.values() for name in look.programs})
-        if programs:
-            retraining.prepare(programs)
         left = [tenant for tenant in chosen if looks[tenant].outcome is None]
-        done = {t: _train(retraining, t, place, len(left), options) for place, t in enumerate(left)}
+        programs = {name for look in looks.values() for name in look.programs}
+        done = dict(zip(left, train_all(retraining, left, options, programs=sorted(programs)), strict=True))
         outcomes = [looks[tenant].outcome or done[tenant] for tenant in chosen]
     generation, served, warnings = retraining.serve(outcomes)
     summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
@@ -110,32 +112,80 @@ def retrain_fleet(
     return summary
 
 
-def _train(retraining: Retraining, tenant: str, place: int, total: int, options: dict[str, Any]) -> Outcome:
-    told = listener.get()
-    outcomes: list[Outcome] = []
+def train_all(
+    retraining: Retraining, tenants: Sequence[str], options: Mapping[str, Any], *, programs: Sequence[str]
+) -> list[Outcome]:
+    """Train tenants, one task each, in as many processes as the settings say; one tenant alone in this one.
 
-    def progress(share: float) -> None:
-        if told is not None:
-            told(tenant, place, total, share)
+    Args:
+        options: as `Retraining.train` takes them.
+        programs: what they are fitted for; none where nobody is to be trained.
 
+    Raises:
+        MacrofleetError: what concerns them all: the store, MLflow, the program.
+    """
+    settings = read_settings(FlowSettings)
+    processes = min(settings.training_processes, len(tenants))
+    tally = _Tally(len(tenants))
+    jobs = [TenantJob(tenant=tenant, options=options) for tenant in tenants]
+    if len(tenants) <= 1 or not processes or not programs:
+        if programs:
+            retraining.prepare(programs)
+        here = functools.partial(train_one, retraining)
+        for job in jobs:
+            train_tenant(job.tenant, _work(here, job, tally), return_state=True)
+    else:
+        threads: ThreadPoolTaskRunner[State[None]] = ThreadPoolTaskRunner(max_workers=processes)
+        # The processes end before the threads, or whoever ends the run would wait for what they are at.
+        with threads, fanned_out(retraining, settings, programs=programs, processes=processes) as train:
+            parameters = [{"tenant": job.tenant, "work": _work(train, job, tally)} for job in jobs]
+            for future in [threads.submit(train_tenant, given) for given in parameters]:
+                future.wait()
+    return [tally.outcome_of(tenant) for tenant in tenants]
+
+
+def _work(train: TrainTenant, job: TenantJob, tally: _Tally) -> Callable[[], Outcome]:
     def work() -> Outcome:
-        try:
-            outcome = retraining.train(tenant, progress=progress, **options)
-        except MacrofleetError as problem:
-            outcome = failure(tenant, problem)
-        except Exception as problem:  # noqa: BLE001  # whatever it is, it is one tenant's
-            outcome = failure(tenant, problem)
-            # Where, without what it said: a library's message may quote a ticket.
-            where = "".join(traceback.format_tb(problem.__traceback__))
-            get_run_logger().error("tenant %s: %s at\n%s", tenant, type(problem).__name__, where)
-        outcomes.append(outcome)
-        return outcome
+        tally.told(job.tenant, 0.0)
+        done = train(job, functools.partial(tally.told, job.tenant))
+        if done.where:
+            get_run_logger().error("tenant %s: %s", job.tenant, done.where)
+        tally.ended(done.outcome)
+        return done.outcome
 
-    progress(0.0)
-    train_tenant(tenant, work, return_state=True)
-    progress(1.0)
-    # Without an outcome Prefect itself failed before the work began.
-    return outcomes[-1] if outcomes else Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task")
+    return work
+
+
+class _Tally:
+    """How far tenants are that are trained side by side, for whoever listens. May be used from any thread."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._listener, self._lock = total, listener.get(), threading.Lock()
+        self._shares: dict[str, float] = {}
+        self._outcomes: dict[str, Outcome] = {}
+
+    def told(self, tenant: str, share: float) -> None:
+        """A tenant is so far."""
+        with self._lock:
+            self._shares[tenant] = share
+            self._tell(tenant)
+
+    def ended(self, outcome: Outcome) -> None:
+        """A tenant is done."""
+        with self._lock:
+            self._shares.pop(outcome.tenant, None)
+            self._outcomes[outcome.tenant] = outcome
+            self._tell(outcome.tenant)
+
+    def outcome_of(self, tenant: str) -> Outcome:
+        """What became of a tenant; without an outcome Prefect itself failed before the work began."""
+        missing = Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task")
+        return self._outcomes.get(tenant, missing)
+
+    def _tell(self, tenant: str) -> None:
+        if self._listener is not None:
+            done = len(self._outcomes)
+            self._listener(tenant, done, self._total, (done + sum(self._shares.values())) / self._total)
 
 
 def markdown(summary: Summary) -> str:

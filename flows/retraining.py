@@ -13,6 +13,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from threadpoolctl import threadpool_limits
+
 from flows.need import NO_WISH, Need, Wish, find_need, fit_settings, settle, unknown
 from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
@@ -151,6 +153,18 @@ class Retraining:
         limit_threads()
         for name in programs_of(self._settings.program) if programs is None else programs:
             self._released_program(name)
+        # A product of large matrices differs in its last bits by the number of threads, and a model's version with it.
+        threadpool_limits(1)
+        self._tracking.prepare()
+
+    def prepare_for_others(self, programs: Iterable[str]) -> None:
+        """Have in place what processes that train need and must not make at the same time: programs, MLflow's tables."""
+        tier = DiskTier(self._settings.disk_folder, self._store, trusted=self._released)
+        for name in programs:
+            try:
+                tier.install_program(RELEASED_PROGRAMS[name])
+            except ProgramCorrupt:
+                build_and_publish(name, self._store)
         self._tracking.prepare()
 
     def look(self, tenants: Sequence[str], *, wish: Wish) -> dict[str, Look]:

@@ -14,3 +14,9 @@ def prefect_server() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Training in the tests' own process, where they can put something else in a class's place."""
+    monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")

@@ -27,7 +27,7 @@ from registry.errors import (
 )
 from registry.fleet import FleetEntry, read_fleet, update_fleet
 from registry.fleet_control import release, roll_back
-from registry.layout import model_key, tenant_settings_key, training_record_key
+from registry.layout import lease_key, model_key, tenant_settings_key, training_record_key
 from registry.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
@@ -427,6 +427,7 @@ def test_a_run_that_was_overtaken_drops_its_outcome(world: World) -> None:
         outcome = train(process, what, *given, **named)
         if process is slow:
             world.fill(tickets=150)
+            world.store.delete(lease_key("acme"))
             assert world.work().state == "trained"
         return outcome
 
