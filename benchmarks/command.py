@@ -9,7 +9,7 @@ import typer
 
 from registry.console_output import Step, print_report, progress
 
-bench = typer.Typer(no_args_is_help=True, help="Measure a server on this machine, with a fleet of its own.")
+bench = typer.Typer(no_args_is_help=True, help="Measure on this machine, with a fleet of its own.")
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Check = Annotated[bool, typer.Option("--check", help="Exit with 1 unless every figure is what it must be.")]
@@ -164,6 +164,32 @@ def soak(
             connections=connections,
             step=step,
         )
+
+    _run(measure, as_json, check)
+
+
+@bench.command()
+def flows(
+    tenants: Annotated[
+        int, typer.Option(min=2, max=10_000, help="Tenants to train; three that fail come on top.")
+    ] = 500,
+    processes: Annotated[int, typer.Option(min=1, max=64, help="Processes that train.")] = 2,
+    kills: Annotated[
+        int, typer.Option(min=0, max=1000, help="Runs of four tenants that are killed and run again.")
+    ] = 40,
+    seed: Annotated[int, typer.Option(min=0, help="Of the tenants and of the kills.")] = 1,
+    s3: Annotated[bool, typer.Option("--s3", help="Over an S3 server instead of a folder.")] = False,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """A fleet trained, registered and published; what fails; what is left after a kill.
+
+    Example: macrofleet bench flows --json --tenants 100 --kills 10
+    """
+    from benchmarks.flows import measure_flows
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_flows(tenants=tenants, processes=processes, kills=kills, seed=seed, s3=s3, step=step)
 
     _run(measure, as_json, check)
 

@@ -50,8 +50,8 @@ def run_retrain_fleet(
     step("starting the flow", 0.0)
     from flows.retrain_fleet import listener, retrain_fleet
 
-    def told(tenant: str, done: int, total: int, share: float) -> None:
-        step(f"training {tenant} ({done} of {total} done)", share)
+    def told(_tenant: str, done: int, total: int, share: float) -> None:
+        step(f"training: {done} of {total} tenants done", share)
 
     listener.set(told)
     return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)
