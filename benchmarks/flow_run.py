@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
@@ -22,9 +23,9 @@ PEAKS_VARIABLE = "MACROFLEET_BENCH_PEAKS"
 _MIB = 1024**2
 
 
-def open_trapped() -> TrainTenant:
+def open_trapped(programs: Sequence[str]) -> TrainTenant:
     """What a process of this run trains with."""
-    train = open_trainer()
+    train = open_trainer(programs)
     peaks = Path(os.environ[PEAKS_VARIABLE])
 
     def trapped(job: TenantJob, told: Told) -> TenantDone:
