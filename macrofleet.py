@@ -202,7 +202,9 @@ def tickets_import(
 @app.command()
 def train(
     tenant: Annotated[list[str] | None, typer.Option("--tenant", help="Only these tenants. Repeatable.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Serve what was made, whatever the gate says.")] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Serve what was made, whatever the gate says, and without stages.")
+    ] = False,
     retrain: Annotated[bool, typer.Option("--retrain", help="Train where nothing changed, too.")] = False,
     precision: Precision = None,
     program: Program = None,
@@ -271,7 +273,10 @@ def train(
         typer.echo(f"fleet generation {summary.generation}")
     for warning in summary.warnings:
         typer.echo(f"macrofleet: {warning}", err=True)
-    done = sum(len(summary.of(state)) for state in ("trained", "held", "not_promoted", "fenced", "busy", "unchanged"))
+    done = sum(
+        len(summary.of(state))
+        for state in ("trained", "held", "not_promoted", "waiting", "shadowed", "fenced", "busy", "unchanged")
+    )
     if summary.warnings or done < len(summary.outcomes) or not summary.outcomes:
         if not summary.outcomes:
             typer.echo("no tenant has tickets. Import some: macrofleet tickets import --tenant T PATH", err=True)

@@ -15,9 +15,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TypeVar, cast
+from typing import IO, Any, TypeVar, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from registry.bundle import Label, Labels, Manifest, write_bundle
 from registry.catalogue import Macro, make_catalogue, write_catalogue
@@ -57,7 +58,7 @@ def make_bundle(
     """Write a bundle with random weights of the shapes that `spec` asks for."""
     rng = np.random.default_rng(seed)
     tensors = {
-        name: rng.standard_normal([macros if isinstance(size, str) else size for size in tensor.shape], np.float32)
+        name: _random(rng, [macros if isinstance(size, str) else size for size in tensor.shape], tensor.dtype)
         for name, tensor in spec.weights("score_f32").items()
     }
     folder.mkdir(parents=True, exist_ok=True)
@@ -72,6 +73,10 @@ def make_bundle(
         metrics={},
         threshold=threshold,
     )
+
+
+def _random(rng: np.random.Generator, shape: list[int], dtype: str) -> NDArray[Any]:
+    return rng.integers(-127, 128, shape, np.int8) if dtype == "int8" else rng.standard_normal(shape, np.float32)
 
 
 def publish_tenants(

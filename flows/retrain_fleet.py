@@ -88,7 +88,7 @@ def retrain_fleet(
 
     Args:
         tenants: None for every tenant that has examples.
-        force: serve what was made, whatever the gate says.
+        force: serve what was made, whatever the gate says, and without stages.
         retrain: train tenants where nothing changed, too.
         precision: how often one of the three macros shown shall be right; None for each tenant's own.
         program: what models are fitted for; None for each tenant's own.
@@ -106,7 +106,7 @@ def retrain_fleet(
         programs = {name for look in looks.values() for name in look.programs}
         done = dict(zip(left, train_all(retraining, left, options, programs=sorted(programs)), strict=True))
         outcomes = [looks[tenant].outcome or done[tenant] for tenant in chosen]
-    generation, served, warnings = retraining.serve(outcomes)
+    generation, served, warnings = retraining.serve(outcomes, force=force)
     summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
     create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
     return summary

@@ -6,7 +6,7 @@ import platform
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -16,7 +16,10 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from flows.need import NO_WISH, Need, Wish, find_need, fit_settings, settle, unknown
+from flows.rollout_settings import RolloutSettings
+from flows.servers import HttpServers
 from flows.settings import FlowSettings
+from flows.staging import Promotion, Staging, held_reason
 from registry.catalogue import Catalogue, read_catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import (
@@ -29,7 +32,7 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
-from registry.fleet import Change, FleetEntry, edit_fleet, in_threads, read_fleet
+from registry.fleet import FleetEntry, edit_fleet, in_threads, read_fleet
 from registry.leases import Leases, this_process
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
@@ -37,7 +40,7 @@ from registry.publishing import publish_bundle, record_provenance
 from registry.runtime import Program, limit_threads
 from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
-from registry.tenant_settings import Weights
+from registry.tenant_settings import Weights, read_tenant_settings
 from registry.tracking import Tracking
 from training.baselines import tfidf
 from training.choosing import ChoosingTrainer, TenantTrainer, programs_of
@@ -51,14 +54,10 @@ from training.record import TrainingRecord, write_record
 from training.settings import TrainingSettings
 from training.trainer import Trained, Trainer
 
-# What callers of the API are told; the run's own report says more.
-_FAILED = "the last training run failed"
-_NOT_PROMOTED = "the last trained model was not good enough to serve"
 # The gate's baseline need not see all of a large tenant's rows to be one.
 _BASELINE_ROWS = 20_000
 _CHAMPION_BYTES = 1024**3
-_REASONS = {"failed": _FAILED, "not_promoted": _NOT_PROMOTED}
-_ALIASES = {"trained": "champion", "not_promoted": "challenger"}
+_ALIASES = {"trained": "champion"} | dict.fromkeys(("not_promoted", "waiting", "shadowed", "halted"), "challenger")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,9 +66,10 @@ class Outcome:
 
     Attributes:
         state: "trained"; "not_promoted" (trained and registered, but the gate refused it); "held" (the same, but a
-            roll-back holds another version); "fenced" (the same, but a later run has published another one, or the tenant
-            was deleted); "busy" (another run works on it); "unchanged" (not trained: nothing asks for it);
-            "not_eligible" (too little data); "unknown" (no such tenant); "failed".
+            roll-back holds another version); "waiting" (passed, and waits for a person to promote it); "shadowed" (is
+            compared with what serves); "halted" (passed, but its roll-out was halted); "fenced" (trained, but a later run has
+            published another version, or the tenant was deleted); "busy" (another run works on it); "unchanged" (not
+            trained: nothing asks for it); "not_eligible" (too little data); "unknown" (no such tenant); "failed".
         reason: why it was not trained, or does not serve. Never an exception's text that is not ours, which could quote a ticket.
         why: why it was trained (new, or what changed), or what an earlier training came to is used.
         program_reason: why that program; empty where nothing was to be chosen.
@@ -115,7 +115,10 @@ class Look:
 class Retraining:
     """Everything a training process holds: the store, MLflow, a loaded program and its trainer. One thread's own."""
 
-    def __init__(self, store: ObjectStore, tracking: Tracking, settings: FlowSettings) -> None:
+    def __init__(
+        self, store: ObjectStore, tracking: Tracking, settings: FlowSettings, rollout: RolloutSettings
+    ) -> None:
+        self._rollout = rollout
         self._store = store
         self._tracking = tracking
         self._settings = settings
@@ -142,7 +145,7 @@ class Retraining:
             experiment=settings.experiment,
             artifact_location=settings.artifact_location,
         )
-        return cls(open_store(store), tracking, settings)
+        return cls(open_store(store), tracking, settings, read_settings(RolloutSettings))
 
     def prepare(self, programs: Iterable[str] | None = None) -> None:
         """Start what takes seconds: TensorFlow, programs (built and published where the store lacks one), MLflow.
@@ -378,38 +381,32 @@ class Retraining:
             self._programs[digest] = Program(tier.install_program(digest), trusted=self._released)
         return self._programs[digest]
 
-    def serve(self, outcomes: list[Outcome]) -> tuple[int, list[Outcome], list[str]]:
-        """One write of the fleet for a whole run; then MLflow's aliases, which only follow.
+    def serve(
+        self,
+        outcomes: list[Outcome],
+        *,
+        force: bool = False,
+    ) -> tuple[int, list[Outcome], list[str]]:
+        """Have the fleet follow a run, in stages where the settings say so; then MLflow's aliases, which only follow.
+
+        Args:
+            force: no stages.
 
         Returns:
             The fleet's generation; the outcomes, "held" where the fleet holds another version than was trained, "fenced"
-            where a later run was quicker; and what MLflow did not take: a rerun sets it.
+            where a later run was quicker, and whatever else kept it from serving; and what MLflow did not take: a rerun
+            sets it.
         """
-        tokens = {outcome.tenant: outcome.lease_token for outcome in outcomes}
-        changes: dict[str, Change] = {}
-        for outcome in outcomes:
-            if outcome.state == "trained":
-                changes[outcome.tenant] = _serving(outcome)
-            elif outcome.state == "not_eligible":
-                changes[outcome.tenant] = _not_serving(outcome.reason)
-            elif outcome.state in _REASONS:
-                changes[outcome.tenant] = _not_serving(_REASONS[outcome.state])
-
-        def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
-            new = [tenant for tenant, entry in found.items() if entry is None and tokens[tenant]]
-            # Training may have been hours ago: a tenant that was deleted since, and its lease, does not come back.
-            gone = {
-                tenant for tenant, there in zip(new, in_threads(self._leases.exists, new), strict=True) if not there
-            }
-            return {t: None if t in gone else changes[t](entry) for t, entry in found.items()}
-
-        edited = edit_fleet(self._store, changes, edit)
-        served = [_settled(outcome, edited.after.get(outcome.tenant)) for outcome in outcomes]
+        servers = HttpServers(self._rollout.servers)
+        staging = Staging(
+            self._store, self._rollout, servers=servers, promotion_of=self._promotion_of, exists=self._leases.exists
+        )
+        served = staging.serve(outcomes, force=force)
         warnings = []
-        settled = [(o.tenant, o.manifest) for o in served if o.state == "held"]
-        for outcome in served:
+        settled = [(o.tenant, o.manifest) for o in served.outcomes if o.state == "held"]
+        for outcome in served.outcomes:
             alias = _ALIASES.get(outcome.state)
-            if alias is not None:
+            if alias is not None and outcome.manifest:
                 try:
                     self._tracking.set_alias(outcome.tenant, alias, manifest_digest=outcome.manifest)
                     settled.append((outcome.tenant, outcome.manifest))
@@ -418,7 +415,10 @@ class Retraining:
                     warnings.append(
                         f"tenant {outcome.tenant} {what}, but MLflow's alias {alias} was not set: {problem}"
                     )
-        return edited.generation, served, warnings + settle(self._store, settled)
+        return served.generation, served.outcomes, warnings + settle(self._store, settled)
+
+    def _promotion_of(self, tenant: str) -> Promotion:
+        return self._settings.overlaid(read_tenant_settings(self._store, tenant)).promotion
 
 
 def _utc_now() -> datetime:
@@ -461,7 +461,7 @@ def _skipped(need: Need) -> Outcome:
         return replace(_recorded(need), state=record.state, reason=record.reason)
     entry, reason = need.entry, need.why.reason
     if entry is not None and entry.hold_version and entry.manifest != record.manifest:
-        reason = f"{reason}; {_hold(need.tenant.name, entry)}"
+        reason = f"{reason}; {held_reason(need.tenant.name, entry)}"
     return replace(_recorded(need), state="unchanged", reason=reason)
 
 
@@ -497,34 +497,3 @@ def _outcome(trained: Trained, seconds: float) -> Outcome:
         manifest=manifest.digest,
         seconds=round(seconds, 3),
     )
-
-
-def _settled(outcome: Outcome, entry: FleetEntry | None) -> Outcome:
-    """The outcome after the fleet was written."""
-    if outcome.state not in _ALIASES or (entry is not None and entry.manifest == outcome.manifest):
-        return outcome
-    if entry is None:
-        return replace(outcome, state="fenced", reason="the tenant was deleted meanwhile")
-    if entry.lease_token > outcome.lease_token:
-        return replace(outcome, state="fenced", reason=f"a later run has published version {entry.version} meanwhile")
-    if outcome.state != "trained":
-        return outcome
-    return replace(outcome, state="held", reason=_hold(outcome.tenant, entry))
-
-
-def _hold(tenant: str, entry: FleetEntry) -> str:
-    return f"the fleet holds version {entry.version}: macrofleet fleet rollback {tenant} --release lifts that"
-
-
-def _serving(outcome: Outcome) -> Change:
-    version, manifest, token = outcome.version, outcome.manifest, outcome.lease_token
-    return lambda entry: (entry or FleetEntry()).published(version, manifest, token=token)
-
-
-def _not_serving(reason: str) -> Change:
-    def change(entry: FleetEntry | None) -> FleetEntry:
-        # A model that serves goes on serving: too little new data is no reason to take it away.
-        before = entry or FleetEntry()
-        return before if before.serves else before.model_copy(update={"reason": reason})
-
-    return change

@@ -27,6 +27,7 @@ _MAX_SHARD_BYTES = 64 * 1024 * 1024
 _WRITE_ATTEMPTS = 12
 _THREADS = 16
 
+Version = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 In = TypeVar("In")
 Out = TypeVar("Out")
 
@@ -76,6 +77,25 @@ class PreloadPlan(Document):
         return self
 
 
+class Rollout(Document):
+    """Where a tenant is in a staged roll-out.
+
+    Attributes:
+        stage: "canary": the tenant serves the new version ahead of the others, which are told by what it does there;
+            "halted": that version was taken back, and is not tried again unless it is forced.
+        version, manifest: which version that is.
+        previous, previous_manifest: what was the tenant's previous version before, for when this one is taken back.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    stage: str
+    version: str
+    manifest: Digest
+    previous: str | None = None
+    previous_manifest: Digest | None = None
+
+
 class FleetEntry(Document):
     """What one tenant serves. Fields of later releases are kept when an older one rewrites the entry.
 
@@ -87,19 +107,29 @@ class FleetEntry(Document):
         reason: why there is no version to serve (too few examples, say).
         keep_loaded: pinned: on disk and in memory before a replica is ready, and never evicted.
         hold_version: set by a roll-back: publishing does not change what serves until it is released.
+        candidate: a version that passed the gate and waits for a person to promote it.
+        candidate_manifest: digest of that version's manifest.
+        shadow: a version that is loaded beside the one that serves and compared with it, without being shown.
+        shadow_manifest: digest of that version's manifest.
+        rollout: where the tenant is in a staged roll-out.
         limits: what the tenant may use of each replica.
         lease_token: of the lease under which a version was published last; it only grows.
     """
 
     model_config = ConfigDict(extra="allow")
 
-    version: Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")] | None = None
+    version: Version | None = None
     manifest: Digest | None = None
     previous: str | None = None
     previous_manifest: Digest | None = None
     reason: str | None = None
     keep_loaded: bool = False
     hold_version: bool = False
+    candidate: Version | None = None
+    candidate_manifest: Digest | None = None
+    shadow: Version | None = None
+    shadow_manifest: Digest | None = None
+    rollout: Rollout | None = None
     limits: TenantLimits | None = None
     lease_token: Annotated[int, Field(ge=0)] = 0
 
@@ -108,26 +138,49 @@ class FleetEntry(Document):
         """Whether there is a version to serve."""
         return self.version is not None and self.manifest is not None
 
+    @property
+    def is_canary(self) -> bool:
+        """Whether the version that serves is on trial for others."""
+        return self.rollout is not None and (self.rollout.stage, self.rollout.version) == ("canary", self.version)
+
     def with_version(self, version: str, manifest: str) -> Self:
-        """The entry once `version` serves; what served until then becomes the previous one. All else stays."""
+        """The entry once `version` serves; what served until then becomes the previous one.
+
+        It is no candidate or shadow any more, and no roll-out that went before concerns it. All else stays.
+        """
         if (version, manifest) == (self.version, self.manifest):
             return self
-        update: dict[str, object] = {"version": version, "manifest": manifest, "reason": None}
+        update: dict[str, object] = {"version": version, "manifest": manifest, "reason": None, "rollout": None}
         if self.serves and self.version != version:
             update |= {"previous": self.version, "previous_manifest": self.manifest}
+        if self.candidate == version:
+            update |= {"candidate": None, "candidate_manifest": None}
+        if self.shadow == version:
+            update |= {"shadow": None, "shadow_manifest": None}
         return self.model_copy(update=update)
 
-    def published(self, version: str, manifest: str, *, token: int) -> Self:
+    def published(self, version: str, manifest: str, *, token: int = 0) -> Self:
         """The entry once a newly trained version is there: it serves, unless the entry holds the one it has.
 
+        An older candidate has been overtaken. A shadow goes on: it is compared with whatever serves.
+
         Args:
-            token: of the lease under which it was trained. The entry stays as it is where it has a greater one: whoever
-                publishes now was replaced meanwhile, and its version is older than what serves.
+            token: of the lease under which it was trained; see `fenced`.
         """
         if token < self.lease_token:
             return self
-        entry = self if self.hold_version else self.with_version(version, manifest)
-        return entry if token == self.lease_token else entry.model_copy(update={"lease_token": token})
+        entry = self.fenced(token)
+        if self.hold_version:
+            return entry
+        return entry.with_version(version, manifest).model_copy(update={"candidate": None, "candidate_manifest": None})
+
+    def fenced(self, token: int) -> Self:
+        """The entry once something was published under a lease with this token.
+
+        With a smaller one nothing is: whoever publishes now was replaced meanwhile, and its version is older than what the
+        entry knows of. Whoever writes asks before.
+        """
+        return self if token <= self.lease_token else self.model_copy(update={"lease_token": token})
 
 
 class _Shard(Document):

@@ -15,7 +15,9 @@ from registry.console_output import open_configured_store, print_json, print_tab
 if TYPE_CHECKING:
     from registry.fleet import FleetEdit, FleetEntry, PreloadPlan
 
-fleet = typer.Typer(no_args_is_help=True, help="Say what every replica shall do: pins, limits, preload, roll-back.")
+fleet = typer.Typer(
+    no_args_is_help=True, help="Say what every replica shall do: pins, limits, preload, roll-back, promotion."
+)
 
 Tenants = Annotated[list[str], typer.Argument(metavar="TENANT…", help="One or more; all are changed in one write.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
@@ -29,7 +31,7 @@ def show(
     tenants: Annotated[list[str] | None, typer.Argument(metavar="[TENANT…]", help="By default all.")] = None,
     as_json: Json = False,
 ) -> None:
-    """What each tenant serves, what is pinned, limited and held, and the preload plan.
+    """What each tenant serves, what waits or runs beside it, what is pinned, limited and held, and the preload plan.
 
     Example: macrofleet fleet show acme globex
     """
@@ -45,12 +47,15 @@ def show(
         return
     typer.echo(f"fleet generation {found.generation}; preload: {_plan_text(found.preload)}")
     print_table(
-        ["tenant", "version", "previous", "pinned", "limits", "held", "reason"],
+        ["tenant", "version", "previous", "candidate", "shadow", "rollout", "pinned", "limits", "held", "reason"],
         [
             [
                 tenant,
                 entry.version or "-",
                 entry.previous or "-",
+                entry.candidate or "",
+                entry.shadow or "",
+                _rollout_text(entry),
                 "yes" if entry.keep_loaded else "",
                 _limits_text(entry),
                 "yes" if entry.hold_version else "",
@@ -184,6 +189,55 @@ def rollback(
     _report(edited, dry_run, as_json)
 
 
+@fleet.command("promote")
+def promote(
+    tenants: Tenants,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="VERSION", help="Where a candidate and a shadow differ.")
+    ] = None,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Have the version that waits as a candidate, or runs as a shadow, serve.
+
+    What served becomes the previous version (`fleet rollback` goes back to it), and a hold is lifted.
+
+    Example: macrofleet fleet promote acme
+    """
+    from registry import fleet_control
+
+    edited = fleet_control.promote(open_configured_store(), tenants, version=version, write=not dry_run)
+    _report(edited, dry_run, as_json)
+
+
+@fleet.command("shadow")
+def shadow(
+    tenants: Tenants,
+    version: Annotated[
+        str | None, typer.Option("--version", metavar="VERSION", help="Of the one tenant that is named.")
+    ] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="End the comparison.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Have servers load a version beside the one that serves and compare the two, without showing it to anybody.
+
+    Example: macrofleet fleet shadow acme --version 0123456789abcdef
+    """
+    from registry import fleet_control
+    from registry.errors import InvalidInput
+
+    if stop == (version is not None):
+        raise InvalidInput("give either --version or --stop", remedy="`macrofleet fleet show` lists candidates.")
+    if version is None:
+        edited = fleet_control.stop_shadow(open_configured_store(), tenants, write=not dry_run)
+    elif len(tenants) > 1:
+        raise InvalidInput("--version names a version of one tenant", remedy="Do the others in a command each.")
+    else:
+        edited = fleet_control.set_shadow(open_configured_store(), tenants[0], version, write=not dry_run)
+    _report(edited, dry_run, as_json)
+
+
 @fleet.command("refresh")
 def refresh(
     urls: Annotated[list[str], typer.Argument(metavar="URL…", help="Operator addresses of replicas.")],
@@ -251,11 +305,24 @@ def _row(entry: FleetEntry) -> dict[str, Any]:
         "manifest": entry.manifest,
         "previous": entry.previous,
         "previous_manifest": entry.previous_manifest,
+        "candidate": entry.candidate,
+        "candidate_manifest": entry.candidate_manifest,
+        "shadow": entry.shadow,
+        "shadow_manifest": entry.shadow_manifest,
+        "rollout": _rollout_text(entry) or None,
         "pinned": entry.keep_loaded,
         "held": entry.hold_version,
         "limits": limits.model_dump(mode="json", exclude_none=True) if limits else None,
         "reason": entry.reason,
     }
+
+
+def _rollout_text(entry: FleetEntry) -> str:
+    """What a staged roll-out says of a tenant: its version is on trial, or another one was taken back."""
+    rollout = entry.rollout
+    if rollout is None:
+        return ""
+    return rollout.stage if rollout.version == entry.version else f"{rollout.stage} {rollout.version}"
 
 
 def _limits_text(entry: FleetEntry) -> str:

@@ -1,4 +1,4 @@
-"""What an operator does to the fleet: pin, limit, preload, roll back. Every edit is one write for all tenants named.
+"""What an operator does to the fleet: pin, limit, preload, roll back, promote, shadow. Every edit is one write for all named.
 
 Doing the same again changes nothing. What cannot be done for one tenant is done for none, and the error names them.
 """
@@ -105,12 +105,11 @@ def roll_back(store: ObjectStore, tenants: Sequence[str], *, to: str | None = No
         PublishConflict: another version was published meanwhile.
     """
     names = _names(tenants)
-    if to is not None and len(names) > 1:
-        raise InvalidInput("--to names a version of one tenant", remedy="Roll back the others in a command each.")
-    if to is not None and not _VERSION.fullmatch(to):
-        raise InvalidInput(f"{to[:80]!r} is not a model version", remedy="A version is 16 hexadecimal digits.")
+    _check_version(names, to, option="--to")
     found = _known(store, edit_fleet(store, names, lambda entries: entries, write=False).before)
-    targets = _targets(store, found, to)
+    targets = _all_or_none(
+        lambda tenant, entry: _target(store, tenant, entry, to), found, "cannot be rolled back", remedy="Roll back"
+    )
 
     def back(tenant: str, entry: FleetEntry) -> FleetEntry:
         version, manifest = targets[tenant]
@@ -131,6 +130,80 @@ def roll_back(store: ObjectStore, tenants: Sequence[str], *, to: str | None = No
 def release(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -> FleetEdit:
     """Lift the hold of a roll-back: what serves stays, until the next training run. Raises TenantNotFound."""
     return _edit(store, tenants, lambda entry: entry.model_copy(update={"hold_version": False}), write=write)
+
+
+def promote(store: ObjectStore, tenants: Sequence[str], *, version: str | None = None, write: bool = True) -> FleetEdit:
+    """Have what waits as a candidate or runs as a shadow serve; what served becomes the previous version.
+
+    A hold is lifted: whoever promotes has looked. The store is asked whether the version is there before anything is written.
+
+    Args:
+        version: which one, of the one tenant named; needed where candidate and shadow differ. One that serves already
+            changes nothing.
+
+    Raises:
+        InvalidInput: `version` is not a version, or stands with several tenants; candidate and shadow differ.
+        TenantNotFound: one is not in the fleet.
+        ModelNotFound: nothing waits, or not that version, or the store does not have it.
+        BundleCorrupt: the version in the store is not what its name, its tenant or the fleet says it is.
+        PublishConflict: another candidate or shadow took its place meanwhile.
+    """
+    names = _names(tenants)
+    _check_version(names, version, option="--version")
+    found = _known(store, edit_fleet(store, names, lambda entries: entries, write=False).before)
+    targets = _all_or_none(
+        lambda tenant, entry: _waiting(store, tenant, entry, version), found, "cannot be promoted", remedy="Promote"
+    )
+
+    def forward(tenant: str, entry: FleetEntry) -> FleetEntry:
+        wanted, manifest = targets[tenant]
+        if entry.version == wanted:
+            return entry
+        if wanted not in {entry.candidate, entry.shadow}:
+            raise PublishConflict(
+                f"version {wanted} of tenant {tenant} does not wait any more; nothing was written",
+                remedy="Look at what does with `macrofleet fleet show`, and promote again.",
+            )
+        return entry.with_version(wanted, manifest).model_copy(update={"hold_version": False})
+
+    def edit(entries: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+        return {tenant: forward(tenant, entry) for tenant, entry in _known(store, entries).items()}
+
+    return edit_fleet(store, names, edit, write=write)
+
+
+def set_shadow(store: ObjectStore, tenant: str, version: str, *, write: bool = True) -> FleetEdit:
+    """Have a version of a tenant compared with the one that serves, without being shown.
+
+    Raises:
+        InvalidInput: `version` is not a version, or is the one that serves.
+        TenantNotFound: it is not in the fleet.
+        ModelNotFound: the tenant serves nothing to compare with, or the store does not have the version.
+        BundleCorrupt: the version in the store is not what its name or its tenant says it is.
+    """
+    names = _names([tenant])
+    _check_version(names, version, option="--version")
+    (entry,) = _known(store, edit_fleet(store, names, lambda entries: entries, write=False).before).values()
+    known = entry.shadow_manifest if version == entry.shadow else None
+    manifest = read_manifest(store, tenant, version, digest=known).digest
+
+    def beside(entry: FleetEntry) -> FleetEntry:
+        if not entry.serves:
+            raise ModelNotFound(
+                f"tenant {tenant} serves nothing that a shadow could be compared with",
+                remedy="Promote a version first: macrofleet fleet promote.",
+            )
+        if entry.version == version:
+            raise InvalidInput(f"version {version} of tenant {tenant} serves already", remedy="Name another one.")
+        return entry.model_copy(update={"shadow": version, "shadow_manifest": manifest})
+
+    return _edit(store, names, beside, write=write)
+
+
+def stop_shadow(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -> FleetEdit:
+    """End comparisons; what serves stays. Raises TenantNotFound."""
+    none = {"shadow": None, "shadow_manifest": None}
+    return _edit(store, tenants, lambda entry: entry.model_copy(update=none), write=write)
 
 
 def make_plan(models: str, bound: str | None = None) -> PreloadPlan:
@@ -211,16 +284,48 @@ def _target(store: ObjectStore, tenant: str, entry: FleetEntry, to: str | None) 
     return version, read_manifest(store, tenant, version, digest=digest).digest
 
 
-def _targets(store: ObjectStore, found: Mapping[str, FleetEntry], to: str | None) -> dict[str, tuple[str, str]]:
-    def resolve(item: tuple[str, FleetEntry]) -> tuple[str, str] | MacrofleetError:
+def _waiting(store: ObjectStore, tenant: str, entry: FleetEntry, version: str | None) -> tuple[str, str]:
+    """The version of a tenant that is to be promoted, and its manifest's digest; found in the store."""
+    if entry.version is not None and entry.manifest is not None and version == entry.version:
+        return entry.version, entry.manifest
+    there = {entry.candidate: entry.candidate_manifest, entry.shadow: entry.shadow_manifest}
+    waiting = {each: manifest for each, manifest in there.items() if each is not None and manifest is not None}
+    if version is None and len(waiting) > 1:
+        raise InvalidInput(
+            f"tenant {tenant} has candidate {entry.candidate} and shadow {entry.shadow}",
+            remedy="Say which one: --version.",
+        )
+    wanted = version or next(iter(waiting), None)
+    if wanted is None or wanted not in waiting:
+        named = "no version" if version is None else f"not version {version}"
+        raise ModelNotFound(
+            f"{named} of tenant {tenant} waits to be promoted",
+            remedy="`macrofleet fleet show` lists candidates and shadows; any other version: `macrofleet fleet rollback --to`.",
+        )
+    return wanted, read_manifest(store, tenant, wanted, digest=waiting[wanted]).digest
+
+
+def _check_version(names: Sequence[str], version: str | None, *, option: str) -> None:
+    if version is not None and len(names) > 1:
+        raise InvalidInput(f"{option} names a version of one tenant", remedy="Do the others in a command each.")
+    if version is not None and not _VERSION.fullmatch(version):
+        raise InvalidInput(f"{version[:80]!r} is not a model version", remedy="A version is 16 hexadecimal digits.")
+
+
+def _all_or_none(
+    resolve: Callable[[str, FleetEntry], tuple[str, str]], found: Mapping[str, FleetEntry], what: str, *, remedy: str
+) -> dict[str, tuple[str, str]]:
+    """A version and its manifest's digest for every tenant, side by side; or one error that names all who have none."""
+
+    def attempt(item: tuple[str, FleetEntry]) -> tuple[str, str] | MacrofleetError:
         try:
-            return _target(store, *item, to)
-        except (ModelNotFound, BundleCorrupt) as problem:
+            return resolve(*item)
+        except (ModelNotFound, BundleCorrupt, InvalidInput) as problem:
             return problem
 
     targets: dict[str, tuple[str, str]] = {}
     problems: list[MacrofleetError] = []
-    for tenant, target in zip(found, in_threads(resolve, found.items()), strict=True):
+    for tenant, target in zip(found, in_threads(attempt, found.items()), strict=True):
         if isinstance(target, MacrofleetError):
             problems.append(target)
         else:
@@ -230,9 +335,9 @@ def _targets(store: ObjectStore, found: Mapping[str, FleetEntry], to: str | None
     if problems:
         more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
         raise type(problems[0])(
-            f"{len(problems)} tenants cannot be rolled back, and nothing was written: "
+            f"{len(problems)} tenants {what}, and nothing was written: "
             + "; ".join(problem.what for problem in problems[:_NAMED])
             + more,
-            remedy="Roll back the others without them.",
+            remedy=f"{remedy} the others without them.",
         )
     return targets

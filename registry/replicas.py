@@ -1,4 +1,4 @@
-"""Telling running replicas to read the fleet now, instead of at their next poll."""
+"""Asking running replicas at their operator addresses: to read the fleet now, and what they have counted."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ from urllib.parse import SplitResult, urlsplit
 from registry.errors import InvalidInput
 from registry.fleet import in_threads
 
-_PATH = "/admin/fleet/refresh"
+_REFRESH = "/admin/fleet/refresh"
+_METRICS = "/metrics"
 _MAX_ANSWER = 64 * 1024
+_MAX_METRICS = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -21,6 +23,15 @@ class Refreshed:
 
     url: str
     generation: int | None = None
+    problem: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scraped:
+    """A replica's metrics as Prometheus text, or what went wrong."""
+
+    url: str
+    text: str = ""
     problem: str | None = None
 
 
@@ -34,8 +45,17 @@ def refresh_replicas(urls: Sequence[str], *, timeout_seconds: float = 30.0) -> l
     Raises:
         InvalidInput: one is no such address; none was asked.
     """
-    chosen = [(url, _address(url, place)) for place, url in enumerate(dict.fromkeys(urls), 1)]
-    return in_threads(lambda one: _refresh(*one, timeout_seconds), chosen)
+    return in_threads(lambda one: _refresh(*one, timeout_seconds), operator_addresses(urls).items())
+
+
+def scrape_replicas(urls: Sequence[str], *, timeout_seconds: float = 10.0) -> list[Scraped]:
+    """What replicas have counted, all asked at once. Arguments and errors as for `refresh_replicas`."""
+    return in_threads(lambda one: _scrape(*one, timeout_seconds), operator_addresses(urls).items())
+
+
+def operator_addresses(urls: Sequence[str]) -> dict[str, SplitResult]:
+    """The parts of operator addresses, each once. Raises InvalidInput when one is none."""
+    return {url: _address(url, place) for place, url in enumerate(dict.fromkeys(urls), 1)}
 
 
 def _address(url: str, place: int) -> SplitResult:
@@ -54,15 +74,37 @@ def _address(url: str, place: int) -> SplitResult:
 
 
 def _refresh(url: str, parts: SplitResult, timeout_seconds: float) -> Refreshed:
+    try:
+        return _read(url, *_ask(parts, "POST", _REFRESH, "application/json", timeout_seconds, _MAX_ANSWER))
+    except _NO_ANSWER as problem:
+        return Refreshed(url=url, problem=f"no answer: {problem or type(problem).__name__}")
+
+
+def _scrape(url: str, parts: SplitResult, timeout_seconds: float) -> Scraped:
+    try:
+        status, body = _ask(parts, "GET", _METRICS, "text/plain", timeout_seconds, _MAX_METRICS)
+    except _NO_ANSWER as problem:
+        return Scraped(url=url, problem=f"no answer: {problem or type(problem).__name__}")
+    if status != 200:
+        return Scraped(url=url, problem=f"{status} {http.client.responses.get(status, '')}".strip())
+    return Scraped(url=url, text=body.decode("utf-8", "replace"))
+
+
+# The last: a host that is no name.
+_NO_ANSWER = (OSError, http.client.HTTPException, UnicodeError)
+
+
+def _ask(
+    parts: SplitResult, method: str, path: str, accept: str, timeout_seconds: float, most: int
+) -> tuple[int, bytes]:
     # No proxy from the environment and no redirects: an operator address is asked itself or not at all.
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
-        connection.request("POST", parts.path.rstrip("/") + _PATH, body=b"", headers={"Accept": "application/json"})
+        body = b"" if method == "POST" else None
+        connection.request(method, parts.path.rstrip("/") + path, body=body, headers={"Accept": accept})
         answer = connection.getresponse()
-        return _read(url, answer.status, answer.read(_MAX_ANSWER))
-    except (OSError, http.client.HTTPException, UnicodeError) as problem:  # the last: a host that is no name
-        return Refreshed(url=url, problem=f"no answer: {problem or type(problem).__name__}")
+        return answer.status, answer.read(most)
     finally:
         connection.close()
 

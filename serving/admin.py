@@ -6,6 +6,7 @@ What shall hold on every replica (pins, limits, the preload plan, roll-backs) is
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
@@ -13,6 +14,7 @@ from pydantic.dataclasses import dataclass
 
 from serving.cache import ModelStatus
 from serving.data_plane import DataPlane
+from serving.shadows import ShadowReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +27,13 @@ class ModelPage:
 
     models: list[ModelStatus]
     next: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelDetail(ModelStatus):
+    """A model, and its shadow where the fleet names one."""
+
+    shadow: ShadowReport | None
 
 
 def make_admin_router(data_plane: DataPlane) -> APIRouter:
@@ -43,8 +52,8 @@ def make_admin_router(data_plane: DataPlane) -> APIRouter:
         return ModelPage(models=page, next=page[-1].tenant if len(found) > limit else None)
 
     @router.get("/models/{tenant}", summary="One model of this replica")
-    async def model(tenant: str) -> ModelStatus:
-        return data_plane.model(tenant)
+    async def model(tenant: str) -> ModelDetail:
+        return ModelDetail(**asdict(data_plane.model(tenant)), shadow=data_plane.shadow(tenant))
 
     @router.post("/models/{tenant}/load", summary="Have a model in memory")
     async def load(tenant: str) -> ModelStatus:

@@ -25,19 +25,23 @@ from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
+from serving.canaries import Canaries
 from serving.catalogues import Catalogues
+from serving.errors import problem_for
 from serving.explanations import Explanations
-from serving.fleet_watch import FleetWatch
+from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
 from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
+from serving.shadows import Answered, ShadowReport, Shadows
 from serving.suggest import Suggestions, choose, suggestion_id
 from serving.threads import Workers
 from serving.tracing import current_trace
 from serving.traffic import Traffic
 from serving.traffic_record import read_traffic, write_traffic
+from serving.trial_metrics import add_trial_metrics
 
 _LOG = logging.getLogger(__name__)
 _SWAPS_AT_ONCE = 4
@@ -118,6 +122,15 @@ class DataPlane:
             concurrency=settings.tenant_concurrency, requests_per_second=settings.tenant_requests_per_second
         )
         self._explanations = Explanations()
+        self._canaries = Canaries()
+        self._shadows = Shadows(
+            load=self._load_beside,
+            budget_bytes=settings.shadow_bytes,
+            share=settings.shadow_share,
+            most_waiting=settings.shadow_queue,
+            metrics=self.metrics,
+            forget_pages=lambda model: self._files.start(model.bound.forget_pages),
+        )
         self._preload = Preload(self._models.prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
         self._draining = False
@@ -138,6 +151,7 @@ class DataPlane:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await self._cache.close()
+            await self._shadows.close()
             await self._catalogues.close()
             await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
             self._explanations.close()
@@ -226,7 +240,8 @@ class DataPlane:
                             trace.phase("load_wait", asked, time.monotonic())
                 with lease as model:
                     scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
-                    bound, version = model.bound, model.version
+                    bound, version, executor = model.bound, model.version, model.executor
+                    features, place = job.features, job.index
                     self._disk.note_use(tenant, version)
                     labels, threshold = bound.labels, bound.manifest.threshold
                     if trace is not None:
@@ -235,10 +250,26 @@ class DataPlane:
                         trace.phase("featurise", job.began, job.featurised)
                         trace.phase("score", job.featurised, job.scored)
                     del model, bound, job
-        except MacrofleetError as error:
-            self._count_refusal(error)
+        except Exception as error:
+            self._count_failure(tenant, error)
             raise
         chosen = choose(scores, labels, titles, exclude=exclude, limit=limit, threshold=threshold)
+        self._canaries.count(tenant, version, "suggested" if chosen.macros else "abstained")
+        if self._shadows.has(tenant):
+            answered = Answered(
+                tenant=tenant,
+                text=text,
+                version=version,
+                scores=scores,
+                labels=labels,
+                threshold=threshold,
+                titles=titles,
+                exclude=exclude,
+                executor=executor,
+                features=features,
+                index=place,
+            )
+            self._shadows.offer(answered)
         return Answer(
             suggestion_id=suggestion_id(
                 self._key, tenant=tenant, ticket=ticket, revision=revision, version=version, macros=chosen.macros
@@ -293,13 +324,17 @@ class DataPlane:
         """One tenant's model. Raises TenantNotFound, ModelNotFound and NotReady like `suggest`."""
         return self._cache.status(self._watch.wanted(tenant))
 
+    def shadow(self, tenant: str) -> ShadowReport | None:
+        """What is known of a tenant's shadow; None where the fleet names none."""
+        return self._shadows.report(tenant)
+
     async def load_model(self, tenant: str) -> ModelStatus:
         """Have a tenant's model in memory. Raises what a load raises."""
         await self._cache.renew(tenant)
         return self.model(tenant)
 
     async def unload_model(self, tenant: str) -> None:
-        """Let go of a tenant's model; done when its memory is free. The next request loads it again.
+        """Let go of a tenant's model and its shadow; done when their memory is free. The next request loads them again.
 
         Raises:
             TenantNotFound, ModelNotFound, NotReady: see `suggest`.
@@ -307,6 +342,7 @@ class DataPlane:
         self._watch.wanted(tenant)
         began = time.monotonic()
         await self._cache.unload(tenant)
+        await self._shadows.unload(tenant)
         await self._files.run(_pages_are_back)  # after the giving back that the unload began: the thread is but one
         self.metrics.phase("unload", time.monotonic() - began)
 
@@ -319,6 +355,20 @@ class DataPlane:
     def _count_refusal(self, error: MacrofleetError) -> None:
         if (reason := _refusal(error)) is not None:
             self.metrics.refused(reason)
+
+    def _count_failure(self, tenant: str, error: Exception) -> None:
+        """A request that was let in ends with an error: what is the server's own counts against the version."""
+        if isinstance(error, MacrofleetError):
+            self._count_refusal(error)
+            if problem_for(error).status < 500:
+                return
+        with suppress(MacrofleetError):
+            self._canaries.count(tenant, self._watch.wanted(tenant).version, "failed")
+
+    async def _load_beside(self, ref: ModelRef, *, demand: bool) -> ServedModel:  # noqa: ARG002  # no request waits for a shadow
+        """A shadow in memory; installed first, which evicts nothing."""
+        await self._models.prepare(ref)
+        return await self._models.load(ref, demand=False)
 
     async def _fetched(
         self,
@@ -360,6 +410,8 @@ class DataPlane:
                 self._traffic.forget_all_but(fleet.entries)
                 self._catalogues.forget_all_but(fleet.entries)
                 self._admission.forget_idle()
+                self._canaries.follow(fleet)
+                self._shadows.follow(fleet)
                 await self._renew_all(self._cache.outdated())
             except Exception:  # noqa: BLE001  # the loop must outlive it, or no version is ever replaced again
                 _LOG.exception("following the fleet failed")
@@ -458,6 +510,8 @@ class DataPlane:
         told, about = self._settings, "What a tier may hold"
         gauge("macrofleet_budget_bytes", about, lambda: told.memory_bytes, labels={"tier": "memory"})
         gauge("macrofleet_budget_bytes", about, lambda: told.disk_bytes, labels={"tier": "disk"})
+        gauge("macrofleet_bytes", "Bytes of models", lambda: self._shadows.nbytes, labels={"tier": "shadow"})
+        gauge("macrofleet_budget_bytes", about, lambda: told.shadow_bytes, labels={"tier": "shadow"})
         states: dict[str, Callable[[Progress], int]] = {
             "planned": lambda progress: progress.models,
             "on_disk": lambda progress: progress.on_disk,
@@ -471,6 +525,7 @@ class DataPlane:
                 lambda read=read: read(self._preload.progress()),  # type: ignore[misc]
                 labels={"state": state},
             )
+        add_trial_metrics(self.metrics, self._canaries, self._shadows, self._cache.status)
 
 
 def _pages_are_back() -> None:

@@ -6,7 +6,7 @@ import asyncio
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Literal, Protocol, TypeAlias
@@ -55,6 +55,7 @@ class Job:
         began: when its batch was taken up.
         featurised: when the batch's features were there.
         scored: when its scores were.
+        features: of its batch, and `index` its place in there.
     """
 
     model: Scorer
@@ -66,6 +67,24 @@ class Job:
     began: float = 0.0
     featurised: float = 0.0
     scored: float = 0.0
+    features: Features | None = None
+    index: int = 0
+
+
+@dataclass(slots=True, eq=False)
+class Spare:
+    """One ticket that nobody waits for.
+
+    Attributes:
+        features: of a batch that the ticket is in at place `index`, where this very program made them; else None.
+        then: told the outcome, on the event loop. Must not raise.
+    """
+
+    model: Scorer
+    text: str
+    features: Features | None
+    index: int
+    then: Callable[[Scores | Exception], None]
 
 
 class Executor:
@@ -74,6 +93,8 @@ class Executor:
     Nothing waits while the executor is free, and what arrives while it works makes up the next batch. Tenants take turns
     in a batch, so that one with many requests waiting holds up its own only, and none may fill more than a quarter of
     the queue. The queue belongs to the event loop.
+
+    What nobody waits for (`when_free`) is worked on one ticket at a time, when no request waits.
 
     Args:
         program: turns texts into features.
@@ -105,9 +126,10 @@ class Executor:
         self._max_code_points = max_code_points
         self._queues: OrderedDict[str, deque[Job]] = OrderedDict()  # whose turn is next comes first
         self._waiting = 0
+        self._spare: deque[Spare] = deque()
         self._busy = False
         self._closed = False
-        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job]] | None] = SimpleQueue()
+        self._work: SimpleQueue[tuple[asyncio.AbstractEventLoop, list[Job] | Spare] | None] = SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="executor", daemon=True) if in_thread else None
         if self._thread is not None:
             self._thread.start()
@@ -149,10 +171,7 @@ class Executor:
             )
         queue.append(job)
         self._waiting += 1
-        if not self._busy:
-            # In the loop's next turn, so that requests that arrived together are a batch together.
-            self._busy = True
-            loop.call_soon(self._start, loop)
+        self._start_soon(loop)
         expiry = loop.call_later(max(deadline - job.queued, 0), _expire, job)
         try:
             outcome = await job.outcome
@@ -167,6 +186,14 @@ class Executor:
                 del job, outcome  # the error keeps this frame, which must not keep the error: both keep the model
         return outcome, job
 
+    def when_free(self, spare: Spare) -> None:
+        """Have a ticket scored when no request waits; how many of these may wait is the caller's to bound."""
+        if self._closed:
+            spare.then(NotReady("the server is stopping"))
+            return
+        self._spare.append(spare)
+        self._start_soon(asyncio.get_running_loop())
+
     def close(self) -> None:
         """Refuse what is queued and whatever comes; waits for the batch that is being worked on."""
         if self._closed:
@@ -177,6 +204,8 @@ class Executor:
                 _settle(job, NotReady("the server is stopping"))
         self._queues.clear()
         self._waiting = 0
+        while self._spare:
+            self._spare.popleft().then(NotReady("the server is stopping"))
         if self._thread is not None:
             self._work.put(None)
             self._thread.join()
@@ -191,16 +220,27 @@ class Executor:
         if not queue:
             del self._queues[tenant]
 
+    def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if not self._busy:
+            # In the loop's next turn, so that requests that arrived together are a batch together.
+            self._busy = True
+            loop.call_soon(self._start, loop)
+
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next_batch()
-        self._busy = bool(batch)
-        if not batch:
-            return
-        self._observer.batch(len(batch))
-        if self._thread is None:
-            self._finish(loop, batch, self._worked(batch))
-        else:
-            self._work.put((loop, batch))
+        self._busy = bool(batch or self._spare)
+        if batch:
+            self._observer.batch(len(batch))
+            if self._thread is None:
+                self._finish(loop, batch, self._worked(batch))
+            else:
+                self._work.put((loop, batch))
+        elif self._spare:
+            spare = self._spare.popleft()
+            if self._thread is None:
+                self._finish_spare(loop, spare, self._spared(spare))
+            else:
+                self._work.put((loop, spare))
 
     def _next_batch(self) -> list[Job]:
         """One ticket of each tenant in turn; what nobody waits for any more is left out."""
@@ -232,9 +272,11 @@ class Executor:
         """The thread: one batch after the other until told to end."""
         while (work := self._work.get()) is not None:
             loop, batch = work
-            outcomes = self._worked(batch)
-            loop.call_soon_threadsafe(self._finish, loop, batch, outcomes)
-            del work, batch, outcomes  # what waits for the next batch must keep no model mapped
+            if isinstance(batch, Spare):
+                loop.call_soon_threadsafe(self._finish_spare, loop, batch, self._spared(batch))
+            else:
+                loop.call_soon_threadsafe(self._finish, loop, batch, self._worked(batch))
+            del work, batch  # what waits for the next batch must keep no model mapped
 
     def _worked(self, batch: list[Job]) -> list[Scores | Exception]:
         """An outcome for every job of a batch, whatever happens to the others."""
@@ -249,6 +291,7 @@ class Executor:
         outcomes = []
         for index, job in enumerate(batch):
             outcomes.append(_scored(job.model, features, index))
+            job.features, job.index = features, index
             job.began, job.featurised, job.scored = began, featurised, time.monotonic()
             phase("queue", began - job.queued)
             phase("score", job.scored - last)
@@ -258,13 +301,29 @@ class Executor:
     def _finish(
         self, loop: asyncio.AbstractEventLoop, batch: list[Job], outcomes: Sequence[Scores | Exception]
     ) -> None:
-        self._busy = self._waiting > 0
+        self._busy = bool(self._waiting or self._spare)
         if self._busy and self._thread is not None:
             self._start(loop)
         for job, outcome in zip(batch, outcomes, strict=True):
             _settle(job, outcome)
         if self._busy and self._thread is None:
             loop.call_soon(self._start, loop)  # after these answers are on their way
+
+    def _spared(self, spare: Spare) -> Scores | Exception:
+        """The outcome of what nobody waits for. None of it is observed: it would mix with what requests took."""
+        features, index = spare.features, spare.index
+        if features is None:
+            try:
+                features, index = self._program.featurise([spare.text]), 0
+            except Exception as error:  # noqa: BLE001  # it belongs to who is told
+                return error
+        return _scored(spare.model, features, index)
+
+    def _finish_spare(self, loop: asyncio.AbstractEventLoop, spare: Spare, outcome: Scores | Exception) -> None:
+        self._busy = bool(self._waiting or self._spare)
+        if self._busy:
+            loop.call_soon(self._start, loop)
+        spare.then(outcome)
 
 
 def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception:

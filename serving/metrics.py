@@ -156,6 +156,13 @@ class _Gauge:
         self.reads: dict[tuple[str, ...], Callable[[], float | None]] = {}
 
 
+class _Table:
+    def __init__(self, help: str, labels: tuple[str, ...], read: Callable[[], Mapping[tuple[str, ...], float]]) -> None:
+        self.help = help
+        self.labels = labels
+        self.read = read
+
+
 class Metrics:
     """Counters, histograms and gauges of one server process. What counts and times may be called from any thread.
 
@@ -173,6 +180,7 @@ class Metrics:
         # By the thread's ident, which another thread gets when it has ended and goes on counting where that left off.
         self._cells: dict[int, _Cells] = {}
         self._gauges: dict[str, _Gauge] = {}
+        self._tables: dict[str, _Table] = {}
         self._registry = CollectorRegistry()
         self._registry.register(_Ours(self._collect))
         ProcessCollector(registry=self._registry)
@@ -260,6 +268,19 @@ class Metrics:
             raise ValueError(f"{name} with the labels {dict(labels)} is there already or does not fit those there are")
         gauge.reads[tuple(labels.values())] = read
 
+    def counters(
+        self, name: str, help: str, labels: tuple[str, ...], read: Callable[[], Mapping[tuple[str, ...], float]]
+    ) -> None:
+        """Counters that somebody else keeps, read when somebody asks, in the thread of `exposition`.
+
+        Args:
+            name: `macrofleet_…_total`.
+            help: what they mean, in a line.
+            labels: their names.
+            read: by the labels' values: a closed set, or one with a bound on their number. Must not raise.
+        """
+        self._tables[name] = _Table(help, labels, read)
+
     def exposition(self, accept: str | None = None) -> tuple[bytes, str]:
         """All metrics as text.
 
@@ -301,6 +322,11 @@ class Metrics:
             counter = CounterMetricFamily(name, about, labels=labels)
             for values in known:
                 counter.add_metric(values, total.counts[name, *values])
+            yield counter
+        for name, table in self._tables.items():
+            counter = CounterMetricFamily(name, table.help, labels=table.labels)
+            for values, count in table.read().items():
+                counter.add_metric(values, count)
             yield counter
         for name, gauge in self._gauges.items():
             yield _gauge(name, gauge)

@@ -29,6 +29,9 @@ class ServingSettings(BaseSettings):
         disk_folder: the local disk tier; processes on one machine may share it.
         disk_bytes: budget of the disk tier.
         memory_bytes: budget of the memory tier, counted by the models' mapped size.
+        shadow_bytes: budget of shadows in memory, beside that of what serves.
+        shadow_share: of the answers of tenants with a shadow, what share to compare.
+        shadow_queue: tickets that may wait to be compared; more are left out.
         trusted_programs: digests of the programs that this process may execute; comma-separated in the environment.
         fleet_poll_seconds: how often the fleet is looked at.
         catalogue_seconds: least age at which a tenant's catalogue is read again.
@@ -58,6 +61,9 @@ class ServingSettings(BaseSettings):
     disk_folder: Path = Field(default_factory=user_cache)
     disk_bytes: Annotated[int, Field(gt=0)] = 40 * 1024**3
     memory_bytes: Annotated[int, Field(gt=0)] = 2 * 1024**3
+    shadow_bytes: Annotated[int, Field(ge=0)] = 256 * 1024**2
+    shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
+    shadow_queue: Annotated[int, Field(ge=1)] = 64
     trusted_programs: Annotated[frozenset[Digest], NoDecode] = frozenset(RELEASED_PROGRAMS.values())
     fleet_poll_seconds: Annotated[float, Field(gt=0)] = 5
     catalogue_seconds: Annotated[float, Field(gt=0)] = 30

@@ -199,7 +199,7 @@ def test_mlflow_failing_after_the_fleet_was_written_is_a_warning(
 
 
 def test_a_reason_keeps_what_a_later_release_wrote(store: ObjectStore) -> None:
-    later = FleetEntry.model_validate({"limits": {"concurrency": 2, "burst": 9}, "shadow": {"share": 0.1}})
+    later = FleetEntry.model_validate({"limits": {"concurrency": 2, "burst": 9}, "mirror": {"share": 0.1}})
     update_fleet(store, {"tiny": lambda _: later})
     import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
     retrain_fleet(["tiny"])

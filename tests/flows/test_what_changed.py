@@ -13,6 +13,7 @@ import pytest
 from flows import need, retraining
 from flows.need import Wish
 from flows.retraining import Outcome, Retraining, failure
+from flows.rollout_settings import RolloutSettings
 from flows.settings import FlowSettings
 from registry.bundle import Manifest, write_bundle
 from registry.catalogue import Catalogue, Macro, make_catalogue, read_catalogue, write_catalogue
@@ -144,7 +145,7 @@ class World:
     def process(self) -> Retraining:
         """A new one, as every run has."""
         tracking: Any = self.tracking
-        return Retraining(self.store, tracking, FlowSettings(**self.settings))
+        return Retraining(self.store, tracking, FlowSettings(**self.settings), RolloutSettings())
 
     def work(self, tenant: str = "acme", **wish: Any) -> Outcome:
         """One tenant's part of a run, before the fleet is written."""

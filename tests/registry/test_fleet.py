@@ -66,7 +66,7 @@ def test_a_tenant_can_leave(store: ObjectStore) -> None:
 
 
 def test_fields_of_a_later_release_survive_a_rewrite(store: ObjectStore) -> None:
-    later = FleetEntry.model_validate({"version": "a" * 16, "manifest": "a" * 64, "rollout": {"share": 0.1}})
+    later = FleetEntry.model_validate({"version": "a" * 16, "manifest": "a" * 64, "regions": {"share": 0.1}})
     update_fleet(store, {"acme": to(later)})
 
     def change(found: FleetEntry | None) -> FleetEntry:
@@ -74,7 +74,7 @@ def test_fields_of_a_later_release_survive_a_rewrite(store: ObjectStore) -> None
         return found.model_copy(update={"version": "b" * 16})
 
     update_fleet(store, {"acme": change})
-    assert read_fleet(store).entries["acme"].model_dump()["rollout"] == {"share": 0.1}
+    assert read_fleet(store).entries["acme"].model_dump()["regions"] == {"share": 0.1}
 
 
 @given(
@@ -267,7 +267,7 @@ def stored(store: ObjectStore) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def test_what_a_later_release_wrote_survives_a_rewrite_at_every_depth(store: ObjectStore) -> None:
-    later = {"version": "a" * 16, "manifest": "a" * 64, "shadow": {"to": "b"}, "limits": {"concurrency": 2, "bytes": 9}}
+    later = {"version": "a" * 16, "manifest": "a" * 64, "mirror": {"to": "b"}, "limits": {"concurrency": 2, "bytes": 9}}
     plan = {"models": "top", "top": 3, "window_days": 7}
     put_fleet(store, {"tenants": {"acme": later}}, preload=plan, regions=["eu"])
 
@@ -281,7 +281,7 @@ def test_what_a_later_release_wrote_survives_a_rewrite_at_every_depth(store: Obj
     root, acme = stored(store)
     assert root["regions"] == ["eu"]
     assert plan.items() <= root["preload"].items()
-    assert (acme["shadow"], acme["limits"]) == ({"to": "b"}, {"concurrency": 2, "requests_per_second": 1.0, "bytes": 9})
+    assert (acme["mirror"], acme["limits"]) == ({"to": "b"}, {"concurrency": 2, "requests_per_second": 1.0, "bytes": 9})
     assert acme["version"] == "b" * 16
 
 

@@ -19,13 +19,14 @@ from registry.errors import InvalidInput, MacrofleetError, ModelNotFound, Tenant
 from registry.files import FileDigest
 from registry.fleet import FleetEntry, PreloadPlan, TenantLimits, read_fleet, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
+from registry.promotion import takes_back, tries, waits
 from registry.replicas import Refreshed, refresh_replicas
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 
 RUNNER = CliRunner()
 FILE = FileDigest(sha256="0" * 64, size=1)
-OLD, NEW = (
+OLD, NEW, THIRD = (
     Manifest(
         tenant="acme",
         program="0" * 64,
@@ -35,7 +36,7 @@ OLD, NEW = (
         metrics={},
         threshold=0.5,
     )
-    for seed in (1, 2)
+    for seed in (1, 2, 3)
 )
 
 
@@ -44,7 +45,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     """acme with two versions, globex with one, new with none; named by the environment."""
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     made = LocalStore(tmp_path / "store")
-    for manifest in (OLD, NEW):
+    for manifest in (OLD, NEW, THIRD):
         made.put(model_key("acme", manifest.version, MANIFEST), manifest.to_bytes())
     acme = FleetEntry().with_version(OLD.version, OLD.digest).with_version(NEW.version, NEW.digest)
     globex = FleetEntry(version="a" * 16, manifest="a" * 64)
@@ -67,7 +68,10 @@ def run_json(*arguments: str, code: int = 0) -> Any:
     return json.loads(run(*arguments, "--json", code=code))
 
 
-@pytest.mark.parametrize("command", ["show", "pin", "unpin", "limit", "preload", "rollback", "refresh"])
+@pytest.mark.parametrize(
+    "command",
+    ["show", "pin", "unpin", "limit", "preload", "rollback", "promote", "shadow", "refresh"],
+)
 def test_every_command_explains_itself_with_an_example(command: str) -> None:
     assert f"Example: macrofleet fleet {command}" in run(command, "--help")
 
@@ -87,7 +91,9 @@ def test_show_says_what_there_is(store: ObjectStore) -> None:
     run("rollback", "acme")
     lines = run("show").splitlines()
     assert lines[0] == "fleet generation 5; preload: top 7"
-    assert lines[1].split() == ["tenant", "version", "previous", "pinned", "limits", "held", "reason"]
+    assert lines[1].split() == [
+        *("tenant", "version", "previous", "candidate", "shadow", "rollout", "pinned", "limits", "held", "reason"),
+    ]
     assert lines[2].split() == ["acme", OLD.version, NEW.version, "yes"]
     assert lines[3].split() == ["globex", "a" * 16, "-", "yes", "4", "at", "once,", "2.5/s"]
     assert lines[4].split() == ["new", "-", "-", "too", "few", "[examples]", "[31m"]
@@ -103,6 +109,11 @@ def test_show_says_what_there_is(store: ObjectStore) -> None:
                 "manifest": "a" * 64,
                 "previous": None,
                 "previous_manifest": None,
+                "candidate": None,
+                "candidate_manifest": None,
+                "shadow": None,
+                "shadow_manifest": None,
+                "rollout": None,
                 "pinned": True,
                 "held": False,
                 "limits": {"concurrency": 4, "requests_per_second": 2.5},
@@ -314,3 +325,36 @@ def test_what_is_no_address_is_refused_without_repeating_it(url: str) -> None:
     with pytest.raises(InvalidInput, match="operator address 2 cannot be used") as caught:
         refresh_replicas(["http://127.0.0.1:1", url])
     assert "secret" not in str(caught.value)
+
+
+def test_what_waits_is_promoted(store: ObjectStore) -> None:
+    update_fleet(store, {"acme": lambda entry: waits(entry, THIRD.version, THIRD.digest)})
+    assert run("show", "acme").splitlines()[2].split()[3:] == [THIRD.version]
+    expected = f"acme: version {NEW.version} -> {THIRD.version}, previous {OLD.version} -> {NEW.version}"
+    expected += f", candidate {THIRD.version} -> none"
+    assert run("promote", "acme", "--dry-run").splitlines()[0] == expected
+    assert run("promote", "acme").splitlines()[0] == expected
+    with pytest.raises(ModelNotFound, match="no version of tenant acme waits"):
+        run("promote", "acme")
+    assert run_json("promote", "acme", "--version", THIRD.version)["changed"] == []
+
+
+def test_a_shadow_is_set_and_stopped(store: ObjectStore) -> None:
+    for wrong in ([], ["--stop", "--version", THIRD.version]):
+        with pytest.raises(InvalidInput, match="either --version or --stop"):
+            run("shadow", "acme", *wrong)
+    with pytest.raises(InvalidInput, match="one tenant"):
+        run("shadow", "acme", "globex", "--version", THIRD.version)
+    assert run("shadow", "acme", "--version", THIRD.version).splitlines()[0] == f"acme: shadow none -> {THIRD.version}"
+    assert run_json("show", "acme")["tenants"][0]["shadow_manifest"] == THIRD.digest
+    assert run("shadow", "acme", "globex", "--stop").splitlines()[:2] == [
+        f"acme: shadow {THIRD.version} -> none",
+        "as before: 1 (globex)",
+    ]
+
+
+def test_show_says_where_a_roll_out_is(store: ObjectStore) -> None:
+    update_fleet(store, {"acme": lambda entry: tries(entry or FleetEntry(), THIRD.version, THIRD.digest)})
+    assert run_json("show", "acme")["tenants"][0]["rollout"] == "canary"
+    update_fleet(store, {"acme": lambda entry: takes_back(entry or FleetEntry())})
+    assert run_json("show", "acme")["tenants"][0]["rollout"] == f"halted {THIRD.version}"

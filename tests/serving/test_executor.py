@@ -14,7 +14,7 @@ import pytest
 
 from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
 from registry.runtime import Features
-from serving.executor import Executor, Scores
+from serving.executor import Executor, Scores, Spare
 from tests.serving.helpers import eventually, spin
 
 pytestmark = pytest.mark.anyio
@@ -342,3 +342,84 @@ async def test_in_the_loop_what_is_queued_at_the_end_is_refused(
     with pytest.raises(NotReady):
         await task
     assert program.batches == []
+
+
+# What nobody waits for
+
+
+def spare(told: list[Scores | Exception], text: str, *, features: Features | None = None, index: int = 0) -> Spare:
+    return Spare(FakeModel(), text, features, index, told.append)
+
+
+IN_BOTH = pytest.mark.parametrize("in_thread", [True, False], ids=["thread", "loop"])
+
+
+@IN_BOTH
+async def test_what_nobody_waits_for_is_worked_on_when_no_request_waits(
+    program: FakeProgram, make: Callable[..., Executor], in_thread: bool
+) -> None:
+    program.gate.set()
+    executor, told = make(in_thread=in_thread, max_tickets=2), list[Scores | Exception]()
+    for text in ("s1", "s22"):
+        executor.when_free(spare(told, text))
+    tasks = [ask(executor, text) for text in ("a", "b", "c")]
+    await asyncio.gather(*tasks)
+    await eventually(lambda: len(told) == 2)
+    assert [list(np.asarray(scores)) for scores in told] == [[2], [3]]
+    assert [batch for batch in program.batches if not batch[0].startswith("s")] == [["a", "b"], ["c"]]
+    assert await ask(executor, "later") == [5]
+
+
+async def test_a_request_waits_for_one_spare_ticket_at_most(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    executor, told = make(), list[Scores | Exception]()
+    for text in ("s1", "s2", "s3"):
+        executor.when_free(spare(told, text))
+    await eventually(lambda: len(program.batches) == 1)
+    task = ask(executor, "request")
+    await spin()
+    program.gate.set()
+    await task
+    await eventually(lambda: len(told) == 3)
+    assert program.batches == [["s1"], ["request"], ["s2"], ["s3"]]
+
+
+@IN_BOTH
+async def test_features_that_are_there_are_not_made_again(
+    program: FakeProgram, make: Callable[..., Executor], in_thread: bool
+) -> None:
+    program.gate.set()
+    executor, told = make(in_thread=in_thread), list[Scores | Exception]()
+    deadline = time.monotonic() + SOON
+    _, job = await executor.score(FakeModel(), "four", tenant="a", deadline=deadline)
+    executor.when_free(spare(told, "other", features=job.features, index=job.index))
+    await eventually(lambda: bool(told))
+    assert (list(np.asarray(told[0])), program.batches) == ([4], [["four"]])
+
+
+@IN_BOTH
+async def test_a_spare_ticket_that_fails_is_told_and_no_more(
+    program: FakeProgram, make: Callable[..., Executor], in_thread: bool
+) -> None:
+    program.gate.set()
+    executor, told = make(in_thread=in_thread), list[Scores | Exception]()
+    program.error = RuntimeError("no features")
+    executor.when_free(spare(told, "a"))
+    await eventually(lambda: len(told) == 1)
+    program.error = None
+    for model in (FakeModel(error=RuntimeError("no scores")), FakeModel(float("nan"))):
+        executor.when_free(Spare(model, "b", None, 0, told.append))
+    await eventually(lambda: len(told) == 3)
+    assert [type(outcome) for outcome in told] == [RuntimeError, RuntimeError, BundleCorrupt]
+    assert await ask(executor, "four") == [4]
+
+
+async def test_what_is_spare_is_refused_at_the_end(program: FakeProgram, make: Callable[..., Executor]) -> None:
+    program.gate.set()
+    executor, told = make(in_thread=False), list[Scores | Exception]()
+    executor.when_free(spare(told, "a"))
+    executor.close()
+    executor.when_free(spare(told, "b"))
+    await spin()
+    assert [type(outcome) for outcome in told] == [NotReady, NotReady]

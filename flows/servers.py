@@ -1,0 +1,76 @@
+"""The servers that a roll-out is watched on, asked at their operator addresses."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+from prometheus_client.parser import text_string_to_metric_families
+
+from flows.rollout import OUTCOMES, Counts, ServerCounts
+from registry.replicas import refresh_replicas, scrape_replicas
+
+_LOG = logging.getLogger(__name__)
+_ANSWERS, _CANARIES, _MODELS = "macrofleet_answers_total", "macrofleet_canary_answers", "macrofleet_canary_models"
+
+
+class HttpServers:
+    """Servers by their operator addresses; one that does not answer is left out and logged.
+
+    Args:
+        urls: `http://127.0.0.1:8001` and so on.
+        timeout_seconds: for each step of a request.
+    """
+
+    def __init__(self, urls: Sequence[str], *, timeout_seconds: float = 10.0) -> None:
+        self._urls = urls
+        self._timeout_seconds = timeout_seconds
+
+    def refresh(self) -> None:
+        """Have them read the fleet now; one that does not will at its next poll."""
+        for told in refresh_replicas(self._urls, timeout_seconds=self._timeout_seconds):
+            if told.problem is not None:
+                _LOG.warning("server %s did not read the fleet: %s", told.url, told.problem)
+
+    def counts(self) -> dict[str, ServerCounts]:
+        """What they have counted, by address."""
+        found = {}
+        for scraped in scrape_replicas(self._urls, timeout_seconds=self._timeout_seconds):
+            try:
+                if scraped.problem is None:
+                    found[scraped.url] = read_counts(scraped.text)
+                    continue
+                problem = scraped.problem
+            except ValueError:
+                problem = "its metrics are no metrics"
+            _LOG.warning("server %s cannot be asked: %s", scraped.url, problem)
+        return found
+
+
+def read_counts(text: str) -> ServerCounts:
+    """What a server's `/metrics` say of its answers; what is not there counts as none.
+
+    Raises:
+        ValueError: the text is not of Prometheus's format.
+    """
+    # Parsing all of it takes longer than making it.
+    wanted = "".join(line for line in text.splitlines(keepends=True) if line.startswith((_ANSWERS, _CANARIES, _MODELS)))
+    values = {
+        (sample.name, frozenset(sample.labels.items())): int(sample.value)
+        for family in text_string_to_metric_families(wanted)
+        for sample in family.samples
+    }
+
+    def value(name: str, **labels: str) -> int:
+        return values.get((name, frozenset(labels.items())), 0)
+
+    def counts(name: str, **labels: str) -> Counts:
+        return Counts(**{outcome: value(name, outcome=outcome, **labels) for outcome in OUTCOMES})
+
+    return ServerCounts(
+        every=counts(_ANSWERS),
+        new=counts(_CANARIES, version="new"),
+        before=counts(_CANARIES, version="before"),
+        serving=value(_MODELS, state="serving"),
+        unloadable=value(_MODELS, state="failed"),
+    )
