@@ -17,6 +17,7 @@ from benchmarks.command import bench
 from flows.tenant_commands import tenants as tenants_group
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
+from registry.garbage_commands import garbage
 from registry.model_commands import models
 from serving.explain_command import explain
 
@@ -29,6 +30,7 @@ for name, group in (
     ("tenants", tenants_group),
     ("programs", programs),
     ("fleet", fleet),
+    ("garbage", garbage),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)

@@ -50,6 +50,7 @@ COMMANDS: list[list[str]] = [
     ["explain"],
     ["serve"],
     ["programs", "build"],
+    ["garbage", "collect"],
     *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh")],
     *[["tenants", name] for name in ("list", "settings", "set")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
