@@ -189,7 +189,7 @@ class Staging:
             return replace(outcome, state="fenced", reason="the tenant was deleted meanwhile")
         if entry is None or (version and entry.version == version):
             return outcome
-        if version and entry.lease_token > outcome.lease_token:
+        if outcome.state in {"trained", "not_promoted"} and entry.lease_token > outcome.lease_token:
             reason = f"a later run has published version {entry.version} meanwhile"
             return replace(outcome, state="fenced", reason=reason)
         if tenant in halted:

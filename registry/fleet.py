@@ -173,7 +173,10 @@ class FleetEntry(Document):
         entry = self.fenced(token)
         if self.hold_version:
             return entry
-        return entry.with_version(version, manifest).model_copy(update={"candidate": None, "candidate_manifest": None})
+        after = entry.with_version(version, manifest)
+        if after.candidate is None:
+            return after
+        return after.model_copy(update={"candidate": None, "candidate_manifest": None})
 
     def fenced(self, token: int) -> Self:
         """The entry once something was published under a lease with this token.

@@ -152,8 +152,9 @@ class S3Store:
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
                     raise too_large(key, self.url, size, max_bytes)
-                modified = answer["LastModified"].timestamp()
-                return StoredObject(data=body.read(), etag=_bare(answer["ETag"]), modified=modified)
+                data = body.read()
+            modified = answer["LastModified"].timestamp()
+            return StoredObject(data=data, etag=_bare(answer["ETag"]), modified=modified)
 
     def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
         if if_match is not None and if_absent:

@@ -223,14 +223,14 @@ def test_every_version_that_an_entry_names_counts_whatever_the_field() -> None:
             "previous": "b" * 16,
             "previous_manifest": "b" * 64,
             "reason": "c" * 15,
-            "shadow": {"manifest": "d" * 64},
-            "rollout": {"stages": [{"version": "e" * 16, "share": 0.1}], "f" * 16: True},
+            "later": {"manifest": "d" * 64},
+            "much_later": {"stages": [{"version": "e" * 16, "share": 0.1}], "f" * 16: True},
         }
     )
     assert {version[0]: why for version, why in named_versions(entry).items()} == {
         "a": "serves",
         "b": "served before",
-        "d": "shadow",
-        "e": "rollout",
-        "f": "rollout",
+        "d": "later",
+        "e": "much_later",
+        "f": "much_later",
     }

@@ -111,7 +111,7 @@ def test_what_runs_in_the_shadow_stays(store: MemoryStore) -> None:
     for number in range(3):
         publish(store, number)
         store.now += DAY
-    entry = FleetEntry.model_validate({"shadow": {"version": version(0), "manifest": made(0)[1].digest}})
+    entry = FleetEntry.model_validate({"shadow": version(0), "shadow_manifest": made(0)[1].digest})
     update_fleet(store, {TENANT: lambda _: entry})
     store.now += 30 * DAY
     assert whys(collect(store)) == {version(0): ("shadow",), version(2): ("one of the last 1",)}
