@@ -21,6 +21,14 @@ def test_what_is_far_from_what_others_say_is_doubted() -> None:
     assert not doubtful(scored(60, sure=0.3), targets, ids).any(), "nothing else is likely"
 
 
+def test_few_doubts_are_none() -> None:
+    targets = np.array([0] * 1500 + [7] * 29, np.int32)
+    ids = [str(number) for number in range(len(targets))]
+    assert not doubtful(scored(1529), targets, ids).any()
+    targets = np.array([0] * 1400 + [7] * 29, np.int32)
+    assert doubtful(scored(1429), targets, ids[:1429]).sum() == 29
+
+
 def test_macros_with_few_examples_and_tickets_with_several_macros_are_not_doubted() -> None:
     targets = np.array([0] * 41 + [7] * 19, np.int32)
     assert not doubtful(scored(60), targets, [str(number) for number in range(60)]).any()
