@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -115,8 +116,8 @@ def test_what_waits_is_overtaken_by_what_is_newer() -> None:
 
 
 def test_a_first_model_waits_in_either_mode() -> None:
-    for step in (waits, shadows):
-        entry = step(None, *ref(1))
+    for step, before in product((waits, shadows), (None, FleetEntry(reason="too few examples"))):
+        entry = step(before, *ref(1))
         assert (entry.serves, entry.candidate, entry.shadow, entry.reason) == (False, ref(1)[0], None, WAITS)
         assert entry.with_version(*ref(1)) == FleetEntry(version=ref(1)[0], manifest=ref(1)[1])
 

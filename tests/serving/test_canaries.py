@@ -105,7 +105,7 @@ async def test_a_server_tells_how_its_canaries_do(
     publish_bundle(store, tmp_path / "broken", tenant="cold")
     weights = tmp_path / "store" / model_key("cold", broken.version, WEIGHTS)
     weights.write_bytes(weights.read_bytes()[:-100])
-    async with running(make_settings(), store) as server:
+    async with running(make_settings(max_queue=4), store) as server:
         for tenant in ("acme", "acme", "beta"):
             await server.ask(tenant=tenant)
         assert await canary_answers(server, "new") == await canary_answers(server, "before") == [0, 0, 0]
@@ -121,13 +121,16 @@ async def test_a_server_tells_how_its_canaries_do(
             assert answer.status_code == 503
         await server.public.post("/v1/tenants/acme/suggestions", json={})
         await server.public.post("/v1/tenants/nobody/suggestions", json=ticket())
+        rush = (server.public.post("/v1/tenants/acme/suggestions", json=ticket()) for _ in range(3))
+        statuses = [answer.status_code for answer in await asyncio.gather(*rush)]
+        assert statuses == [200, 429, 429]
         before, new = await canary_answers(server, "before"), await canary_answers(server, "new")
         assert before[0] >= 2
         assert before[1:] == [0, 0]
-        assert new == [0, 2, 3], "what callers did wrong is not counted"
+        assert new == [0, 3, 3], "what callers did wrong is not counted"
         assert await canary_models(server) == [1, 1, 0]
         every = [await server.metric("macrofleet_answers_total", outcome=name) for name in OUTCOMES]
-        assert every == [before[0] + 1, 2, 3]
+        assert every == [before[0] + 1, 3, 3]
         update_fleet(store, {tenant: lambda entry: entry and takes_back(entry) for tenant in ("acme", "cold")})
         await server.refresh()
         assert await canary_answers(server, "new") == [0, 0, 0]
