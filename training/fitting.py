@@ -23,7 +23,11 @@ from numpy.typing import NDArray
 
 from registry.program import ProgramSpec
 from registry.runtime import Features
+from training.batches import arrange, in_order
 from training.logistic import fit_logistic
+
+# So many are handed to TensorFlow at once: a call costs as much as a descent on a small batch, and memory is bounded.
+_BATCHES = 64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,7 +78,7 @@ class NgramFitter:
         self._embedding = _Parameter(tf, tf.TensorShape([rows, dimensions]), by_row=True)
         self._kernel = _Parameter(tf, free)
         self._bias = _Parameter(tf, tf.TensorShape([None]))
-        self._step = self._compile_step()
+        self._descend = self._compile()
         self._warm_up()
 
     def fit(
@@ -117,19 +121,18 @@ class NgramFitter:
         for epoch in range(epochs):
             order = rng.permutation(tickets)
             kept = np.flatnonzero(rng.random(len(ids), np.float32) >= settings.feature_dropout)
-            # One sort of 32-bit numbers a batch puts features in row order, another back in ticket order.
-            epoch_ids, epoch_lengths = _in_order(ids, splits, kept, order)
+            epoch_ids, epoch_lengths = in_order(ids, splits, kept, order)
             ends = np.cumsum(epoch_lengths)
-            for first in range(0, tickets, batch):
-                last = min(first + batch, tickets)
+            for first in range(0, tickets, batch * _BATCHES):
+                last = min(first + batch * _BATCHES, tickets)
                 part = slice(ends[first] - epoch_lengths[first], ends[last - 1])
-                of_batch = order[first:last]
-                progressed = epoch + first / tickets
-                self._step(
-                    *_arrange(epoch_ids[part], epoch_lengths[first:last], weight),
-                    scale[of_batch],
-                    targets[of_batch],
-                    np.float32(settings.learning_rate * (1 - progressed / epochs)),
+                of_part = order[first:last]
+                progressed = epoch + np.arange(first, last, batch) / tickets
+                self._descend(
+                    *arrange(epoch_ids[part], epoch_lengths[first:last], batch, weight),
+                    scale[of_part],
+                    targets[of_part],
+                    (settings.learning_rate * (1 - progressed / epochs)).astype(np.float32),
                 )
             if progress is not None:
                 progress((epoch + 1) / epochs)
@@ -144,25 +147,15 @@ class NgramFitter:
         self._kernel.reset(np.zeros((self._dimensions, 2), np.float32))
         self._bias.reset(np.zeros(2, np.float32))
         zero, one = np.zeros(1, np.int32), np.ones(1, np.float32)
-        self._step(zero, one, (zero, zero), (zero, zero), one, zero, np.float32(0))
+        bounds = np.array([[0, 1]] * 3, np.int32)
+        self._descend(zero, one, zero, zero, zero, zero, bounds, one, zero, np.zeros(1, np.float32))
 
-    def _compile_step(self) -> Any:
+    def _compile(self) -> Any:
         tf, settings = self._tf, self._settings
         embedding, kernel, bias = self._embedding, self._kernel, self._bias
 
         integers, floats = tf.TensorSpec([None], tf.int32), tf.TensorSpec([None], tf.float32)
 
-        @tf.function(  # type: ignore[untyped-decorator]
-            input_signature=[
-                integers,
-                floats,
-                (integers, integers),
-                (integers, integers),
-                floats,
-                integers,
-                tf.TensorSpec([], tf.float32),
-            ]
-        )
         def step(touched: Any, weight: Any, by_ticket: Any, by_row: Any, scale: Any, targets: Any, rate: Any) -> None:
             """One descent. `by_ticket` is (ticket, place in touched) sorted by ticket, `by_row` the same by place."""
             vectors = tf.gather(embedding.variable, touched) * weight[:, None]
@@ -183,14 +176,51 @@ class NgramFitter:
             )
             embedding.descend_rows(touched, rows_gradient, weight, rate)
 
-        # As the operation that it is: for a small tenant the binding of arguments in Python cost as much as the descent.
-        traced = step.get_concrete_function()
+        @tf.function(  # type: ignore[untyped-decorator]
+            input_signature=[
+                integers,
+                floats,
+                *[integers] * 4,
+                tf.TensorSpec([3, None], tf.int32),
+                floats,
+                integers,
+                floats,
+            ],
+            autograph=False,
+        )
+        def descend(
+            touched: Any,
+            weight: Any,
+            ticket: Any,
+            place: Any,
+            row_ticket: Any,
+            row_place: Any,
+            bounds: Any,
+            scale: Any,
+            targets: Any,
+            rates: Any,
+        ) -> None:
+            """A descent a batch; `training.batches.arrange` says what is what."""
+
+            def body(batch: Any) -> Any:
+                rows, features, tickets = (slice(bounds[part, batch], bounds[part, batch + 1]) for part in range(3))
+                step(
+                    touched[rows],
+                    weight[rows],
+                    (ticket[features], place[features]),
+                    (row_ticket[features], row_place[features]),
+                    scale[tickets],
+                    targets[tickets],
+                    rates[batch],
+                )
+                return (batch + 1,)
+
+            tf.while_loop(lambda batch: batch < tf.size(rates), body, (0,), parallel_iterations=1)
+
+        # As the operation that it is: the binding of arguments in Python costs a small tenant as much as a descent.
+        traced = descend.get_concrete_function()
         captured, call = list(traced.captured_inputs), tf.raw_ops.StatefulPartitionedCall
-
-        def descend(touched: Any, weight: Any, by_ticket: Any, by_row: Any, *others: Any) -> None:
-            call(args=[touched, weight, *by_ticket, *by_row, *others, *captured], Tout=[], f=traced)
-
-        return descend
+        return lambda *arguments: call(args=[*arguments, *captured], Tout=[], f=traced)
 
 
 class Fitter:
@@ -310,34 +340,3 @@ def _norms(values: NDArray[np.float32], lengths: NDArray[np.int64]) -> NDArray[n
     ticket = np.repeat(np.arange(len(lengths)), lengths)
     squares = np.bincount(ticket, values.astype(np.float64) ** 2, minlength=len(lengths))
     return np.sqrt(np.maximum(squares, 1e-24)).astype(np.float32)
-
-
-def _in_order(
-    ids: NDArray[np.int32], splits: NDArray[np.int64], kept: NDArray[np.int64], order: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
-    """The kept features, ticket by ticket in `order`, and how many each ticket has."""
-    bounds = np.searchsorted(kept, splits)
-    lengths = np.diff(bounds)[order]
-    ends = np.cumsum(lengths)
-    flat = np.repeat(bounds[order] - (ends - lengths), lengths) + np.arange(lengths.sum())
-    return ids[kept[flat]], lengths
-
-
-def _arrange(ids: NDArray[np.int32], lengths: NDArray[np.int64], weight: NDArray[np.float32]) -> tuple[Any, ...]:
-    """A batch as `step` takes it: the rows it touches and their weights, and its features in ticket and in row order."""
-    tickets = len(lengths)
-    ticket = np.repeat(np.arange(tickets, dtype=np.int64), lengths)
-    keys = np.sort(ids.astype(np.int64) * tickets + ticket)
-    row, ticket = np.divmod(keys, tickets)
-    first = np.ones(len(row), bool)
-    first[1:] = row[1:] != row[:-1]
-    place = np.cumsum(first) - 1
-    touched = row[first].astype(np.int32)
-    back = np.sort(ticket * max(len(touched), 1) + place)
-    by_ticket = np.divmod(back, max(len(touched), 1))
-    return (
-        touched,
-        weight[touched],
-        tuple(part.astype(np.int32) for part in by_ticket),
-        (ticket.astype(np.int32), place.astype(np.int32)),
-    )
