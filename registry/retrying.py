@@ -1,0 +1,46 @@
+"""Trying again what failed for the moment: one policy for the adapters' edges, carried out by stamina.
+
+Only an error of the domain is tried again, made before it gets here: stamina logs what it caught, and a vendor's error may
+quote an address with its password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TypeVar
+
+import stamina
+
+from registry.errors import MacrofleetError
+
+Result = TypeVar("Result")
+
+
+def patiently(
+    work: Callable[[], Result],
+    *,
+    on: type[MacrofleetError],
+    attempts: int,
+    first_wait_seconds: float = 0.5,
+    longest_wait_seconds: float = 5.0,
+    longest_seconds: float = 60.0,
+) -> Result:
+    """What `work` returns, tried again while it raises `on`; its last error in the end.
+
+    Waits double from the first to the longest, each with up to as much as the first on top, so that many who failed at
+    once do not come back at once.
+
+    Args:
+        longest_seconds: after which no further attempt begins.
+    """
+    for attempt in stamina.retry_context(
+        on=on,
+        attempts=attempts,
+        timeout=longest_seconds,
+        wait_initial=first_wait_seconds,
+        wait_max=longest_wait_seconds,
+        wait_jitter=first_wait_seconds,
+    ):
+        with attempt:
+            return work()
+    raise AssertionError("the last attempt raises what it fails with")
