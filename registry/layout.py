@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from registry.names import check_tenant
+from registry.names import check_run, check_tenant
 
 WEIGHTS = "weights.safetensors"
 LABELS = "macros.json"
@@ -92,3 +92,16 @@ def fleet_generation_key(generation: int, digest: str) -> str:
         digest: of the record, so that two records of one number are apart.
     """
     return f"fleet/generations/{generation}-{digest[:16]}.json"
+
+
+RUNS_PREFIX = "runs/"
+
+
+def run_key(run: str, name: str) -> str:
+    """The key of one document of a training run."""
+    return f"{RUNS_PREFIX}{check_run(run)}/{name}"
+
+
+def run_shard_key(run: str, shard: int) -> str:
+    """The key of what became of one shard of a training run."""
+    return run_key(run, f"shards/{shard:03d}.json")

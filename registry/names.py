@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 
-from registry.errors import InvalidTenant
+from registry.errors import InvalidInput, InvalidTenant
 
 _TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+_RUN = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{12}")
 _NOT_SLUG = re.compile(r"[^a-z0-9_-]+")
 
 
@@ -20,6 +21,19 @@ def check_tenant(name: str) -> str:
         raise InvalidTenant(
             f"{name[:80]!r} is not a tenant name",
             remedy="Use 1 to 63 lower-case letters, digits, '_' or '-', starting with a letter or digit.",
+        )
+    return name
+
+
+def check_run(name: str) -> str:
+    """Return `name` if it is the name of a training run: when it was to start, and a part of its flow run's id.
+
+    Raises:
+        InvalidInput: anything else.
+    """
+    if not _RUN.fullmatch(name):
+        raise InvalidInput(
+            f"{name[:80]!r} is not the name of a run", remedy="`macrofleet flows status` lists the runs there were."
         )
     return name
 
