@@ -10,11 +10,9 @@ import importlib.metadata
 import json
 import os
 import secrets
-import shutil
 import signal
 import socket
 import subprocess
-import threading
 import time
 from pathlib import Path
 from typing import Self
@@ -25,6 +23,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from pydantic import SecretStr
 
 from registry.errors import StoreUnavailable
+from registry.leash import leash
 from registry.settings import StoreSettings
 
 _HOST = "127.0.0.1"
@@ -178,7 +177,7 @@ class LocalS3:
         command = [str(binary), "-logtostderr=true", "mini", *(f"-{name}={value}" for name, value in options.items())]
         with self.log.open("ab") as log:
             return subprocess.Popen(
-                [*self._leash(), *command],
+                [*([] if self._detach else leash()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -187,16 +186,6 @@ class LocalS3:
                 env={"HOME": str(self.folder), "TMPDIR": str(self.folder)},
                 start_new_session=True,  # Ctrl-C is the parent's to handle
             )
-
-    def _leash(self) -> list[str]:
-        """What makes Linux end the server with its parent, even one that is killed.
-
-        It follows the thread that starts the server, so it is only right for one that lives as long as the process.
-        """
-        if self._detach or threading.current_thread() is not threading.main_thread():
-            return []
-        setpriv = shutil.which("setpriv")
-        return [setpriv, "--pdeathsig", "TERM"] if setpriv else []
 
     def _wait(self, deadline: float) -> bool:
         """True when an object could be written and found; False when the server ended or the time is up."""
