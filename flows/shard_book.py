@@ -16,7 +16,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from flows.runs import ShardRecord, parse_shard
-from registry.errors import MacrofleetError, ObjectNotFound, PreconditionFailed, StoreUnavailable
+from registry.errors import MacrofleetError, ObjectNotFound, PreconditionFailed, ShardTaken, StoreUnavailable
 from registry.layout import run_shard_key
 from registry.retrying import patiently
 from registry.store import ObjectStore
@@ -25,10 +25,6 @@ BEAT_SECONDS = 5.0
 _PATIENCE_SECONDS = 120.0
 _ATTEMPTS = 20
 _CLASHES = 4
-
-
-class ShardTaken(MacrofleetError):
-    """The shard was given to somebody else; what was begun here is theirs to do."""
 
 
 class ShardBook:
@@ -100,8 +96,6 @@ class ShardBook:
         self._closing.set()
         self._wake.set()
         self._thread.join()
-        if self._taken.is_set():
-            return
         if kind is not None:
             # Whoever goes on starts from here.
             self._try_beat()

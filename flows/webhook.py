@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from registry.errors import InvalidInput, MacrofleetError
+from registry.errors import InvalidInput, WebhookRefused, WebhookUnavailable
 from registry.retrying import patiently
 
 _ATTEMPTS = 4
@@ -37,14 +37,6 @@ class WebhookSettings(BaseSettings):
 
     webhook_url: SecretStr | None = None
     webhook_timeout_seconds: float = Field(default=10.0, gt=0, le=300)
-
-
-class WebhookRefused(MacrofleetError):
-    """The webhook does not take it, and would not another time."""
-
-
-class WebhookUnavailable(MacrofleetError):
-    """The webhook was not reached, or is overloaded; a retry may do better."""
 
 
 def notify(settings: WebhookSettings, body: Mapping[str, Any], *, first_wait_seconds: float = 1.0) -> None:

@@ -100,6 +100,22 @@ class TrackingUnavailable(MacrofleetError):
     """MLflow cannot be reached or fails. Traffic does not need it; a rerun finishes what it was to record."""
 
 
+class SchedulerUnavailable(MacrofleetError):
+    """Prefect's server cannot be reached or fails. What runs left in the store is there without it."""
+
+
+class ShardTaken(MacrofleetError):
+    """A shard was given to another process; what was begun here is that one's to do."""
+
+
+class WebhookUnavailable(MacrofleetError):
+    """The webhook was not reached, or is overloaded; a retry may do better."""
+
+
+class WebhookRefused(MacrofleetError):
+    """The webhook does not take it, and would not another time."""
+
+
 class Overloaded(MacrofleetError):
     """More work is waiting than may wait."""
 

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from flows.runs import ShardRecord, parse_shard
-from flows.shard_book import ShardBook, ShardTaken
-from registry.errors import StoreUnavailable
+from flows.shard_book import ShardBook
+from registry.errors import ShardTaken, StoreUnavailable
 from registry.layout import run_shard_key
 from registry.store.local import LocalStore
 

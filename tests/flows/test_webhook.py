@@ -11,8 +11,8 @@ import pytest
 import stamina
 from pydantic import SecretStr
 
-from flows.webhook import WebhookRefused, WebhookSettings, WebhookUnavailable, notify
-from registry.errors import InvalidInput
+from flows.webhook import WebhookSettings, notify
+from registry.errors import InvalidInput, WebhookRefused, WebhookUnavailable
 from registry.settings import read_settings
 
 SECRET = "T0000SECRET"
