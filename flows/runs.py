@@ -137,6 +137,11 @@ def counted(outcomes: Iterable[Mapping[str, Any]]) -> dict[str, int]:
     return dict(Counter(str(outcome["state"]) for outcome in outcomes).most_common())
 
 
+def counts_text(counts: Mapping[str, int]) -> str:
+    """Counts in words, the most frequent first: `480 unchanged, 17 trained, 3 failed`."""
+    return ", ".join(f"{number} {state}" for state, number in Counter(counts).most_common())
+
+
 def left_over(outcomes: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], ...]:
     """What a rerun has to do: the first hundred tenants, with their states and reasons."""
     rows = [

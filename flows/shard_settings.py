@@ -1,0 +1,39 @@
+"""How a run's work is shared out, from the environment (`MACROFLEET_SHARD…`)."""
+
+from __future__ import annotations
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from flows.runs import MAX_SHARDS
+from flows.shard_fan import Patience
+
+
+class ShardSettings(BaseSettings):
+    """Into how many shards, and when one of them is given up.
+
+    Attributes:
+        shards: each a run of the deployment `retrain_shard`, for whatever worker takes it; 0 trains where the run is. A
+            shard holds at most 500 tenants, so that a large fleet is cut into more.
+        shard_beat_seconds: how often a shard writes down that it lives.
+        shard_lost_seconds, shard_start_seconds, shard_idle_seconds, shard_poll_seconds: see `Patience`.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    shards: int = Field(default=0, ge=0, le=MAX_SHARDS)
+    shard_beat_seconds: float = Field(default=5.0, gt=0)
+    shard_lost_seconds: float = Field(default=60.0, gt=0)
+    shard_start_seconds: float = Field(default=300.0, gt=0)
+    shard_idle_seconds: float = Field(default=3600.0, gt=0)
+    shard_poll_seconds: float = Field(default=2.0, gt=0)
+
+    @property
+    def patience(self) -> Patience:
+        """How long a parent waits for what."""
+        return Patience(
+            poll_seconds=self.shard_poll_seconds,
+            lost_seconds=self.shard_lost_seconds,
+            start_seconds=self.shard_start_seconds,
+            idle_seconds=self.shard_idle_seconds,
+        )
