@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import functools
+import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from prefect import flow, get_run_logger, task
-from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State
 from prefect.states import Completed, Failed
 from prefect.task_runners import ThreadPoolTaskRunner
 
+from flows.fan import Hand, TrainHere, outcomes_of
+from flows.fan_choice import open_fan, open_plan
 from flows.need import Wish
 from flows.retraining import Outcome, Retraining
+from flows.run_book import RunBook, run_book
+from flows.runs import RunPlan, Told
 from flows.settings import FlowSettings
+from flows.shard_settings import ShardSettings
 from flows.training_processes import TenantJob, TrainTenant, fanned_out, train_one
 from registry.names import check_tenant
-from registry.settings import read_settings
+from registry.settings import StoreSettings, read_settings
+from registry.store import open_store
 from registry.tenant_settings import ProgramChoice
 
 # Told of (a tenant, how many are done, of how many, their finished share); set by whoever shows progress in this process.
@@ -81,6 +87,7 @@ def retrain_fleet(
     retrain: bool = False,
     precision: float | None = None,
     program: ProgramChoice | None = None,
+    shards: int | None = None,
 ) -> Summary:
     """Train, register and publish tenants that need it, then serve what was made and passed the gate.
 
@@ -92,41 +99,78 @@ def retrain_fleet(
         retrain: train tenants where nothing changed, too.
         precision: how often one of the three macros shown shall be right; None for each tenant's own.
         program: what models are fitted for; None for each tenant's own.
+        shards: into how many parts, each a run of the deployment `retrain_shard`; 0 trains in this process; None is for
+            MACROFLEET_SHARDS to say.
 
     Raises:
         MacrofleetError: what concerns the whole run: the store, MLflow, the program, a name that is no tenant's.
     """
     retraining = Retraining.from_environment()
     chosen = [check_tenant(tenant) for tenant in dict.fromkeys(tenants)] if tenants else retraining.lake.tenants()
-    outcomes: list[Outcome] = []
-    if chosen:
-        options = {"wish": Wish(force=force, retrain=retrain, precision=precision, program=program)}
-        looks = retraining.look(chosen, **options)
-        left = [tenant for tenant in chosen if looks[tenant].outcome is None]
-        programs = {name for look in looks.values() for name in look.programs}
-        done = dict(zip(left, train_all(retraining, left, options, programs=sorted(programs)), strict=True))
-        outcomes = [looks[tenant].outcome or done[tenant] for tenant in chosen]
-    generation, served, warnings = retraining.serve(outcomes, force=force)
-    summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
-    create_markdown_artifact(markdown(summary), key="retrain-fleet", description="What became of each tenant")
+    store = open_store(read_settings(StoreSettings))
+    with run_book(store) as book:
+        outcomes: list[Outcome] = []
+        if chosen:
+            settings = read_settings(ShardSettings, **({} if shards is None else {"shards": shards}))
+            wish = Wish(force=force, retrain=retrain, precision=precision, program=program)
+            plan = open_plan(store, book, chosen, asdict(wish), settings)
+            told = _shown(book, len(plan.tenants)) if settings.shards else book.told
+            fan = open_fan(store, book, settings, train_here(retraining, plan), told=told)
+            outcomes = outcomes_of(plan.tenants, fan.train(plan.cut()))
+        generation, served, warnings = retraining.serve(outcomes, force=force)
+        summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
+        book.finish(summary.outcomes, generation=generation, warnings=warnings)
+        if tenants is None:
+            book.tidy()
     return summary
 
 
+def _shown(book: RunBook, total: int) -> Told:
+    """What is told of tenants that others train: the run's book, and whoever listens."""
+    places = itertools.count(1)
+
+    def told(outcome: Mapping[str, Any]) -> None:
+        book.told(outcome)
+        watching = listener.get()
+        if watching is not None:
+            done = next(places)
+            watching(str(outcome["tenant"]), done, total, done / total)
+
+    return told
+
+
+def train_here(retraining: Retraining, plan: RunPlan) -> TrainHere:
+    """What trains those of a plan's tenants that need it, in this process and those it starts."""
+    options = {"wish": Wish(**plan.options)}
+
+    def train(tenants: Sequence[str], hand: Hand) -> None:
+        looks = retraining.look(tenants, **options)
+        for look in looks.values():
+            if look.outcome is not None:
+                hand.end(look.outcome)
+        left = [tenant for tenant in tenants if looks[tenant].outcome is None]
+        programs = sorted({name for look in looks.values() for name in look.programs})
+        train_all(retraining, left, options, programs=programs, hand=hand)
+
+    return train
+
+
 def train_all(
-    retraining: Retraining, tenants: Sequence[str], options: Mapping[str, Any], *, programs: Sequence[str]
-) -> list[Outcome]:
+    retraining: Retraining, tenants: Sequence[str], options: Mapping[str, Any], *, programs: Sequence[str], hand: Hand
+) -> None:
     """Train tenants, one task each, in as many processes as the settings say; one tenant alone in this one.
 
     Args:
         options: as `Retraining.train` takes them.
         programs: what they are fitted for; none where nobody is to be trained.
+        hand: is handed each outcome; whatever it raises ends the work.
 
     Raises:
         MacrofleetError: what concerns them all: the store, MLflow, the program.
     """
     settings = read_settings(FlowSettings)
     processes = min(settings.training_processes, len(tenants))
-    tally = _Tally(len(tenants))
+    tally = _Tally(len(tenants), hand)
     jobs = [TenantJob(tenant=tenant, options=options) for tenant in tenants]
     if len(tenants) <= 1 or not processes or not programs:
         if programs:
@@ -141,12 +185,14 @@ def train_all(
             parameters = [{"tenant": job.tenant, "work": _work(train, job, tally)} for job in jobs]
             for future in [threads.submit(train_tenant, given) for given in parameters]:
                 future.wait()
-    return [tally.outcome_of(tenant) for tenant in tenants]
+    for tenant in tally.missing(tenants):
+        # Prefect itself failed before the work began, or the hand ended it, and does so again.
+        hand.end(Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task"))
 
 
 def _work(train: TrainTenant, job: TenantJob, tally: _Tally) -> Callable[[], Outcome]:
     def work() -> Outcome:
-        tally.told(job.tenant, 0.0)
+        tally.begin(job.tenant)
         done = train(job, functools.partial(tally.told, job.tenant))
         if done.where:
             get_run_logger().error("tenant %s: %s", job.tenant, done.where)
@@ -159,10 +205,15 @@ def _work(train: TrainTenant, job: TenantJob, tally: _Tally) -> Callable[[], Out
 class _Tally:
     """How far tenants are that are trained side by side, for whoever listens. May be used from any thread."""
 
-    def __init__(self, total: int) -> None:
-        self._total, self._listener, self._lock = total, listener.get(), threading.Lock()
+    def __init__(self, total: int, hand: Hand) -> None:
+        self._total, self._hand, self._listener, self._lock = total, hand, listener.get(), threading.Lock()
         self._shares: dict[str, float] = {}
-        self._outcomes: dict[str, Outcome] = {}
+        self._done: set[str] = set()
+
+    def begin(self, tenant: str) -> None:
+        """A tenant's turn begins. Raises what the hand raises."""
+        self._hand.begin(tenant)
+        self.told(tenant, 0.0)
 
     def told(self, tenant: str, share: float) -> None:
         """A tenant is so far."""
@@ -171,35 +222,18 @@ class _Tally:
             self._tell(tenant)
 
     def ended(self, outcome: Outcome) -> None:
-        """A tenant is done."""
+        """A tenant is done. Raises what the hand raises."""
         with self._lock:
             self._shares.pop(outcome.tenant, None)
-            self._outcomes[outcome.tenant] = outcome
+            self._done.add(outcome.tenant)
             self._tell(outcome.tenant)
+        self._hand.end(outcome)
 
-    def outcome_of(self, tenant: str) -> Outcome:
-        """What became of a tenant; without an outcome Prefect itself failed before the work began."""
-        missing = Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task")
-        return self._outcomes.get(tenant, missing)
+    def missing(self, tenants: Sequence[str]) -> list[str]:
+        """Those that never came to an end."""
+        return [tenant for tenant in tenants if tenant not in self._done]
 
     def _tell(self, tenant: str) -> None:
         if self._listener is not None:
-            done = len(self._outcomes)
+            done = len(self._done)
             self._listener(tenant, done, self._total, (done + sum(self._shares.values())) / self._total)
-
-
-def markdown(summary: Summary) -> str:
-    """The summary as a table."""
-    head = "| tenant | state | examples | macros | top-1 | top-3 | fit s | version | reason |"
-    rule = "|---|---|--:|--:|--:|--:|--:|---|---|"
-    rows = [
-        f"| {o.tenant} | {o.state} | {o.examples} | {o.macros} | {_fraction(o.top1)} | {_fraction(o.top3)} "
-        f"| {o.fit_seconds:.1f} | {o.version} | {(o.reason or o.why).replace('|', ' ')} |"
-        for o in summary.outcomes
-    ]
-    return "\n".join([head, rule, *rows, *(f"\n{warning}" for warning in summary.warnings)])
-
-
-def _fraction(value: float | None) -> str:
-    """A figure for a table."""
-    return "-" if value is None else f"{value:.3f}"

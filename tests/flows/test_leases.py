@@ -16,8 +16,9 @@ from typer.testing import CliRunner
 
 import macrofleet
 from flows import retraining
-from flows.retrain_fleet import Summary, markdown, retrain_fleet
+from flows.retrain_fleet import Summary, retrain_fleet
 from flows.retraining import Outcome, Retraining
+from flows.run_report import markdown
 from registry.fleet import read_fleet
 from registry.layout import lease_key
 from registry.leases import Lease, Leases, LeaseState
@@ -122,7 +123,7 @@ def test_a_tenant_that_another_run_trains_is_left_to_it(store: ObjectStore, in_t
     busy, globex = second.outcomes
     assert (busy.state, globex.state) == ("busy", "trained")
     assert "acme is being worked on by process" in busy.reason
-    assert "| acme | busy |" in markdown(second)
+    assert "| acme | busy |" in markdown(second.outcomes)
     assert second.as_dict()["tenants"][0]["reason"] == busy.reason
     states = {outcome.tenant: outcome.state for outcome in first.result().outcomes}
     assert states == {"acme": "trained", "globex": "unchanged"}, "the second run has trained it meanwhile"

@@ -10,8 +10,9 @@ import pytest
 from mlflow import MlflowClient
 
 from flows import need, retraining
-from flows.retrain_fleet import Summary, listener, markdown, retrain_fleet
+from flows.retrain_fleet import listener, retrain_fleet
 from flows.retraining import Outcome
+from flows.run_report import markdown
 from registry.errors import InvalidTenant, TrackingUnavailable
 from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.fleet_control import limit, pin, release, roll_back
@@ -74,14 +75,14 @@ def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trou
         listener.reset(token)
 
     assert [outcome.why for outcome in summary.outcomes] == ["new: never trained", "", "new: never trained", ""]
-    assert "new: never trained |" in markdown(summary)
+    assert "new: never trained |" in markdown(summary.outcomes)
     states = {outcome.tenant: outcome.state for outcome in summary.outcomes}
     assert states == {"acme": "trained", "broken": "failed", "globex": "trained", "tiny": "not_eligible"}
     reasons = {outcome.tenant: outcome.reason for outcome in summary.outcomes}
     assert "is not a lake file" in reasons["broken"]
     assert "1 ticket with a shared macro in the last 9 months, 100 are needed" in reasons["tiny"]
     for tenant in states:
-        assert tenant in markdown(summary)
+        assert tenant in markdown(summary.outcomes)
 
     fleet = read_fleet(store)
     assert fleet.generation == summary.generation == 1, "one write for the whole run"
@@ -135,8 +136,8 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     assert acme.reason == "unchanged since 2026-01-01"
     assert tiny.state == "not_eligible"
     assert (summary.generation, told) == (1, [])
-    assert "| acme | unchanged |" in markdown(summary)
-    assert "unchanged since 2026-01-01 |" in markdown(summary)
+    assert "| acme | unchanged |" in markdown(summary.outcomes)
+    assert "unchanged since 2026-01-01 |" in markdown(summary.outcomes)
 
 
 def test_a_serving_tenant_with_too_little_new_data_goes_on_serving(store: ObjectStore) -> None:
@@ -161,8 +162,8 @@ def test_an_unknown_tenant_is_named(store: ObjectStore) -> None:
 
 
 def test_a_reason_with_a_bar_does_not_break_the_table() -> None:
-    text = markdown(Summary(generation=1, outcomes=(Outcome(tenant="a", state="failed", reason="x|y"),)))
-    assert [line.count("|") for line in text.splitlines()] == [10, 10, 10]
+    text = markdown([Outcome(tenant="a", state="failed", reason="x|y")])
+    assert [line.count("|") for line in text.splitlines()] == [0, 0, 11, 11, 11]
 
 
 def test_what_a_library_says_of_a_ticket_reaches_no_report(
@@ -179,7 +180,7 @@ def test_what_a_library_says_of_a_ticket_reaches_no_report(
     summary = retrain_fleet(["acme"])
     assert summary.outcomes[0].state == "failed"
     assert "ValueError" in summary.outcomes[0].reason
-    assert "4111" not in str(summary.as_dict()) + markdown(summary) + caplog.text
+    assert "4111" not in str(summary.as_dict()) + markdown(summary.outcomes) + caplog.text
 
 
 def test_mlflow_failing_after_the_fleet_was_written_is_a_warning(
@@ -227,7 +228,7 @@ def test_a_version_held_by_a_roll_back_goes_on_serving_and_the_run_says_so(store
     assert (outcome.state, summary.generation) == ("held", read_fleet(store).generation)
     assert first.version in outcome.reason
     assert "macrofleet fleet rollback acme --release" in outcome.reason
-    assert "| acme | held |" in markdown(summary)
+    assert "| acme | held |" in markdown(summary.outcomes)
     assert read_fleet(store).entries["acme"] == held.model_copy(update={"lease_token": 3})
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("macrofleet.acme", "champion")
@@ -265,7 +266,7 @@ def test_a_worse_model_is_registered_but_does_not_serve_unless_it_is_forced_to(
     (outcome,) = summary.outcomes
     assert outcome.state == "not_promoted"
     assert "is worse than the champion's" in outcome.reason
-    assert "| acme | not_promoted |" in markdown(summary)
+    assert "| acme | not_promoted |" in markdown(summary.outcomes)
     assert outcome.reason.split(";")[0] in str(summary.as_dict())
     entry = read_fleet(store).entries["acme"]
     assert (entry.version, entry.reason) == (first.version, None)

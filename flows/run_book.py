@@ -1,0 +1,156 @@
+"""A flow's run from beginning to end: its record in the store, its log, its pages in Prefect, and word of its end."""
+
+from __future__ import annotations
+
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
+from typing import Any, Literal, TypeVar, cast
+
+from prefect import get_run_logger
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.runtime import flow_run
+
+from flows.retraining import Outcome
+from flows.run_report import markdown, sentence, tenant_line
+from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
+from flows.webhook import WebhookSettings, notify
+from registry.errors import MacrofleetError
+from registry.settings import read_settings
+from registry.store import ObjectStore
+
+Made = TypeVar("Made")
+
+
+class RunBook:
+    """Writes down what a flow's run does. Made by `run_book`, inside the flow.
+
+    Attributes:
+        run: its name in the store.
+    """
+
+    def __init__(self, store: ObjectStore, settings: WebhookSettings) -> None:
+        now = datetime.now(UTC)
+        self.run = run_name((flow_run.scheduled_start_time or now).astimezone(UTC), flow_run.id)
+        self._store = store
+        self._settings = settings
+        self._log = get_run_logger()
+        self._begun = False
+        self._record = RunRecord(
+            run=self.run, flow=flow_run.flow_name, flow_run_id=flow_run.id, state="running", started_at=now
+        )
+        self._lock = threading.Lock()
+        self._ended = 0
+        self._percent = 0
+        self._progress: uuid.UUID | None = None
+
+    def begin(self, tenants: int = 0) -> None:
+        """Say that the run does something from now on.
+
+        Args:
+            tenants: how many it is about; with any, Prefect shows how far it is.
+
+        Raises:
+            StoreUnavailable: it cannot be written down, and nothing else could be.
+        """
+        self._begun = True
+        self._update(tenants=tenants)
+        write_record(self._store, self._record)
+        if tenants:
+            key, description = f"{self._page_key}-progress", f"run {self.run}: {tenants} tenants"
+            self._progress = self._page(lambda: cast(uuid.UUID, create_progress_artifact(0.0, key, description)))
+
+    def told(self, outcome: Mapping[str, Any]) -> None:
+        """What became of a tenant: a line in the log, and progress. From any thread."""
+        self._log.info("%s", tenant_line(self.run, outcome))
+        with self._lock:
+            self._ended += 1
+            percent = 100 * self._ended // max(1, self._record.tenants)
+            further = percent > self._percent
+            self._percent = percent
+        progress = self._progress
+        if progress is not None and further:
+            self._page(lambda: update_progress_artifact(progress, float(percent)))
+
+    def say(self, text: str) -> None:
+        """A warning in the log."""
+        self._log.warning("run %s: %s", self.run, text)
+
+    def finish(self, outcomes: Sequence[Outcome], *, generation: int, warnings: Sequence[str]) -> None:
+        """What a training run came to."""
+        rows = [outcome.as_dict() for outcome in outcomes]
+        counts = counted(rows)
+        self._update(counts=counts, left=left_over(rows), warnings=tuple(warnings), generation=generation)
+        page = markdown(outcomes, warnings)
+        self._page(
+            lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: what became of each tenant")
+        )
+
+    def tidy(self) -> None:
+        """Forget old runs. One that cannot be forgotten yet is a warning in the log."""
+        try:
+            prune_runs(self._store)
+        except MacrofleetError as problem:
+            self.say(f"old runs are not forgotten: {problem}")
+
+    def close(self, state: Literal["completed", "failed"], reason: str = "") -> None:
+        """The run is over. What cannot be told of it is a warning in the log."""
+        self._update(state=state, reason=reason, ended_at=datetime.now(UTC))
+        if self._begun:
+            try:
+                write_record(self._store, self._record)
+            except MacrofleetError as problem:
+                self.say(f"its end is not written down: {problem}")
+        if self._begun or state == "failed":
+            try:
+                notify(self._settings, summary_of(self._record))
+            except MacrofleetError as problem:
+                self.say(f"nobody was told: {problem}")
+
+    @property
+    def _page_key(self) -> str:
+        return self._record.flow.replace("_", "-")
+
+    def _update(self, **fields: Any) -> None:
+        self._record = self._record.model_copy(update=fields)
+
+    def _page(self, make: Callable[[], Made]) -> Made | None:
+        """Show something in Prefect, which may be away: what a run does is in the store."""
+        try:
+            return make()
+        except Exception as problem:  # noqa: BLE001  # whatever its client raises
+            self.say(f"a page in Prefect is missing ({type(problem).__name__})")
+            return None
+
+
+@contextmanager
+def run_book(store: ObjectStore) -> Iterator[RunBook]:
+    """The book of the flow's run that goes on in this context, closed however it ends.
+
+    Raises:
+        InvalidInput: a setting of the webhook's is wrong.
+    """
+    book = RunBook(store, read_settings(WebhookSettings))
+    try:
+        yield book
+    except BaseException as problem:
+        # A library's message may quote a ticket.
+        reason = str(problem) if isinstance(problem, MacrofleetError) else type(problem).__name__
+        with suppress(Exception):
+            book.close("failed", reason)
+        raise
+    book.close("completed")
+
+
+def summary_of(record: RunRecord) -> dict[str, Any]:
+    """A run that is over, as a webhook is told of it: `text` is what chats show, the rest is for programs."""
+    row = record.model_dump(mode="json")
+    seconds = ((record.ended_at or record.started_at) - record.started_at).total_seconds()
+    text = sentence(record.flow, record.state, record.counts, seconds)
+    if record.left or record.warnings:
+        text += f"; left: {len(record.left)} tenants, {len(record.warnings)} warnings"
+    if record.reason:
+        text += f"; {record.reason}"
+    return {"text": f"macrofleet {text}", "seconds": round(seconds, 1), **row}

@@ -1,0 +1,131 @@
+"""Flows around one step each, so that a schedule, an API call or an event can have what the command line has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect import flow
+from prefect.client.schemas.objects import State
+from prefect.events import emit_event
+from prefect.states import Completed, Failed
+
+from flows.retrain_fleet import retrain_fleet
+from flows.run_book import run_book
+from flows.runs import UNDONE
+from registry import fleet_control, garbage
+from registry.names import check_tenant
+from registry.retention import Retention
+from registry.settings import StoreSettings, read_settings
+from registry.store import open_store
+from training.importers import read_tickets
+from training.tenants import import_examples, read_catalogue_file
+
+# Whoever emits it has its tenant retrained: `retrain_tenant` is triggered by it.
+RETRAIN_EVENT = "macrofleet.tenant.retrain"
+TENANT_RESOURCE = "macrofleet.tenant"
+
+
+@flow(name="retrain_tenant", validate_parameters=False)
+def retrain_tenant(tenant: str, *, force: bool = False, precision: float | None = None) -> State[None]:
+    """Retrain one tenant as `retrain_fleet` does, and fail where it cannot be trained.
+
+    Args:
+        tenant: whom.
+        force, precision: see `retrain_fleet`.
+
+    Raises:
+        MacrofleetError: see `retrain_fleet`.
+    """
+    # The flow's function: a flow run within a flow run takes a second of its own.
+    summary = retrain_fleet.fn([tenant], force=force, precision=precision, shards=0)
+    (outcome,) = summary.outcomes
+    said = f"{outcome.state} {outcome.version} {outcome.reason}".strip()
+    return Failed(message=said) if outcome.state in (*UNDONE, "unknown") else Completed(message=said)
+
+
+@flow(name="rollback", validate_parameters=False)
+def rollback(tenants: list[str], *, to: str | None = None, release: bool = False) -> State[None]:
+    """Serve tenants' previous versions again and hold them there, or lift that: `macrofleet fleet rollback`.
+
+    Args:
+        tenants: one or more; all are changed in one write.
+        to: a version of the one tenant named, instead of the previous one.
+        release: lift the hold.
+
+    Raises:
+        MacrofleetError: see `registry.fleet_control.roll_back`.
+    """
+    store = open_store(read_settings(StoreSettings))
+    with run_book(store) as book:
+        book.begin()
+        edited = fleet_control.release(store, tenants) if release else fleet_control.roll_back(store, tenants, to=to)
+    changed = ", ".join(sorted(edited.changed())) or "none"
+    return Completed(message=f"fleet generation {edited.generation}; changed: {changed}")
+
+
+@flow(name="import_tickets", validate_parameters=False)
+def import_tickets(
+    tenant: str,
+    path: str,
+    *,
+    file_format: str | None = None,
+    macros: str | None = None,
+    add_macros: bool = False,
+    label_separator: str | None = None,
+    skip_invalid: bool = False,
+    retrain: bool = False,
+) -> State[None]:
+    """Import labelled tickets from a file that this machine can read: `macrofleet tickets import`.
+
+    Args:
+        tenant: whose they are.
+        path: of the file.
+        file_format: "csv" or "jsonl"; None takes it from the file's name.
+        macros: a file with the tenant's catalogue, which replaces the old one.
+        add_macros: labels that are in no catalogue become macros.
+        label_separator: what stands between the labels of one row, where it has several.
+        skip_invalid: leave out rows that cannot be used.
+        retrain: have the tenant retrained afterwards, where the import changed anything; needs a Prefect server.
+
+    Raises:
+        MacrofleetError: see `training.importers.read_tickets` and `training.tenants.import_examples`.
+    """
+    check_tenant(tenant)
+    store = open_store(read_settings(StoreSettings))
+    with run_book(store) as book:
+        book.begin()
+        found = read_tickets(
+            Path(path), file_format=file_format, label_separator=label_separator, skip_invalid=skip_invalid
+        )
+        merge = import_examples(
+            store,
+            tenant,
+            found.examples,
+            titles=found.titles,
+            catalogue=read_catalogue_file(Path(macros)) if macros else None,
+            add_macros=add_macros,
+        )
+    if retrain and (merge.added or merge.changed):
+        emit_event(RETRAIN_EVENT, {"prefect.resource.id": f"{TENANT_RESOURCE}.{tenant}", TENANT_RESOURCE: tenant})
+    said = f"added {merge.added}, changed {merge.changed}, unchanged {merge.unchanged}, left out {len(found.problems)}"
+    return Completed(message=f"tenant {tenant}: {said}")
+
+
+@flow(name="collect_garbage", validate_parameters=False)
+def collect_garbage(*, keep: int | None = None, dry_run: bool = False) -> State[None]:
+    """Delete what nobody needs any more from the store: `macrofleet garbage collect`.
+
+    Args:
+        keep: of each tenant, so many versions published last; None for the usual number.
+        dry_run: only say what would go.
+
+    Raises:
+        MacrofleetError: see `registry.garbage.collect_garbage`.
+    """
+    store = open_store(read_settings(StoreSettings))
+    with run_book(store) as book:
+        book.begin()
+        retention = Retention() if keep is None else Retention(keep=keep)
+        done = garbage.collect_garbage(store, retention=retention, dry_run=dry_run)
+    verb = "would delete" if dry_run else "deleted"
+    return Completed(message=f"{verb} {len(done.deleted)} versions, {done.objects} objects, {done.bytes} bytes in all")
