@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from benchmarks.command import bench
+from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
@@ -30,6 +31,7 @@ for name, group in (
     ("tenants", tenants_group),
     ("programs", programs),
     ("fleet", fleet),
+    ("flows", flows),
     ("garbage", garbage),
     ("bench", bench),
 ):

@@ -1,0 +1,65 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow
+from prefect.client.schemas.schedules import CronSchedule
+from prefect.events import DeploymentEventTrigger
+from prefect.flows import load_flow_from_entrypoint
+from prefect.utilities.callables import parameter_schema
+from ruamel.yaml import YAML
+
+from flows.deployments import FLOWS, make_deployments, schedule_of
+from flows.timetable import Timetable
+from registry.errors import InvalidInput
+
+FILE = Path(__file__).parents[2] / "prefect.yaml"
+
+
+def in_file() -> dict[str, dict[str, Any]]:
+    found = YAML(typ="safe").load(FILE)
+    return {one["name"]: one for one in found["deployments"]}
+
+
+def test_the_file_and_the_commands_make_the_same_deployments() -> None:
+    made = {one.name: one for one in make_deployments(Timetable())}
+    assert made.keys() == in_file().keys()
+    for name, one in in_file().items():
+        assert (one["entrypoint"], one["tags"]) == (made[name].entrypoint, made[name].tags)
+        assert one["work_pool"] == {"name": "macrofleet"}
+        schedules = made[name].schedules or []
+        for given, schedule in zip(one.get("schedules", []), schedules, strict=True):
+            assert isinstance(schedule.schedule, CronSchedule)
+            assert (given["cron"], given["timezone"]) == (schedule.schedule.cron, schedule.schedule.timezone)
+            assert (given["slug"], given["active"]) == (schedule.slug, schedule.active)
+        for given, trigger in zip(one.get("triggers", []), made[name].triggers, strict=True):
+            assert isinstance(trigger, DeploymentEventTrigger)
+            loaded = DeploymentEventTrigger.model_validate(given)
+            assert loaded == trigger
+
+
+def test_a_worker_finds_each_flow_by_its_name() -> None:
+    for one in make_deployments(Timetable()):
+        assert one.entrypoint is not None
+        flow: Flow[Any, Any] = load_flow_from_entrypoint(one.entrypoint, use_placeholder_flow=False)
+        assert (flow.name, one.name) == (one.flow_name, one.flow_name)
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: flow.name)
+def test_every_parameter_is_explained_to_who_starts_a_flow_by_hand(flow: Flow[Any, Any]) -> None:
+    assert flow.description
+    for name in parameter_schema(flow).properties:
+        assert name in flow.description, "Prefect's page shows the flow's docstring"
+
+
+@pytest.mark.parametrize(("cron", "timezone"), [("at night", "UTC"), ("0 2 * *", "UTC"), ("0 2 * * *", "Middle/Earth")])
+def test_what_is_no_timetable_is_said_before_anything_is_deployed(cron: str, timezone: str) -> None:
+    with pytest.raises(InvalidInput, match="is no schedule"):
+        make_deployments(Timetable(cron=cron, timezone=timezone))
+
+
+def test_never_switches_an_earlier_schedule_off_instead_of_leaving_it() -> None:
+    never = schedule_of(Timetable(cron=None))
+    assert (never.active, never.slug) == (False, schedule_of(Timetable()).slug)
