@@ -36,6 +36,9 @@ def serve_deployments(timetable: Timetable, *, port: int, ui: bool, limit: int |
         NotReady: the server of its own does not come up.
     """
     deployments = make_deployments(timetable)
+    for deployment in deployments:
+        # Said, not left out: one that was deployed to a work pool before is no more its workers'.
+        deployment.work_pool_name = deployment.work_queue_name = None
     with _server(port, ui=ui, say=say) as api_url:
         names = ", ".join(deployment.name for deployment in deployments)
         when = f"retrain_fleet at {timetable.cron} {timetable.timezone}" if timetable.cron else "nothing by itself"

@@ -9,8 +9,9 @@ from flows.fan import Fan, HereFan, TrainHere
 from flows.prefect_shards import PrefectShards
 from flows.run_book import RunBook
 from flows.runs import RunPlan, Told, keep_plan, shards_for
-from flows.shard_fan import ShardFan
+from flows.shard_fan import ShardFan, ShardRunner
 from flows.shard_settings import ShardSettings
+from registry.errors import InvalidInput
 from registry.store import ObjectStore
 
 
@@ -28,8 +29,21 @@ def open_fan(store: ObjectStore, book: RunBook, settings: ShardSettings, train_h
     """The fan for these settings.
 
     Raises:
-        InvalidInput: Prefect has no server for others to take shards from, or nobody deployed them.
+        InvalidInput: there is nobody to take shards: no Prefect server is named, or no Ray cluster answers.
     """
     if settings.shards == 0:
         return HereFan(store, book.run, train_here, told=told, beat_seconds=settings.shard_beat_seconds)
-    return ShardFan(store, book.run, PrefectShards(), patience=settings.patience, told=told, say=book.say)
+    runner = _ray(settings.ray_address) if settings.ray_address else PrefectShards()
+    return ShardFan(store, book.run, runner, patience=settings.patience, told=told, say=book.say)
+
+
+def _ray(address: str) -> ShardRunner:
+    try:
+        from flows.ray_shards import RayShards
+    except ModuleNotFoundError as problem:
+        if problem.name != "ray":
+            raise
+        raise InvalidInput(
+            "Ray is not installed", remedy="Install the extra `ray`, or unset MACROFLEET_RAY_ADDRESS."
+        ) from None
+    return RayShards(address)

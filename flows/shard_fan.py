@@ -21,8 +21,8 @@ from registry.errors import MacrofleetError, PreconditionFailed, StoreUnavailabl
 from registry.layout import run_shard_key
 from registry.store import ObjectStore
 
-# "waiting": nobody has begun it. "starting": somebody has it and has not begun. "running": begun, alive or not.
-# "ended": nobody will go on with it. "unknown": cannot be asked just now.
+# "waiting": nobody has taken it, for all that is known. "starting", "running": somebody has. "ended": nobody will go on
+# with it. "unknown": cannot be asked just now.
 ShardState = Literal["waiting", "starting", "running", "ended", "unknown"]
 
 
@@ -56,7 +56,7 @@ class Patience:
     Attributes:
         poll_seconds: between two looks.
         lost_seconds: a shard that is begun and silent for so long is lost; a few of its beats.
-        start_seconds: the same for one that was taken and not begun: a process and TensorFlow have to start.
+        start_seconds: the same for one that was taken and not begun: a process has to start.
         idle_seconds: with no shard begun and none taken for so long, nobody is there to take any.
         fruitless: so often a shard may be lost without getting further; then the tenants it was at are at fault.
     """
@@ -184,6 +184,9 @@ class ShardFan:
     def _judge(self, shard: _Shard, state: ShardState) -> None:
         """Whether a shard whose record has not changed is lost."""
         now, patience = self._clock(), self._patience
+        if state != "ended":
+            # Whether it is begun, its record says; a runner may take a process for begun that still has to start.
+            state = "running" if shard.record.owner else "starting" if state == "running" else state
         if state != "waiting":
             self._stirred = now
         if state != shard.state:
@@ -195,7 +198,7 @@ class ShardFan:
                 self._take_back(shard, "its run ended before its tenants did")
         elif state == "starting" and silent > patience.start_seconds:
             self._take_back(shard, f"it was taken, and has not begun in {silent:.0f} s")
-        elif state in ("running", "unknown") and silent > patience.lost_seconds:
+        elif state == "running" and silent > patience.lost_seconds:
             self._take_back(shard, f"it was silent for {silent:.0f} s")
 
     def _take_back(self, shard: _Shard, why: str) -> None:

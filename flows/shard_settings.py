@@ -15,6 +15,7 @@ class ShardSettings(BaseSettings):
     Attributes:
         shards: each a run of the deployment `retrain_shard`, for whatever worker takes it; 0 trains where the run is. A
             shard holds at most 500 tenants, so that a large fleet is cut into more.
+        ray_address: with it, shards are tasks of that Ray cluster instead.
         shard_beat_seconds: how often a shard writes down that it lives.
         shard_lost_seconds, shard_start_seconds, shard_idle_seconds, shard_poll_seconds: see `Patience`.
     """
@@ -22,6 +23,7 @@ class ShardSettings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", env_ignore_empty=True)
 
     shards: int = Field(default=0, ge=0, le=MAX_SHARDS)
+    ray_address: str | None = None
     shard_beat_seconds: float = Field(default=5.0, gt=0)
     shard_lost_seconds: float = Field(default=60.0, gt=0)
     shard_start_seconds: float = Field(default=300.0, gt=0)

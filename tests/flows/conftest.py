@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 
 import pytest
+
+# An extra of its own, which CI does not install.
+collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
 
 
 @pytest.fixture(scope="session")

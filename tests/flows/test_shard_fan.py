@@ -143,6 +143,17 @@ def test_a_shard_that_falls_silent_is_given_out_again_and_only_what_is_left_is_d
     assert world.said == ["shard 0: it was silent for 62 s; its 2 tenants that are left are given out again"]
 
 
+def test_a_shard_that_falls_silent_is_lost_whatever_the_scheduler_thinks(world: World) -> None:
+    def killed(w: World) -> None:
+        w.work("acme", upto="globex")
+        w.states[w.handle(1)] = "waiting"
+        w.on_submit = lambda w: w.work(*TENANTS, attempt=2)
+
+    world.steps = [killed]
+    assert world.train() == ALL
+    assert world.now < 1075
+
+
 def test_a_shard_whose_run_ended_is_given_out_again_at_once(world: World) -> None:
     def ended(w: World) -> None:
         w.work("acme", upto="globex")
@@ -174,9 +185,10 @@ def test_a_shard_that_waits_for_a_worker_is_not_lost(world: World) -> None:
     assert world.given_out == [(0, 1)]
 
 
-def test_one_that_was_taken_and_never_begins_is_given_out_again(world: World) -> None:
+@pytest.mark.parametrize("state", ["starting", "running"])
+def test_one_that_was_taken_and_never_begins_is_given_out_again(world: World, state: ShardState) -> None:
     def taken(w: World) -> None:
-        w.states[w.handle(1)] = "starting"
+        w.states[w.handle(1)] = state
         w.on_submit = lambda w: w.work(*TENANTS, attempt=2)
 
     world.steps = [taken]
@@ -184,10 +196,11 @@ def test_one_that_was_taken_and_never_begins_is_given_out_again(world: World) ->
     assert 1300 < world.now < 1310
 
 
-def test_a_shard_that_lives_and_is_not_known_to_the_scheduler_any_more_is_left_alone(world: World) -> None:
+@pytest.mark.parametrize("state", ["unknown", "waiting", "starting"])
+def test_a_shard_that_writes_is_alive_whatever_the_scheduler_thinks(world: World, state: ShardState) -> None:
     def begin(w: World) -> None:
         w.work("acme", upto="globex")
-        w.states[w.handle(1)] = "unknown"
+        w.states[w.handle(1)] = state
 
     world.steps = [begin, *[beat] * 100, finish]
     assert world.train() == ALL

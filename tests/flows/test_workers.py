@@ -11,19 +11,28 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowFilter, FlowFilterName
+from prefect.client.schemas.objects import FlowRun
+from prefect.client.schemas.responses import DeploymentResponse
+from prefect.deployments import run_deployment
 from prefect.deployments.runner import RunnerDeployment
+from prefect.events import emit_event
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
+from flows.deploying import deploy_deployments
 from flows.prefect_runs import known_runs
 from flows.prefect_server import PrefectServer
 from flows.retrain_fleet import Summary, retrain_fleet
 from flows.runs import list_runs
+from flows.single_flows import RETRAIN_EVENT, TENANT_RESOURCE
 from flows.status import describe_run, recent_runs
+from flows.timetable import Timetable
 from registry.fleet import read_fleet
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
@@ -163,3 +172,51 @@ def parent_of(pid: int) -> int:
     """The parent of a process."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[1])
+
+
+def test_served_deployments_run_on_request_and_on_an_event_and_stop_with_their_process(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    deploy_deployments(Timetable(cron=None), pool="elsewhere", job_variables={}, say=lambda _: None)
+    with get_client(sync_client=True) as client:
+        assert client.read_work_pool("elsewhere").type == "process"
+        assert client.read_deployment_by_name("retrain_fleet/retrain_fleet").work_pool_name == "elsewhere"
+
+    with (tmp_path / "serve.log").open("ab") as log:
+        command = [sys.executable, "-m", "macrofleet", "flows", "serve", "--cron", "0 3 * * *", "--limit", "4"]
+        serving = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True)
+    try:
+        with get_client(sync_client=True) as client:
+
+            def fleet() -> DeploymentResponse:
+                return client.read_deployment_by_name("retrain_fleet/retrain_fleet")
+
+            wait_for(lambda: bool(fleet().work_pool_name is None and any(one.active for one in fleet().schedules)))
+            wait_for(lambda: "scheduled" in {one.state for one in known_runs(last=5)})
+
+            asked = cast(FlowRun, run_deployment("rollback/rollback", parameters={"tenants": ["nobody"]}, timeout=0))
+            emit_event(RETRAIN_EVENT, {"prefect.resource.id": f"{TENANT_RESOURCE}.acme", TENANT_RESOURCE: "acme"})
+
+            def ended() -> bool:
+                state = client.read_flow_run(asked.id).state
+                return state is not None and state.is_final()
+
+            wait_for(ended)
+            (record,) = [one for one in recent_runs(store, last=5) if one.flow == "rollback"]
+            assert (record.state, record.flow_run_id) == ("failed", str(asked.id))
+            assert "not in the fleet" in record.reason
+
+            def triggered() -> list[FlowRun]:
+                named = FlowFilter(name=FlowFilterName(any_=["retrain_tenant"]))
+                return client.read_flow_runs(flow_filter=named)
+
+            wait_for(lambda: bool(triggered()))
+            assert [run.parameters for run in triggered()] == [{"tenant": "acme"}]
+
+            serving.send_signal(signal.SIGTERM)
+            assert serving.wait(PATIENCE_SECONDS) == 0
+            assert fleet().paused, "nothing is scheduled that nobody would run"
+    finally:
+        if serving.poll() is None:
+            os.killpg(serving.pid, signal.SIGKILL)
+            serving.wait()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 import uuid
@@ -10,10 +11,13 @@ from collections.abc import Sequence
 from prefect import flow
 from prefect.client.schemas.objects import State
 
-from flows.fan import Hand
+from flows.fan import Hand, work_shard
 from flows.retrain_shard import take_shard
 from flows.retraining import Outcome
-from registry.errors import ObjectNotFound
+from flows.runs import read_plan
+from flows.shard_book import ShardBook
+from flows.shard_settings import ShardSettings
+from registry.errors import ObjectNotFound, ShardTaken
 from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
 
@@ -26,6 +30,15 @@ _POLL_SECONDS = 0.1
 def retrain_shard(run: str, shard: int, attempt: int) -> State[None]:
     """See `flows.retrain_shard`."""
     return take_shard(run, shard, attempt, lambda _plan: _train)
+
+
+def work_without_prefect(run: str, shard: int, attempt: int) -> None:
+    """The same without a flow."""
+    store = open_store(read_settings(StoreSettings))
+    tenants = read_plan(store, run).cut().get(shard, ())
+    beat = read_settings(ShardSettings).shard_beat_seconds
+    with contextlib.suppress(ShardTaken), ShardBook(store, run, shard, attempt=attempt, beat_seconds=beat) as book:
+        work_shard(book, tenants, _train, told=lambda _: None)
 
 
 def _train(tenants: Sequence[str], hand: Hand) -> None:
