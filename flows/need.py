@@ -10,7 +10,7 @@ from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
 from registry.errors import BundleCorrupt, MacrofleetError, ModelNotFound, NotEnoughData, ObjectNotFound, TenantNotFound
 from registry.fleet import FleetEntry, in_threads
-from registry.layout import model_key
+from registry.layout import catalogue_key, model_key
 from registry.models import read_manifest
 from registry.program import RELEASED_PROGRAMS
 from registry.store import ObjectStore
@@ -87,6 +87,17 @@ class Need:
         """The record, where there is one: always, where nothing is to be trained."""
         assert self.found.record is not None
         return self.found.record
+
+
+def is_there(store: ObjectStore, name: str) -> bool:
+    """Whether a tenant has tickets or macros, without reading either."""
+    if Lake(store).has(name):
+        return True
+    try:
+        store.head(catalogue_key(name))
+    except ObjectNotFound:
+        return False
+    return True
 
 
 def read_tenant(store: ObjectStore, name: str, run: FlowSettings, wish: Wish) -> Tenant:

@@ -15,12 +15,12 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from flows.need import NO_WISH, Need, Wish, find_need, fit_settings, settle, unknown
+from flows.need import NO_WISH, Need, Wish, find_need, fit_settings, is_there, settle, unknown
 from flows.rollout_settings import RolloutSettings
 from flows.servers import HttpServers
 from flows.settings import FlowSettings
 from flows.staging import Promotion, Staging, held_reason
-from registry.catalogue import Catalogue, read_catalogue
+from registry.catalogue import Catalogue
 from registry.disk_tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
@@ -225,7 +225,7 @@ class Retraining:
             NotEnoughData: and everything else that can go wrong for one tenant.
         """
         # Before the lease, which would make a tenant of a name that nobody has.
-        if not self.lake.has(check_tenant(tenant)) and read_catalogue(self._store, tenant) is None:
+        if not is_there(self._store, check_tenant(tenant)):
             raise unknown(self._store, tenant)
         with self._leases.hold(tenant) as lease:
 
@@ -399,7 +399,11 @@ class Retraining:
         """
         servers = HttpServers(self._rollout.servers)
         staging = Staging(
-            self._store, self._rollout, servers=servers, promotion_of=self._promotion_of, exists=self._leases.exists
+            self._store,
+            self._rollout,
+            servers=servers,
+            promotion_of=self._promotion_of,
+            exists=lambda tenant: is_there(self._store, tenant),
         )
         served = staging.serve(outcomes, force=force)
         warnings = []

@@ -30,6 +30,8 @@ _REASONS = {
     "failed": "the last training run failed",
     "not_promoted": "the last trained model was not good enough to serve",
 }
+# Ends of a training that made a model.
+_MADE = {"trained", "not_promoted"}
 _UNSERVED = "the roll-out of its first model was halted"
 
 
@@ -71,7 +73,7 @@ class Staging:
         servers: that canaries are watched on.
         promotion_of: a tenant's mode: "auto" serves what passed the gate, "manual" has it wait for a person, "shadow"
             has it compared with what serves.
-        exists: whether a tenant is there that the fleet does not know; asked of those that were trained under a lease.
+        exists: whether a tenant is there that the fleet does not know.
         clock: seconds, never backwards; `sleep` waits for some of them.
     """
 
@@ -104,7 +106,6 @@ class Staging:
             StoreError, PublishConflict: the fleet cannot be read or written; a rerun goes on from where it is.
         """
         run = {outcome.tenant: outcome for outcome in outcomes}
-        self._leased = {outcome.tenant for outcome in outcomes if outcome.lease_token}
         staged = {tenant: outcome for tenant, outcome in run.items() if self._mode(outcome) == "auto"}
         plain = {tenant: self._change(outcome) for tenant, outcome in run.items()}
         stages = plan_stages(
@@ -141,8 +142,8 @@ class Staging:
 
     def _write(self, changes: Mapping[str, Change]) -> FleetEdit:
         def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
-            new = [tenant for tenant, entry in found.items() if entry is None and tenant in self._leased]
-            # Training may have been hours ago: a tenant that was deleted since, and its lease, does not come back.
+            # Its training may have been hours ago: a tenant that was deleted since does not come back.
+            new = [tenant for tenant, entry in found.items() if entry is None]
             there = dict(zip(new, in_threads(self._exists, new), strict=True))
             return {t: changes[t](entry) if there.get(t, True) else None for t, entry in found.items()}
 
@@ -185,11 +186,11 @@ class Staging:
     ) -> Outcome:
         """The outcome, with what became of it in the fleet."""
         tenant, version = outcome.tenant, outcome.version
-        if entry is None and tenant in self._leased:
+        if entry is None and outcome.state in _MADE:
             return replace(outcome, state="fenced", reason="the tenant was deleted meanwhile")
         if entry is None or (version and entry.version == version):
             return outcome
-        if outcome.state in {"trained", "not_promoted"} and entry.lease_token > outcome.lease_token:
+        if outcome.state in _MADE and entry.lease_token > outcome.lease_token:
             reason = f"a later run has published version {entry.version} meanwhile"
             return replace(outcome, state="fenced", reason=reason)
         if tenant in halted:

@@ -250,14 +250,6 @@ class Leases:
             found = _find(self._store, tenant)  # somebody was quicker
         raise _held(tenant, found)
 
-    def exists(self, tenant: str) -> bool:
-        """Whether the tenant was ever worked on, and not deleted since."""
-        try:
-            self._store.head(lease_key(tenant))
-        except ObjectNotFound:
-            return False
-        return True
-
     def _outwait(self, tenant: str, found: _Found) -> _Found:
         """The lease once it may be taken. Raises LeaseHeld."""
         until = self._clock() + found.state.seconds * _DRIFT

@@ -187,16 +187,17 @@ def test_the_challenger_of_a_late_run_is_not_named(
     assert set(client.get_registered_model("macrofleet.acme").aliases) == {"champion"}
 
 
-def test_a_tenant_that_was_deleted_after_its_training_does_not_come_back(
+def test_tenants_that_were_deleted_after_their_training_do_not_come_back(
     store: ObjectStore, before_the_fleet: Stopped
 ) -> None:
     fill(store, "acme")
+    fill(store, "tiny", tickets=5)
     with stopped(retrain_fleet, before_the_fleet) as first:
-        for prefix in ("tenants/acme/", "lake/tenants/acme/"):
+        for prefix in ("tenants/", "lake/tenants/"):
             for info in list(store.list(prefix)):
                 store.delete(info.key)
-    (outcome,) = first.result().outcomes
-    assert (outcome.state, outcome.reason) == ("fenced", "the tenant was deleted meanwhile")
+    acme, tiny = first.result().outcomes
+    assert (acme.state, acme.reason, tiny.state) == ("fenced", "the tenant was deleted meanwhile", "not_eligible")
     assert read_fleet(store).entries == {}
 
 

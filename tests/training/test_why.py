@@ -70,7 +70,7 @@ def test_whoever_asks_for_it_gets_it(found: TrainingRecord | None) -> None:
     [
         (record(), SERVING, "unchanged since 2026-11-27"),
         (record(days=30), SERVING, "unchanged since 2026-10-29"),
-        (record(days=-1), SERVING, "unchanged since 2026-11-29"),
+        (record(days=-40), SERVING, "unchanged since 2027-01-07"),
         (record(), HELD, "unchanged since 2026-11-27"),
         (
             record("not_promoted", reason="worse"),
