@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test lint bench quality lock clean
+.PHONY: help demo test test-workers lint bench quality lock clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -22,7 +22,10 @@ demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 l
 	@$(BIN)/macrofleet demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is handed to pytest: "-n 0" for one at a time)
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/workers tests $(PYTEST_ARGS)
+
+test-workers: $(INSTALLED) ## tests of real Prefect workers (and Ray nodes, where macrofleet[ray] is installed), on a quiet machine
+	$(BIN)/python -m pytest tests/workers $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import State
 
 from flows import run_book, single_flows
 from flows.retrain_fleet import retrain_fleet
-from flows.retraining import Outcome, Retraining
+from flows.retraining import Look, Outcome, Retraining
 from flows.runs import RunRecord, list_runs, read_record, read_shards, write_record
 from flows.single_flows import collect_garbage, import_tickets, retrain_tenant, rollback
 from registry.bundle import Manifest
@@ -24,6 +24,8 @@ from registry.fleet import FleetEntry, read_fleet, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
+from training.examples import Example
+from training.lake import Lake
 
 pytestmark = [
     pytest.mark.usefixtures("prefect_server"),
@@ -50,9 +52,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
 
 
 @pytest.fixture
-def training(monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
-    """Outcomes that training comes to, by tenant, without training."""
+def training(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> dict[str, Outcome]:
+    """Outcomes that training comes to, by tenant, without training; the tenants are there."""
     outcomes: dict[str, Outcome] = {}
+    for tenant in ("acme", "globex"):
+        Lake(store).merge(tenant, [Example(ticket_id="1", body="a", macro_id="m")])
+    monkeypatch.setattr(Retraining, "look", lambda _, tenants, **__: {name: Look(outcome=None) for name in tenants})
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")
     monkeypatch.setattr(Retraining, "prepare", lambda *_: None)
     monkeypatch.setattr(Retraining, "train", lambda _, tenant, **__: outcomes[tenant])
@@ -104,7 +109,7 @@ def test_a_run_leaves_a_record_pages_a_line_a_tenant_and_word_of_its_end(
 def test_a_run_that_fails_says_so_everywhere_and_quotes_no_library(
     store: ObjectStore, told: list[dict[str, Any]], training: dict[str, Outcome], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fails(*_: object) -> None:
+    def fails(*_: object, **__: object) -> None:
         raise ValueError("my card number is 4111")
 
     training["acme"] = not_eligible("acme")

@@ -1,0 +1,8 @@
+"""Real Prefect workers and Ray nodes: `make test-workers`, apart from `make test`, since they need a machine to themselves."""
+
+from __future__ import annotations
+
+import importlib.util
+
+# An extra of its own, `macrofleet[ray]`.
+collect_ignore = [] if importlib.util.find_spec("ray") else ["test_ray.py"]
