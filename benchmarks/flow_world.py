@@ -183,6 +183,10 @@ class FlowWorld:
             "MACROFLEET_DISK_FOLDER": str(self._disk),
             "MACROFLEET_TRACKING_URI": f"sqlite:///{self._database}",
             "MACROFLEET_EXPERIMENT": _EXPERIMENT,
+            # The generator's tickets end where they always end, however long ago that is.
+            "MACROFLEET_MONTHS": "120",
+            # A run that is killed leaves its leases, and the next one shall not wait for them longer than it takes to start.
+            "MACROFLEET_LEASE_SECONDS": "5",
             PEAKS_VARIABLE: str(self._peaks),
             # Libraries that write into the home folder when they are imported.
             "KERAS_HOME": str(self._disk / "keras"),
