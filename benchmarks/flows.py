@@ -75,7 +75,7 @@ def measure_flows(*, tenants: int, processes: int, kills: int, seed: int, s3: bo
         store = StoreSettings(url=str(small / "store"))
         publish_program(open_store(store), stage.disk / "programs" / stage.program)
         still = FlowWorld(small, store, disk=stage.disk, prefect=prefect)
-        hit, converged = _converge(
+        hit, converged, whole = _converge(
             still,
             small,
             names=still.fill(_KILLED_TENANTS, seed=seed),
@@ -102,7 +102,7 @@ def measure_flows(*, tenants: int, processes: int, kills: int, seed: int, s3: bo
         "bench": "flows",
         **figures,
         "failed": failed,
-        **judge(figures, bounds, void=_void(processes)),
+        **judge(figures, bounds, void=_void(processes, whole=whole)),
         "fit_seconds_mean": round(fitting, 3),
         "reasons": {tenant: first.outcomes[tenant]["reason"] for tenant in failed},
         "states": states(first.outcomes),
@@ -132,14 +132,14 @@ def _plant(world: FlowWorld, seed: int) -> None:
 
 def _converge(
     still: FlowWorld, folder: Path, *, names: Sequence[str], processes: int, kills: int, seed: int, step: Step
-) -> tuple[int, int]:
+) -> tuple[int, int, bool]:
     """Kill runs at random points and run them again.
 
     Args:
         still: never run; every run has a copy of it.
 
     Returns:
-        How many kills hit, and how many of those converged.
+        How many kills hit, how many of those converged, and whether what they are held to is whole.
     """
     step("a run that nobody disturbs", 0.0)
     calm = still.copied(folder / "calm")
@@ -158,7 +158,7 @@ def _converge(
             if len(shaken.run(processes=processes).of(*_DONE)) == len(names):
                 break
         converged += shaken.serving() == expected and shaken.registered(names) == len(names)
-    return hit, converged
+    return hit, converged, len(undisturbed.of(*_DONE)) == len(names)
 
 
 def memory_drift(peaks: Sequence[int]) -> float | None:
@@ -186,6 +186,7 @@ def _within(step: Step, start: float, end: float) -> Step:
     return lambda doing, share: step(doing, start + (end - start) * share)
 
 
-def _void(processes: int) -> list[str]:
+def _void(processes: int, *, whole: bool) -> list[str]:
     cores = len(os.sched_getaffinity(0))
-    return [f"{processes} processes on {cores} cores"] if cores < processes else []
+    reasons = [f"{processes} processes on {cores} cores"] if cores < processes else []
+    return reasons if whole else [*reasons, "tenants failed in the run that nobody disturbed"]

@@ -31,7 +31,6 @@ Result = TypeVar("Result")
 Told = Callable[[float], None]
 Work = Callable[[Job, Told], Result]
 
-_START_SECONDS = 300.0
 # How often the memory of a busy process is looked at: 30 microseconds a look, and a core fills 0.2 GB in between.
 _LOOK_SECONDS = 0.1
 # So many starts in a row that fail are no accident: thousands of tenants need not wait for one each.
@@ -58,6 +57,10 @@ class Limits:
             fresh, now: its memory before the first job, and now.
         """
         return now > (fresh + self.memory_bytes) / 2
+
+
+# Ten seconds are usual; a machine that is busy with all else may need minutes.
+_START = Limits(seconds=600, memory_bytes=1 << 62)
 
 
 class Pool(Generic[Job, Result]):
@@ -188,8 +191,7 @@ class _Process:
     def wait_until_ready(self) -> None:
         """Raises TrainingStopped: it did not start."""
         if self._fresh is None:
-            nothing = Limits(seconds=_START_SECONDS, memory_bytes=1 << 62)
-            _settle(self._answer(nothing, lambda _: None, doing="a process did not start"))
+            _settle(self._answer(_START, lambda _: None, doing="a process did not start"))
             self._fresh = self._memory()
 
     def do(self, job: Any, told: Told, limits: Limits) -> Any:
@@ -213,7 +215,7 @@ class _Process:
             if left <= 0:
                 raise TrainingStopped(
                     f"{doing}: it took longer than {limits.seconds:g} s",
-                    remedy="MACROFLEET_TRAINING_SECONDS is the limit.",
+                    remedy="Run fewer processes." if limits is _START else "MACROFLEET_TRAINING_SECONDS is the limit.",
                 )
             if self._memory() > limits.memory_bytes:
                 raise TrainingStopped(
