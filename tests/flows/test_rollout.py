@@ -96,6 +96,10 @@ def test_the_same_tenants_go_first_whoever_else_is_there(tenants: set[str], coun
     assert [tenant for tenant in both if tenant in tenants] == few[: len([t for t in both if t in tenants])]
 
 
+def test_who_goes_first_is_known_beforehand() -> None:
+    assert first_by_hash(["acme", "beta", "gamma", "globex", "initech"], 3) == ["initech", "globex", "acme"]
+
+
 # What the figures say
 
 
@@ -236,6 +240,13 @@ def test_servers_are_added_up_and_one_that_began_anew_counts_from_there() -> Non
     assert (verdict.asked, verdict.missing) == (60, None)
     (reason,) = verdict.reasons
     assert "98.3% of 60 under the new versions, 10.0% of 9990 under" in reason
+
+
+def test_a_server_that_began_anew_still_says_how_others_are() -> None:
+    start = {"a": server(NONE, CALM, CALM)}
+    now = {"a": server(counts(100, abstained=90), NONE, counts(1_000, abstained=100))}
+    (reason,) = judge(start, now).reasons
+    assert reason == "abstentions: 90.0% of 100 under the new versions, 10.0% of 1000 elsewhere"
 
 
 def test_a_server_that_learns_late_who_is_on_trial_says_the_same() -> None:
