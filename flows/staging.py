@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from flows.rollout import ServerCounts, Stages, judge, plan_stages
 from flows.rollout_settings import RolloutSettings
+from registry.errors import InvalidInput
 from registry.fleet import Change, FleetEdit, FleetEntry, edit_fleet, in_threads
 from registry.promotion import settles, shadows, takes_back, tries, waits
 from registry.store import ObjectStore
@@ -72,7 +73,7 @@ class Staging:
         settings: of the stages.
         servers: that canaries are watched on.
         promotion_of: a tenant's mode: "auto" serves what passed the gate, "manual" has it wait for a person, "shadow"
-            has it compared with what serves.
+            has it compared with what serves. Called from any thread; InvalidInput is that tenant's alone.
         exists: whether a tenant is there that the fleet does not know.
         clock: seconds, never backwards; `sleep` waits for some of them.
     """
@@ -105,9 +106,10 @@ class Staging:
         Raises:
             StoreError, PublishConflict: the fleet cannot be read or written; a rerun goes on from where it is.
         """
-        run = {outcome.tenant: outcome for outcome in outcomes}
-        staged = {tenant: outcome for tenant, outcome in run.items() if self._mode(outcome) == "auto"}
-        plain = {tenant: self._change(outcome) for tenant, outcome in run.items()}
+        modes = self._modes(outcomes)
+        run = {outcome.tenant: _checked(outcome, modes.get(outcome.tenant)) for outcome in outcomes}
+        staged = {tenant: outcome for tenant, outcome in run.items() if modes.get(tenant) == "auto"}
+        plain = {tenant: _change(outcome, modes.get(tenant)) for tenant, outcome in run.items()}
         stages = plan_stages(
             edit_fleet(self._store, run, lambda found: found, write=False).before,
             {tenant: outcome.version for tenant, outcome in staged.items()},
@@ -134,10 +136,10 @@ class Staging:
                 changes |= dict.fromkeys(stages.canaries, _then(_same, takes_back))
                 why = f"{_HALTED}: {against}; macrofleet train --force does it all the same"
                 halted |= dict.fromkeys(stages.canaries | stages.rest, why)
-        edited = self._write(changes | {tenant: _unserved(changes[tenant]) for tenant in halted})
+        edited = self._write(changes | {tenant: _unserved(changes[tenant]) for tenant in halted.keys() & staged.keys()})
         if stages.canaries:
             self._servers.refresh()
-        told = [self._told(outcome, edited.after[outcome.tenant], halted) for outcome in outcomes]
+        told = [self._told(outcome, edited.after[tenant], halted) for tenant, outcome in run.items()]
         return Served(generation=edited.generation, outcomes=told)
 
     def _write(self, changes: Mapping[str, Change]) -> FleetEdit:
@@ -165,21 +167,17 @@ class Staging:
                 _LOG.info("the new versions were asked %d times; %s", verdict.asked, verdict.missing or "all is well")
                 return verdict.missing
 
-    def _mode(self, outcome: Outcome) -> Promotion | None:
-        """How a tenant's new version is promoted; None where there is none."""
-        return self._promotion_of(outcome.tenant) if outcome.state == "trained" else None
+    def _modes(self, outcomes: Sequence[Outcome]) -> dict[str, Promotion | InvalidInput]:
+        """How the new versions are promoted, by tenant, or why that cannot be known; asked side by side."""
 
-    def _change(self, outcome: Outcome) -> Change:
-        """What an outcome changes at once."""
-        version, manifest = outcome.version, outcome.manifest
-        mode = self._mode(outcome)
-        if mode == "manual":
-            return _fenced(outcome, lambda entry: waits(entry, version, manifest))
-        if mode == "shadow":
-            return _fenced(outcome, lambda entry: shadows(entry, version, manifest))
-        if outcome.state == "not_eligible":
-            return _not_serving(outcome.reason)
-        return _not_serving(_REASONS[outcome.state]) if outcome.state in _REASONS else _same
+        def mode(tenant: str) -> Promotion | InvalidInput:
+            try:
+                return self._promotion_of(tenant)
+            except InvalidInput as problem:
+                return problem
+
+        trained = [outcome.tenant for outcome in outcomes if outcome.state == "trained"]
+        return dict(zip(trained, in_threads(mode, trained), strict=True))
 
     def _told(  # noqa: PLR0911  # one for each end that it can have come to
         self, outcome: Outcome, entry: FleetEntry | None, halted: Mapping[str, str]
@@ -209,6 +207,23 @@ class Staging:
 def held_reason(tenant: str, entry: FleetEntry) -> str:
     """Why a tenant's newer version does not serve."""
     return f"the fleet holds version {entry.version}: macrofleet fleet rollback {tenant} --release lifts that"
+
+
+def _checked(outcome: Outcome, mode: Promotion | InvalidInput | None) -> Outcome:
+    """The outcome; failed where it cannot be known how its version is promoted."""
+    return replace(outcome, state="failed", reason=str(mode)) if isinstance(mode, InvalidInput) else outcome
+
+
+def _change(outcome: Outcome, mode: Promotion | InvalidInput | None) -> Change:
+    """What an outcome changes at once."""
+    version, manifest = outcome.version, outcome.manifest
+    if mode == "manual":
+        return _fenced(outcome, lambda entry: waits(entry, version, manifest))
+    if mode == "shadow":
+        return _fenced(outcome, lambda entry: shadows(entry, version, manifest))
+    if outcome.state == "not_eligible":
+        return _not_serving(outcome.reason)
+    return _not_serving(_REASONS[outcome.state]) if outcome.state in _REASONS else _same
 
 
 def _both(first: str, second: str) -> str:

@@ -427,6 +427,39 @@ def test_what_waits_is_in_the_fleet_before_canaries_are_watched(store: ObjectSto
     assert set(seen) == {ref(2)[0]}
 
 
+def test_a_mode_that_cannot_be_known_is_one_tenants_trouble(store: ObjectStore) -> None:
+    world, asked = World(store, RolloutSettings()), list[str]()
+
+    def promotion_of(tenant: str) -> Promotion:
+        asked.append(tenant)
+        if tenant == "t0":
+            raise InvalidInput("the settings of tenant t0 cannot be read")
+        return "auto"
+
+    staging = Staging(store, world.settings, servers=world, promotion_of=promotion_of)
+    served = staging.serve([trained("t0"), trained("t1"), Outcome(tenant="t2", state="unchanged")])
+    assert states(served) == {"failed": {"t0"}, "trained": {"t1"}, "unchanged": {"t2"}}
+    assert served.outcomes[0].reason == "the settings of tenant t0 cannot be read"
+    assert (versions(store)["t0"], versions(store)["t1"]) == (1, 2)
+    assert sorted(asked) == ["t0", "t1"], "once each, and only where there is something to promote"
+
+
+def test_a_canary_that_is_deleted_while_it_is_watched_does_not_come_back(store: ObjectStore) -> None:
+    world = World(store)
+
+    def killed() -> None:
+        raise Killed
+
+    world.while_asleep = killed
+    with pytest.raises(Killed):
+        world.serve()
+    world, gone = World(store), min(CANARIES)
+    world.answers = world.bad
+    world.while_asleep = lambda: update_fleet(store, {gone: lambda _: None})
+    world.serve([Outcome(tenant=tenant, state="unchanged") for tenant in TENANTS])
+    assert gone not in read_fleet(store).entries
+
+
 @pytest.mark.parametrize(
     ("name", "value", "said"),
     [
