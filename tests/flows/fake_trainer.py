@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import cast
 
 from flows.pool import Told
@@ -25,5 +26,5 @@ class FakeRetraining:
         return Outcome(tenant=tenant, state="not_eligible", reason="it has nothing to train on")
 
 
-def open_fake_trainer() -> TrainTenant:
+def open_fake_trainer(_programs: Sequence[str]) -> TrainTenant:
     return functools.partial(train_one, cast("Retraining", FakeRetraining()))

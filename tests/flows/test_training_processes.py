@@ -74,7 +74,7 @@ def test_a_tenant_that_hangs_and_one_whose_process_dies_are_named_and_the_others
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     for tenant in ("dies", "fine", "hangs", "trips", "well"):
-        import_examples(store, tenant, [Example(ticket_id="1", body="a", macro_id="m")])
+        fill(store, tenant)
     monkeypatch.setattr(training_processes, "open_trainer", open_fake_trainer)
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "2")
     monkeypatch.setenv("MACROFLEET_TRAINING_SECONDS", "2")
