@@ -12,6 +12,7 @@ from registry.program import SPEC, program_digest
 from registry.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
+from tests.buckets import s3_client
 from training.programs.export import build_program
 
 
@@ -25,6 +26,22 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:
 def s3_settings(s3_server: LocalS3) -> StoreSettings:
     """A prefix of its own for each test; `open_store` opens it."""
     return s3_server.settings.model_copy(update={"url": f"{s3_server.settings.url}/test-{uuid.uuid4().hex}"})
+
+
+@pytest.fixture(scope="session")
+def versioned_bucket(s3_server: LocalS3) -> StoreSettings:
+    """A bucket that keeps what is written over and deleted."""
+    settings = s3_server.settings
+    with s3_client(settings) as client:
+        client.create_bucket(Bucket="versioned")
+        client.put_bucket_versioning(Bucket="versioned", VersioningConfiguration={"Status": "Enabled"})
+    return settings.model_copy(update={"url": "s3://versioned"})
+
+
+@pytest.fixture
+def versioned_settings(versioned_bucket: StoreSettings) -> StoreSettings:
+    """A prefix of its own for each test, in a bucket that keeps what is written over and deleted."""
+    return versioned_bucket.model_copy(update={"url": f"{versioned_bucket.url}/test-{uuid.uuid4().hex}"})
 
 
 @pytest.fixture(scope="session")

@@ -8,12 +8,20 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from registry.errors import InvalidInput
-from registry.store.port import MAX_KEY_LENGTH, URL_REMEDY, ObjectInfo, ObjectStore, StoredObject, check_key
+from registry.store.port import (
+    MAX_KEY_LENGTH,
+    URL_REMEDY,
+    ObjectInfo,
+    ObjectState,
+    ObjectStore,
+    StoredObject,
+    check_key,
+)
 
 if TYPE_CHECKING:
     from registry.settings import StoreSettings
 
-__all__ = ["MAX_KEY_LENGTH", "ObjectInfo", "ObjectStore", "StoredObject", "check_key", "open_store"]
+__all__ = ["MAX_KEY_LENGTH", "ObjectInfo", "ObjectState", "ObjectStore", "StoredObject", "check_key", "open_store"]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 

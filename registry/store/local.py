@@ -10,16 +10,18 @@ import threading
 import time
 import uuid
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from registry.store.port import LOST_RACE, URL_REMEDY, ObjectInfo, StoredObject, check_key, too_large
+from registry.store.port import LOST_RACE, URL_REMEDY, ObjectInfo, ObjectState, StoredObject, check_key, too_large
 
 _TEMPORARY = ".tmp"
 _LOCKS = ".locks"
+# The name of a temporary file begins with that much of its object's key, so that one knows whose it is.
+_NAMED = 180
 _STRIPES = 64
 _ABSENT = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 _CHUNK = 1 << 20
@@ -99,16 +101,33 @@ class LocalStore:
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `ObjectStore.list`."""
-        if prefix:
-            check_key(f"{prefix}0")
-        folder, _, start = prefix.rpartition("/")
-        return self._walk(self._path(folder) if folder else self._root, f"{folder}/" if folder else "", start)
+        return self._list(self._below(prefix))
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`. Folders that this empties go too."""
         path = self._path(key)
         with self._storing(key), self._locked(key), suppress(*_ABSENT):
             path.unlink()
+        self._prune(path)
+
+    def states(self, prefix: str = "") -> Iterator[ObjectState]:
+        """See `ObjectStore.states`. Nothing is read: what a listing costs is one look at each file."""
+        return self._states(prefix, self._below(prefix))
+
+    def purge(self, states: Iterable[ObjectState]) -> None:
+        """See `ObjectStore.purge`. Exact: what was written since stays."""
+        for state in states:
+            if state.kind == "unfinished":
+                with self._storing(state.key), suppress(*_ABSENT):
+                    (self._root / _TEMPORARY / state.id).unlink()
+                continue
+            path = self._path(state.key)
+            with self._storing(state.key), self._locked(state.key), suppress(*_ABSENT):
+                if _identity(path.stat()) == state.id:
+                    path.unlink()
+            self._prune(path)
+
+    def _prune(self, path: Path) -> None:
         for folder in path.parents:
             if folder == self._root:
                 return
@@ -136,7 +155,7 @@ class LocalStore:
         with self._storing(key):
             (self._root / _TEMPORARY).mkdir(parents=True, exist_ok=True)
             self._sweep()
-            temporary = self._root / _TEMPORARY / uuid.uuid4().hex
+            temporary = self._root / _TEMPORARY / f"{key.replace('/', '+')[:_NAMED]}+{uuid.uuid4().hex}"
             try:
                 with temporary.open("xb") as file:
                     etag = write(file)
@@ -193,7 +212,47 @@ class LocalStore:
         with suppress(FileNotFoundError):
             _sync_folder(path.parent)
 
-    def _walk(self, folder: Path, base: str, start: str = "") -> Iterator[ObjectInfo]:
+    def _list(self, objects: Iterator[tuple[str, Path]]) -> Iterator[ObjectInfo]:
+        for key, path in objects:
+            try:
+                info = self._info(key, path)
+            except ObjectNotFound:
+                continue  # deleted meanwhile
+            yield info
+
+    def _states(self, prefix: str, objects: Iterator[tuple[str, Path]]) -> Iterator[ObjectState]:
+        for key, path in objects:
+            try:
+                with self._reading(key):
+                    found = path.stat()
+            except ObjectNotFound:
+                continue  # deleted meanwhile
+            yield ObjectState(key=key, kind="current", size=found.st_size, modified=found.st_mtime, id=_identity(found))
+        with self._storing(_TEMPORARY):
+            yield from self._unfinished(prefix)
+
+    def _unfinished(self, prefix: str) -> Sequence[ObjectState]:
+        states = []
+        with suppress(*_ABSENT), os.scandir(self._root / _TEMPORARY) as scan:
+            for entry in scan:
+                key = entry.name.rpartition("+")[0].replace("+", "/")
+                with suppress(FileNotFoundError):  # it has taken its place
+                    found = entry.stat(follow_symlinks=False)
+                    states.append(
+                        ObjectState(
+                            key=key, kind="unfinished", size=found.st_size, modified=found.st_mtime, id=entry.name
+                        )
+                    )
+        return [state for state in states if state.key.startswith(prefix[:_NAMED])]
+
+    def _below(self, prefix: str) -> Iterator[tuple[str, Path]]:
+        """Keys that start with `prefix`, and their files."""
+        if prefix:
+            check_key(f"{prefix}0")
+        folder, _, start = prefix.rpartition("/")
+        return self._walk(self._path(folder) if folder else self._root, f"{folder}/" if folder else "", start)
+
+    def _walk(self, folder: Path, base: str, start: str = "") -> Iterator[tuple[str, Path]]:
         try:
             with self._reading(base), os.scandir(folder) as scan:
                 entries = [entry for entry in scan if entry.name.startswith(start) and entry.name[0] != "."]
@@ -209,11 +268,7 @@ class LocalStore:
             if name.endswith("/"):
                 yield from self._walk(folder / name, base + name)
             else:
-                try:
-                    info = self._info(base + name, folder / name)
-                except ObjectNotFound:
-                    continue  # deleted meanwhile
-                yield info
+                yield base + name, folder / name
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:
@@ -283,6 +338,11 @@ class _Etags:
                 if len(self._known) > self._CAPACITY:
                     self._known.popitem(last=False)
         return etag
+
+
+def _identity(found: os.stat_result) -> str:
+    """What tells a file from another one that takes its name over: files are never changed in place."""
+    return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
 
 
 def _etag(data: bytes) -> str:

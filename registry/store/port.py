@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Literal, Protocol
 
 from registry.errors import InvalidInput
 
@@ -23,6 +23,27 @@ class ObjectInfo:
     key: str
     size: int
     etag: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectState:
+    """Something the store keeps under a key, seen by readers or not.
+
+    Attributes:
+        key: below the store's prefix.
+        kind: "current", what readers see; "noncurrent", what was there before it was written over or deleted, and
+            "marker", which says that it was deleted (both in a versioned bucket only); "unfinished", a write that is
+            under way or was given up.
+        size: bytes; 0 where the store does not say.
+        modified: seconds since the epoch, by the store's clock; some stores count whole ones.
+        id: tells it from the other states of the key; what it is made of is the adapter's affair.
+    """
+
+    key: str
+    kind: Literal["current", "noncurrent", "marker", "unfinished"]
+    size: int
+    modified: float
+    id: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +112,19 @@ class ObjectStore(Protocol):
         ...
 
     def delete(self, key: str) -> None:
-        """Remove an object; removing nothing is not an error."""
+        """Remove an object; removing nothing is not an error. A versioned bucket keeps what was there: see `purge`."""
+        ...
+
+    def states(self, prefix: str = "") -> Iterator[ObjectState]:
+        """Everything that is kept under keys that start with `prefix`, in no order: also what readers do not see."""
+        ...
+
+    def purge(self, states: Iterable[ObjectState]) -> None:
+        """Remove these states for good; one that is gone is not an error.
+
+        What was written since under the same key stays. The exception is a bucket without versions, which cannot tell a
+        state from what took its place: there, whoever purges must know that nobody writes.
+        """
         ...
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager, suppress
+from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
 import boto3
@@ -15,15 +17,18 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
-from registry.store.port import LOST_RACE, ObjectInfo, StoredObject, check_key, too_large
+from registry.store.port import LOST_RACE, ObjectInfo, ObjectState, StoredObject, check_key, too_large
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
     from mypy_boto3_s3.client import S3Client
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
     from pydantic import SecretStr
     from typing_extensions import Buffer  # collections.abc has it from 3.12 on
 
 _STREAM_BUFFER = 1 << 18
+# What S3 takes in one request.
+_PURGED_AT_ONCE = 1000
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -118,6 +123,25 @@ class S3Store:
         with self._translated(key):
             self._s3().delete_object(Bucket=self._bucket, Key=self._full(key))
 
+    def states(self, prefix: str = "") -> Iterator[ObjectState]:
+        """See `ObjectStore.states`. Needs the permission to list versions, and that to list uploads."""
+        if prefix:
+            check_key(f"{prefix}0")
+        return self._states(prefix)
+
+    def purge(self, states: Iterable[ObjectState]) -> None:
+        """See `ObjectStore.purge`. Needs the permission to delete versions, and that to abort uploads."""
+        remaining = iter(states)
+        while some := list(islice(remaining, _PURGED_AT_ONCE)):
+            for state in some:
+                if state.kind == "unfinished":
+                    self._abort(state)
+            versions: list[ObjectIdentifierTypeDef] = [
+                {"Key": self._prefix + state.key, "VersionId": state.id} for state in some if state.kind != "unfinished"
+            ]
+            if versions:
+                self._purge(versions)
+
     def _full(self, key: str) -> str:
         return self._prefix + check_key(key)
 
@@ -157,6 +181,51 @@ class S3Store:
                 )
         # Amazon sorts by key; SeaweedFS sorts folder by folder (`a/b` before `a-b`).
         yield from sorted(found, key=lambda info: info.key)
+
+    def _states(self, prefix: str) -> Iterator[ObjectState]:
+        with self._translated(prefix):
+            pages = self._s3().get_paginator("list_object_versions")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for item in page.get("Versions", ()):
+                    yield self._state(
+                        item["Key"],
+                        item["VersionId"],
+                        item["LastModified"],
+                        kind="current" if item["IsLatest"] else "noncurrent",
+                        size=item["Size"],
+                    )
+                for marker in page.get("DeleteMarkers", ()):
+                    yield self._state(marker["Key"], marker["VersionId"], marker["LastModified"], kind="marker")
+            uploads = self._s3().get_paginator("list_multipart_uploads")
+            for begun in uploads.paginate(Bucket=self._bucket, Prefix=self._prefix + prefix):
+                for upload in begun.get("Uploads", ()):
+                    yield self._state(upload["Key"], upload["UploadId"], upload["Initiated"], kind="unfinished")
+
+    def _state(
+        self,
+        full: str,
+        identity: str,
+        modified: datetime,
+        *,
+        kind: Literal["current", "noncurrent", "marker", "unfinished"],
+        size: int = 0,
+    ) -> ObjectState:
+        key = full[len(self._prefix) :]
+        return ObjectState(key=key, kind=kind, size=size, modified=modified.timestamp(), id=identity)
+
+    def _abort(self, state: ObjectState) -> None:
+        with suppress(ObjectNotFound), self._translated(state.key):
+            self._s3().abort_multipart_upload(Bucket=self._bucket, Key=self._prefix + state.key, UploadId=state.id)
+
+    def _purge(self, versions: Sequence[ObjectIdentifierTypeDef]) -> None:
+        with self._translated(""):
+            answer = self._s3().delete_objects(Bucket=self._bucket, Delete={"Objects": versions, "Quiet": True})
+        if refused := answer.get("Errors"):
+            first = refused[0]
+            raise StoreUnavailable(
+                f"{self.url} did not delete {len(refused)} of {len(versions)} objects ({first.get('Code', 'no reason')})",
+                remedy="Check what the store's keys permit (s3:DeleteObjectVersion), and that nothing is locked.",
+            )
 
     def _s3(self) -> S3Client:
         with self._lock:

@@ -24,6 +24,7 @@ from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, St
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import ObjectInfo, ObjectStore, check_key, open_store
+from tests.buckets import s3_client
 
 SEGMENT = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,12}", fullmatch=True)
 KEYS = st.lists(SEGMENT, min_size=1, max_size=4).map("/".join)
@@ -42,11 +43,11 @@ NO_KEYS = st.one_of(
 ).filter(is_no_key)
 
 
-@pytest.fixture(params=["local", "s3"])
+@pytest.fixture(params=["local", "s3", "versioned"])
 def store_settings(request: pytest.FixtureRequest, tmp_path: Path) -> StoreSettings:
     if request.param == "local":
         return StoreSettings(url=str(tmp_path / "store"))
-    found: StoreSettings = request.getfixturevalue("s3_settings")
+    found: StoreSettings = request.getfixturevalue(f"{request.param}_settings")
     return found
 
 
@@ -132,11 +133,15 @@ class TestContract:
         with pytest.raises(InvalidInput):
             store.list(prefix)
 
-    def test_list_goes_past_one_page(self, store: ObjectStore) -> None:
+    def test_listing_and_purging_go_past_one_page(self, store: ObjectStore) -> None:
         keys = [f"many/{number:04}" for number in range(1_100)]
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda key: store.put(key, b"x"), keys))
         assert [info.key for info in store.list("many/")] == keys
+        states = list(store.states("many/"))
+        assert sorted(state.key for state in states) == keys
+        store.purge(iter(states))
+        assert list(store.states()) == []
 
     # Conditions
 
@@ -283,6 +288,64 @@ class TestContract:
                 written.set()
             assert all(reader.result() for reader in readers)
 
+    # What is kept
+
+    def test_what_is_kept_is_listed_with_its_age(self, store: ObjectStore) -> None:
+        before = time.time() - 2  # some stores count whole seconds
+        store.put("a/b", b"12")
+        store.put("a/c", b"1")
+        store.put("b/a", b"")
+        found = {state.key: state for state in store.states("a/")}
+        assert {key: (state.kind, state.size) for key, state in found.items()} == {
+            "a/b": ("current", 2),
+            "a/c": ("current", 1),
+        }
+        assert all(before <= state.modified <= time.time() + 1 for state in found.values())
+        assert {state.key for state in store.states()} == {"a/b", "a/c", "b/a"}
+        assert list(store.states("a/bc")) == []
+
+    def test_what_is_purged_is_gone_for_good(self, store: ObjectStore, store_settings: StoreSettings) -> None:
+        store.put("a/b", b"first")
+        store.put("a/b", b"other")
+        store.put("a/c", b"1")
+        store.delete("a/c")
+        store.put("ab", b"1")
+        states = list(store.states("a/"))
+        kinds = Counter((state.key, state.kind) for state in states)
+        if "versioned" in store_settings.url:
+            assert kinds == {
+                ("a/b", "current"): 1,
+                ("a/b", "noncurrent"): 1,
+                ("a/c", "noncurrent"): 1,
+                ("a/c", "marker"): 1,
+            }
+        else:
+            assert kinds == {("a/b", "current"): 1}
+        store.purge(states)
+        store.purge(states)
+        assert list(store.states("a/")) == []
+        with pytest.raises(ObjectNotFound):
+            store.get("a/b")
+        assert store.get("ab").data == b"1"
+        store.put("a/b", b"again", if_absent=True)
+        assert store.get("a/b").data == b"again"
+
+    def test_a_purge_leaves_what_was_written_since(self, store: ObjectStore, store_settings: StoreSettings) -> None:
+        store.put("a", b"same")
+        states = list(store.states())
+        store.put("a", b"same")
+        store.purge(states)
+        if store_settings.url.startswith("s3:") and "versioned" not in store_settings.url:
+            assert list(store.states()) == [], "a bucket without versions cannot tell: who purges must know"
+        else:
+            assert store.get("a").data == b"same"
+            assert [state.kind for state in store.states()] == ["current"]
+
+    @pytest.mark.parametrize("prefix", ["/", "../", "a//", "a/../", ".tmp", "a b"])
+    def test_states_refuses_what_no_key_starts_with(self, store: ObjectStore, prefix: str) -> None:
+        with pytest.raises(InvalidInput):
+            store.states(prefix)
+
     # Keys
 
     @given(bad=NO_KEYS)
@@ -410,6 +473,42 @@ class TestOpening:
         assert subprocess.run([sys.executable, "-c", code], cwd=root, check=False).returncode == 0
 
 
+class TestUnfinished:
+    """Writes that were given up: nobody reads them, and they take room."""
+
+    def test_in_a_folder(self, tmp_path: Path) -> None:
+        store = open_store(StoreSettings(url=str(tmp_path / "store")))
+        store.put("a/b", b"1")
+        waiting = tmp_path / "store" / ".tmp"
+        long = "a/" + "b" * 200 + "/c"
+        for key in ("a/b", "c", long):
+            (waiting / f"{key.replace('/', '+')[:180]}+{'0' * 32}").write_bytes(b"123")
+        (waiting / ("1" * 32)).touch()  # of a release that did not say whose it is
+        found = [state for state in store.states() if state.kind == "unfinished"]
+        assert sorted((state.key, state.size) for state in found) == [("", 0), ("a/b", 3), (long[:180], 3), ("c", 3)]
+        for prefix in ("a/b", f"a/{'b' * 190}"):
+            assert any(state.kind == "unfinished" for state in store.states(prefix)), prefix
+        store.purge(state for state in store.states("a/") if state.kind == "unfinished")
+        assert sorted(path.name[:2] for path in waiting.iterdir()) == ["11", "c+"]
+        assert store.get("a/b").data == b"1"
+
+    def test_in_a_bucket(self, s3_settings: StoreSettings) -> None:
+        store = open_store(s3_settings)
+        store.put("a/b", b"1")
+        bucket, _, prefix = s3_settings.url.removeprefix("s3://").partition("/")
+        with s3_client(s3_settings) as client:
+            for key in ("a/b", "c"):
+                client.create_multipart_upload(Bucket=bucket, Key=f"{prefix}/{key}")
+        found = [state for state in store.states() if state.kind == "unfinished"]
+        assert sorted(state.key for state in found) == ["a/b", "c"]
+        assert all(time.time() - 60 < state.modified < time.time() + 2 for state in found)
+        unfinished = [state for state in store.states("a/") if state.kind == "unfinished"]
+        assert [state.key for state in unfinished] == ["a/b"]
+        store.purge(unfinished)
+        store.purge(unfinished)
+        assert sorted((state.key, state.kind) for state in store.states()) == [("a/b", "current"), ("c", "unfinished")]
+
+
 class TestRefusals:
     """What the S3 adapter makes of servers that refuse, fail or are not there."""
 
@@ -419,10 +518,16 @@ class TestRefusals:
         reader = open_store(reader_settings)
         assert reader.get("a").data == b"1"
         assert [info.key for info in reader.list()] == ["a"]
-        for call in (lambda: reader.put("a", b"2", if_match=etag), lambda: reader.delete("a")):
+        for call in (
+            lambda: reader.put("a", b"2", if_match=etag),
+            lambda: reader.delete("a"),
+        ):
             with pytest.raises(StoreUnavailable, match="refuses these credentials") as caught:
                 call()
             assert_no_secret(caught.value, reader_settings)
+        with pytest.raises(StoreUnavailable, match=r"refuses these credentials|did not delete 1 of 1") as caught:
+            reader.purge(reader.states())
+        assert_no_secret(caught.value, reader_settings)
         assert reader.get("a").data == b"1"
 
     def test_a_wrong_secret(self, s3_settings: StoreSettings) -> None:
