@@ -6,6 +6,7 @@ written conditionally. A reader sees one root, and through it one whole generati
 
 from __future__ import annotations
 
+import math
 import random
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -16,11 +17,11 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
-from registry.documents import Document
+from registry.documents import Document, sha256
 from registry.errors import ObjectNotFound, PreconditionFailed, PublishConflict, StoreError
-from registry.files import Digest
-from registry.layout import FLEET_ROOT, fleet_shard, fleet_shard_key
-from registry.store import ObjectStore
+from registry.files import Digest, put_immutable
+from registry.layout import FLEET_ROOT, fleet_generation_key, fleet_shard, fleet_shard_key
+from registry.store import ObjectStore, StoredObject
 
 _MAX_ROOT_BYTES = 1024 * 1024
 _MAX_SHARD_BYTES = 64 * 1024 * 1024
@@ -123,6 +124,23 @@ class FleetEntry(Document):
         return self if self.hold_version else self.with_version(version, manifest)
 
 
+ShardNumbers = dict[Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")], Annotated[int, Field(ge=1)]]
+
+
+class PastGeneration(Document):
+    """A generation of the fleet that was replaced. `registry.fleet_history` reads these.
+
+    Attributes:
+        written: when its root was, in seconds since the epoch by the store's clock; None where the store did not say.
+        shards: which state of each made it up.
+    """
+
+    format: Annotated[int, Field(ge=1, le=1)] = 1
+    generation: Annotated[int, Field(ge=1)]
+    written: float | None
+    shards: ShardNumbers
+
+
 class _Shard(Document):
     format: Annotated[int, Field(ge=1, le=1)] = 1
     tenants: dict[str, FleetEntry]
@@ -133,7 +151,7 @@ class _Root(Document):
 
     format: Annotated[int, Field(ge=1, le=1)] = 1
     generation: Annotated[int, Field(ge=0)]
-    shards: dict[Annotated[str, Field(pattern=r"^[0-9a-f]{2}$")], Annotated[int, Field(ge=1)]]
+    shards: ShardNumbers
     preload: PreloadPlan | None = None
 
 
@@ -274,7 +292,7 @@ def edit_fleet(
         places.setdefault(fleet_shard(tenant), []).append(tenant)
     states = _ShardStates(store)
     for attempt in range(_WRITE_ATTEMPTS):
-        root, etag = _read_root(store)
+        root, found = _read_root(store)
         shards = states.read({name: root.shards.get(name, 0) for name in places})
         before = {tenant: shards[name].tenants.get(tenant) for name, members in places.items() for tenant in members}
         after = {**before, **edit(before)}
@@ -291,9 +309,11 @@ def edit_fleet(
         if not write or (not changed and plan == root.preload):
             return report
         numbers = root.shards | states.write({name: (root.shards.get(name, 0), changed[name]) for name in changed})
+        if found is not None:
+            _record(store, root, found.modified)
         generation = root.generation + 1
         new = root.model_copy(update={"generation": generation, "shards": numbers, "preload": plan})
-        if _write_root(store, new, etag):
+        if _write_root(store, new, found.etag if found else None):
             return replace(report, generation=generation)
         time.sleep(random.uniform(0, 0.02 * 2 ** min(attempt, 6)))  # noqa: S311  # jitter between writers, not a secret
     raise PublishConflict(
@@ -360,12 +380,12 @@ def _edited(shard: _Shard, entries: Mapping[str, FleetEntry | None]) -> _Shard |
     return None if after == shard.tenants else _Shard(tenants=after)
 
 
-def _read_root(store: ObjectStore) -> tuple[_Root, str | None]:
+def _read_root(store: ObjectStore) -> tuple[_Root, StoredObject | None]:
     try:
         found = store.get(FLEET_ROOT, max_bytes=_MAX_ROOT_BYTES)
     except ObjectNotFound:
         return _Root(generation=0, shards={}), None
-    return _Root.parse(found.data, what=f"{store.url}/{FLEET_ROOT}", error=StoreError), found.etag
+    return _Root.parse(found.data, what=f"{store.url}/{FLEET_ROOT}", error=StoreError), found
 
 
 def _write_root(store: ObjectStore, root: _Root, etag: str | None) -> bool:
@@ -379,6 +399,28 @@ def _write_root(store: ObjectStore, root: _Root, etag: str | None) -> bool:
         except ObjectNotFound:
             return False
     return True
+
+
+def present_generation(store: ObjectStore) -> PastGeneration | None:
+    """What makes up the present generation of the fleet, as it will be recorded; None before the first."""
+    root, found = _read_root(store)
+    return _as_recorded(root, found.modified) if found else None
+
+
+def read_shard(store: ObjectStore, name: str, number: int) -> Mapping[str, FleetEntry]:
+    """The entries in one state of a shard. Raises StoreError."""
+    return _read_shard(store, name, number).tenants
+
+
+def _record(store: ObjectStore, root: _Root, written: float) -> None:
+    """Write down what made up a generation, before another one may take its place."""
+    data = _as_recorded(root, written).to_bytes()
+    put_immutable(store, fleet_generation_key(root.generation, sha256(data)), data)
+
+
+def _as_recorded(root: _Root, written: float) -> PastGeneration:
+    known = written if math.isfinite(written) else None
+    return PastGeneration(generation=root.generation, written=known, shards=root.shards)
 
 
 def _read_shard(store: ObjectStore, name: str, number: int) -> _Shard:

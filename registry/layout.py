@@ -12,6 +12,9 @@ MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 PROGRAM_FILES = "files.json"
 FLEET_ROOT = "fleet/root.json"
+FLEET_PREFIX = "fleet/"
+TENANTS_PREFIX = "tenants/"
+COLLECTION = "garbage/run.json"
 
 
 def model_key(tenant: str, version: str, name: str) -> str:
@@ -22,6 +25,21 @@ def model_key(tenant: str, version: str, name: str) -> str:
 def models_prefix(tenant: str) -> str:
     """The prefix of all model versions of a tenant."""
     return f"tenants/{check_tenant(tenant)}/models/"
+
+
+def collecting_key(tenant: str) -> str:
+    """The key of the notice that versions of a tenant are being deleted."""
+    return f"{tenant_prefix(tenant)}collecting.json"
+
+
+def tenant_prefix(tenant: str) -> str:
+    """The prefix of all that is a tenant's, but for its tickets."""
+    return f"{TENANTS_PREFIX}{check_tenant(tenant)}/"
+
+
+def lake_prefix(tenant: str) -> str:
+    """The prefix of a tenant's tickets and all that comes of them but models."""
+    return f"{LAKE_PREFIX}{check_tenant(tenant)}/"
 
 
 def catalogue_key(tenant: str) -> str:
@@ -50,3 +68,12 @@ def fleet_shard(tenant: str) -> str:
 def fleet_shard_key(shard: str, number: int) -> str:
     """The key of one immutable state of a fleet shard."""
     return f"fleet/shards/{shard}/{number}.json"
+
+
+def fleet_generation_key(generation: int, digest: str) -> str:
+    """The key of the record of a generation of the fleet that was replaced.
+
+    Args:
+        digest: of the record, so that two records of one number are apart.
+    """
+    return f"fleet/generations/{generation}-{digest[:16]}.json"

@@ -53,12 +53,12 @@ class LocalStore:
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """See `ObjectStore.get`."""
         with self.open(key) as file:
-            size = os.fstat(file.fileno()).st_size
-            if max_bytes is not None and size > max_bytes:
-                raise too_large(key, self.url, size, max_bytes)
+            found = os.fstat(file.fileno())
+            if max_bytes is not None and found.st_size > max_bytes:
+                raise too_large(key, self.url, found.st_size, max_bytes)
             with self._reading(key):
                 data = file.read()
-        return StoredObject(data=data, etag=_etag(data))
+        return StoredObject(data=data, etag=_etag(data), modified=found.st_mtime)
 
     def get_if_changed(self, key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
         """See `ObjectStore.get_if_changed`."""

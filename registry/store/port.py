@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
 
@@ -48,10 +49,16 @@ class ObjectState:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StoredObject:
-    """An object read whole, with the entity tag that names exactly this content."""
+    """An object read whole.
+
+    Attributes:
+        etag: names exactly this content.
+        modified: when it was written, in seconds since the epoch by the store's clock; infinite where a store does not say.
+    """
 
     data: bytes
     etag: str
+    modified: float = field(default=math.inf, compare=False)
 
 
 class ObjectStore(Protocol):

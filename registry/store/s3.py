@@ -152,7 +152,8 @@ class S3Store:
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
                     raise too_large(key, self.url, size, max_bytes)
-                return StoredObject(data=body.read(), etag=_bare(answer["ETag"]))
+                modified = answer["LastModified"].timestamp()
+                return StoredObject(data=body.read(), etag=_bare(answer["ETag"]), modified=modified)
 
     def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
         if if_match is not None and if_absent:
