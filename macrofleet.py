@@ -16,6 +16,7 @@ import typer
 from benchmarks.command import bench
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
+from registry.garbage_commands import garbage
 from registry.model_commands import models
 from serving.explain_command import explain
 
@@ -27,6 +28,7 @@ for name, group in (
     ("models", models),
     ("programs", programs),
     ("fleet", fleet),
+    ("garbage", garbage),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)

@@ -89,32 +89,35 @@ def file_digest(path: Path) -> FileDigest:
         return FileDigest(sha256=digest, size=file.tell())
 
 
-def put_immutable(store: ObjectStore, key: str, data: bytes) -> None:
+def put_immutable(store: ObjectStore, key: str, data: bytes) -> bool:
     """Write an object that never changes. Finding the same content there is success: one's own retry, or a rerun.
+
+    Returns:
+        Whether it was written; False where it was found.
 
     Raises:
         PublishConflict: other content is there.
         PreconditionFailed: something is there, and gone when it is looked at, again and again.
     """
     expected = FileDigest(sha256=sha256(data), size=len(data))
-    _put_immutable(store, key, lambda: store.put(key, data, if_absent=True), lambda: expected)
+    return _put_immutable(store, key, lambda: store.put(key, data, if_absent=True), lambda: expected)
 
 
-def put_immutable_file(store: ObjectStore, key: str, path: Path) -> None:
+def put_immutable_file(store: ObjectStore, key: str, path: Path) -> bool:
     """Like `put_immutable`, from a file."""
-    _put_immutable(store, key, lambda: store.put_file(key, path, if_absent=True), lambda: file_digest(path))
+    return _put_immutable(store, key, lambda: store.put_file(key, path, if_absent=True), lambda: file_digest(path))
 
 
-def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expected: Callable[[], FileDigest]) -> None:
+def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expected: Callable[[], FileDigest]) -> bool:
     for _ in range(_PUT_ATTEMPTS):
         try:
             put()
-            return
+            return True
         except PreconditionFailed:
             # Gone when it is looked at: whoever removed it has made the place free again.
             with suppress(ObjectNotFound):
                 if _holds(store, key, expected()):
-                    return
+                    return False
                 raise PublishConflict(
                     f"{store.url}/{key} exists with other content",
                     remedy="Published objects never change: find out who wrote it, remove it, and publish again.",

@@ -12,6 +12,7 @@ from typing import Literal, cast, get_args
 
 from pydantic import ValidationError
 
+from registry.collecting import claim_version
 from registry.errors import BundleCorrupt, InvalidInput, MacrofleetError, ModelNotFound, PublishConflict, TenantNotFound
 from registry.fleet import UNSET, Fleet, FleetEdit, FleetEntry, PreloadPlan, TenantLimits, Unset, edit_fleet, in_threads
 from registry.models import read_manifest
@@ -128,6 +129,9 @@ def roll_back(store: ObjectStore, tenants: Sequence[str], *, to: str | None = No
         raise InvalidInput(f"{to[:80]!r} is not a model version", remedy="A version is 16 hexadecimal digits.")
     found = _known(store, edit_fleet(store, names, lambda entries: entries, write=False).before)
     targets = _targets(store, found, to)
+    if write and to is not None and to not in {entry.version for entry in found.values()}:
+        # A version that no fleet names may be garbage, and about to go.
+        claim_version(store, names[0], to)
 
     def back(tenant: str, entry: FleetEntry) -> FleetEntry:
         version, manifest = targets[tenant]

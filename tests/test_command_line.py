@@ -50,6 +50,7 @@ COMMANDS: list[list[str]] = [
     ["explain"],
     ["serve"],
     ["programs", "build"],
+    ["garbage", "collect"],
     *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "precision", "preload", "rollback", "refresh")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]

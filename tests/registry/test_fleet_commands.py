@@ -45,7 +45,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     made = LocalStore(tmp_path / "store")
     for manifest in (OLD, NEW):
-        made.put(model_key("acme", manifest.version, MANIFEST), manifest.to_bytes())
+        for name, data in {WEIGHTS: b"w", LABELS: b"l", MANIFEST: manifest.to_bytes()}.items():
+            made.put(model_key("acme", manifest.version, name), data)
     acme = FleetEntry().with_version(OLD.version, OLD.digest).with_version(NEW.version, NEW.digest)
     globex = FleetEntry(version="a" * 16, manifest="a" * 64)
     new = FleetEntry(reason="too few [examples]\x1b[31m")

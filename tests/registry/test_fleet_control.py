@@ -55,10 +55,17 @@ def manifest(tenant: str, number: int) -> Manifest:
     )
 
 
+def put_version(store: ObjectStore, tenant: str, number: int) -> Manifest:
+    """One of a tenant's versions, as far as anybody looks at it here."""
+    made = manifest(tenant, number)
+    for name, data in {WEIGHTS: b"w", LABELS: b"l", MANIFEST: made.to_bytes()}.items():
+        store.put(model_key(tenant, made.version, name), data)
+    return made
+
+
 def publish(store: ObjectStore, tenant: str, number: int) -> Manifest:
     """Train and publish, as the flow does it."""
-    made = manifest(tenant, number)
-    store.put(model_key(tenant, made.version, MANIFEST), made.to_bytes())
+    made = put_version(store, tenant, number)
     update_fleet(store, {tenant: lambda entry: (entry or FleetEntry()).published(made.version, made.digest)})
     return made
 
@@ -289,8 +296,7 @@ def test_a_roll_back_to_any_version_of_the_tenant(store: ObjectStore) -> None:
 
 
 def test_a_tenant_that_serves_nothing_can_be_given_a_version(store: ObjectStore) -> None:
-    made = manifest("new", 1)
-    store.put(model_key("new", made.version, MANIFEST), made.to_bytes())
+    made = put_version(store, "new", 1)
     roll_back(store, ["new"], to=made.version)
     assert get(store, "new") == FleetEntry(version=made.version, manifest=made.digest, hold_version=True)
 
@@ -532,8 +538,8 @@ class TwoWriters(RuleBasedStateMachine):
         self.folder = tempfile.TemporaryDirectory()
         self.store = LocalStore(Path(self.folder.name) / "store")
         self.reader = FleetReader(self.store)
-        for (tenant, number), version in _VERSION.items():
-            self.store.put(model_key(tenant, version, MANIFEST), manifest(tenant, number).to_bytes())
+        for tenant, number in _VERSION:
+            put_version(self.store, tenant, number)
         self.state = State()
 
     def teardown(self) -> None:
