@@ -111,6 +111,16 @@ class DiskSpace:
             self._note_change(name)
             self._drop(name)
 
+    def remove(self, name: ModelName, cause: str) -> bool:
+        """Take a model away, held, kept or not; False where it was gone. Raises what `remove` of the constructor does."""
+        with self._evicting() as evicted:
+            size = self._size(name)
+            clear_up = self._remove(self._folder / name.tenant / name.version)
+            self.gone(name)
+            if clear_up is not None:
+                evicted.append((clear_up, size, cause))
+        return clear_up is not None
+
     def look(self) -> None:
         """Find out what other processes installed and evicted, and evict what is then too much."""
         with self._looking:
@@ -293,9 +303,9 @@ class DiskSpace:
             self._looked = started
 
     def _names(self) -> Iterator[ModelName]:
-        for tenant in _folders(self._folder):
-            for version in _folders(Path(tenant.path)):
-                yield ModelName(tenant.name, version.name)
+        for tenant in folders(self._folder):
+            for version in folders(self._folder / tenant):
+                yield ModelName(tenant, version)
 
     def _size(self, name: ModelName) -> int:
         size = 0
@@ -342,7 +352,8 @@ class DiskSpace:
         return self._now
 
 
-def _folders(path: Path) -> list[os.DirEntry[str]]:
+def folders(path: Path) -> list[str]:
+    """The names of the folders in a folder; none where it cannot be read."""
     with contextlib.suppress(OSError), os.scandir(path) as scan:
-        return [entry for entry in scan if entry.is_dir(follow_symlinks=False)]
+        return [entry.name for entry in scan if entry.is_dir(follow_symlinks=False)]
     return []

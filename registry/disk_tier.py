@@ -30,7 +30,7 @@ from typing import Literal, Self, TypeVar
 
 from registry.background import Background
 from registry.bundle import MAX_LABEL_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from registry.disk_space import DiskSpace, ModelName
+from registry.disk_space import DiskSpace, ModelName, folders
 from registry.documents import sha256
 from registry.errors import (
     BundleCorrupt,
@@ -87,7 +87,7 @@ class DiskTier:
         trusted: digests of the programs that this process may execute.
         budget_bytes: what models (weights and label tables) may take; the least recently used are evicted. Programs do
             not count. None for no bound.
-        on_evicted: told the bytes and the cause (`budget`, `no_space`) of every eviction, from any thread.
+        on_evicted: told the bytes and the cause (`budget`, `no_space`, `left_fleet`) of every eviction, from any thread.
         keep: says of a tenant and a version whether it must not be evicted (a pin, say). Called from any thread with a
             lock held: it must be quick and must not use the tier.
         clock: the time as files have it.
@@ -199,6 +199,29 @@ class DiskTier:
             self._have_recorded(folder)
         self._space.used(name)
         return manifest
+
+    def retain(self, keep: Callable[[str], bool]) -> int:
+        """Remove every model of a tenant for whom `keep` is false, mapped, pinned or not, and its name with it.
+
+        What is mapped stays so. A model that is being installed meanwhile may appear afterwards.
+
+        Returns:
+            How many versions were removed.
+
+        Raises:
+            StoreError: one cannot be removed.
+        """
+        self._sweep(self._folder / "incoming", again=True)
+        removed = 0
+        for tenant in folders(self._folder / "models"):
+            if not keep(tenant):
+                place = self._folder / "models" / tenant
+                removed += sum(
+                    self._space.remove(ModelName(tenant, version), "left_fleet") for version in folders(place)
+                )
+                with contextlib.suppress(OSError):  # another process removes or installs beside us
+                    place.rmdir()
+        return removed
 
     def map_model(self, tenant: str, version: str, manifest_digest: str) -> MappedModel:
         """Map an installed model.
@@ -464,16 +487,16 @@ class DiskTier:
         self._sweep(waiting)
         return waiting
 
-    def _sweep(self, waiting: Path) -> None:
-        """Once a tier and process: remove what a process that was killed a day ago or more left unfinished."""
-        if self._swept:
+    def _sweep(self, waiting: Path, *, again: bool = False) -> None:
+        """Once a tier and process, or `again`: remove what a process that was killed a day ago or more left unfinished."""
+        if self._swept and not again:
             return
         self._swept = True
         oldest = time.time() - _LEFTOVER_SECONDS
-        for left in waiting.iterdir():
+        for left in folders(waiting):
             with contextlib.suppress(FileNotFoundError):
-                if left.stat().st_mtime < oldest:
-                    shutil.rmtree(left, ignore_errors=True)
+                if (waiting / left).stat().st_mtime < oldest:
+                    shutil.rmtree(waiting / left, ignore_errors=True)
 
 
 class _DiskFull(StoreError):

@@ -17,6 +17,8 @@ from registry.errors import (
     NotReady,
     OutOfResources,
     Overloaded,
+    StoreError,
+    TenantNotFound,
     TenantThrottled,
     TooManyLoads,
 )
@@ -27,7 +29,7 @@ from serving.admission import Admission, Pacer
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.catalogues import Catalogues
 from serving.explanations import Explanations
-from serving.fleet_watch import FleetWatch
+from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
@@ -107,7 +109,7 @@ class DataPlane:
         self._watch = FleetWatch(FleetReader(store), workers=self._files, poll_seconds=settings.fleet_poll_seconds)
         self._cache: ModelCache[ServedModel] = ModelCache(
             wanted=self._watch.wanted,
-            load=self._models.load,
+            load=self._load,
             budget_bytes=settings.memory_bytes,
             traffic=self._traffic,
             pinned=self._watch.is_pinned,
@@ -118,7 +120,7 @@ class DataPlane:
             concurrency=settings.tenant_concurrency, requests_per_second=settings.tenant_requests_per_second
         )
         self._explanations = Explanations()
-        self._preload = Preload(self._models.prepare, block_broken=settings.preload_broken == "block")
+        self._preload = Preload(self._prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
         self._draining = False
         self._add_gauges()
@@ -350,6 +352,45 @@ class DataPlane:
         assert titles is not None
         return lease, titles
 
+    async def _load(self, ref: ModelRef, *, demand: bool) -> ServedModel:
+        """A model in memory, unless its tenant has left the fleet while it was loaded: then TenantNotFound."""
+        try:
+            model = await self._models.load(ref, demand=demand)
+        finally:
+            await self._forget_if_left(ref.tenant)
+        if not self._is_known(ref.tenant):
+            raise TenantNotFound("there is no such tenant")
+        return model
+
+    async def _prepare(self, ref: ModelRef) -> int:
+        """A model on disk, unless its tenant has left the fleet meanwhile."""
+        try:
+            return await self._models.prepare(ref)
+        finally:
+            await self._forget_if_left(ref.tenant)
+
+    async def _forget_if_left(self, tenant: str) -> None:
+        if not self._is_known(tenant):
+            await self._forget_tenants()
+
+    async def _forget_tenants(self) -> None:
+        """Remove from the disk tier what belongs to tenants that the fleet does not have (any more)."""
+        try:
+            removed = await self._files.run(self._disk.retain, self._is_known)
+        except StoreError as error:
+            _LOG.warning("models of tenants that left the fleet cannot be removed", exc_info=error)
+        else:
+            if removed:
+                _LOG.info("models of tenants that left the fleet were removed", extra={"count": removed})
+
+    def _is_known(self, tenant: str) -> bool:
+        """Whether the fleet has a tenant. May be called from any thread.
+
+        A store without a fleet has all of them: it is more likely to be the wrong one than to have lost every tenant.
+        """
+        fleet = self._watch.fleet
+        return fleet is None or not fleet.generation or tenant in fleet.entries
+
     async def _follow_with_memory(self) -> None:
         """Bring what is in memory to each new fleet, and try again what failed."""
         fleet: Fleet | None = None
@@ -357,7 +398,8 @@ class DataPlane:
             fleet = await self._next_fleet(fleet, again=bool(self._cache.outdated()))
             try:
                 self._cache.retain(self._watch.serves)
-                self._traffic.forget_all_but(fleet.entries)
+                if self._traffic.forget_all_but(fleet.entries):
+                    await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
                 self._catalogues.forget_all_but(fleet.entries)
                 self._admission.forget_idle()
                 await self._renew_all(self._cache.outdated())
@@ -368,6 +410,8 @@ class DataPlane:
         """Prepare what each new fleet names, and again and again what could not be had yet; become ready once."""
         fleet, known = await self._watch.next_fleet(None), None
         while True:
+            if fleet is not known:
+                await self._forget_tenants()
             try:
                 await self._carry_out_plan(fleet, anew=fleet is not known)
             except Exception:  # noqa: BLE001  # the loop must outlive it

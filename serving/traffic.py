@@ -50,9 +50,11 @@ class Traffic:
             if math.isfinite(weight) and weight > 0:
                 self._weights[tenant] = self._weights.get(tenant, 0.0) + weight * growth
 
-    def forget_all_but(self, tenants: Container[str]) -> None:
-        """Drop tenants that are not in the fleet any more."""
+    def forget_all_but(self, tenants: Container[str]) -> bool:
+        """Drop tenants that are not in the fleet any more. Returns whether there were any."""
+        before = len(self._weights)
         self._weights = {tenant: weight for tenant, weight in self._weights.items() if tenant in tenants}
+        return len(self._weights) < before
 
     def _growth(self) -> float:
         """What a request of this moment weighs."""

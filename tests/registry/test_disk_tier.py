@@ -632,3 +632,53 @@ def test_what_a_killed_process_left_goes_after_a_day(tier: DiskTier, published: 
     os.utime(waiting / "old", (two_days_ago, two_days_ago))
     tier.install_model("acme", published.version, published.digest)
     assert [path.name for path in waiting.iterdir()] == ["fresh"]
+
+
+def test_models_of_tenants_that_are_not_kept_go_with_their_names(
+    store: Counted, publish: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    evicted: list[tuple[int, str]] = []
+    told = lambda size, cause: evicted.append((size, cause))  # noqa: E731
+    with DiskTier(
+        tmp_path / "disk", store, trusted=frozenset(), budget_bytes=10**9, keep=lambda *_: True, on_evicted=told
+    ) as tier:
+        made = [publish(store, tenant, seed=seed) for tenant in ("acme", "globex") for seed in (1, 2)]
+        for each in made:
+            tier.install_model(each.tenant, each.version, each.digest)
+        mapped = tier.open_model("acme", made[0].version, made[0].digest)
+        before = tier.installed_bytes()
+        assert tier.retain(lambda tenant: tenant == "globex") == 2
+        assert os.listdir(tmp_path / "disk" / "models") == ["globex"]
+        assert len(os.listdir(tmp_path / "disk" / "models" / "globex")) == 2
+        assert list((tmp_path / "disk" / "incoming").iterdir()) == []
+        assert tier.installed_bytes() * 2 == before
+        assert evicted == [(before // 4, "left_fleet")] * 2
+        assert mapped.tensors["kernel"].shape == (64, 16), "what is mapped stays so"
+        assert tier.retain(lambda tenant: tenant == "globex") == 0
+        tier.install_model("acme", made[0].version, made[0].digest)
+        assert tier.has_model("acme", made[0].version), "it may come back"
+
+
+def test_the_name_of_a_tenant_goes_where_its_models_have_gone(tier: DiskTier, tmp_path: Path) -> None:
+    (tmp_path / "disk" / "models" / "acme").mkdir(parents=True)
+    assert tier.retain(lambda _: False) == 0
+    assert os.listdir(tmp_path / "disk" / "models") == []
+
+
+def test_a_tier_that_is_not_there_has_nothing_to_remove(tier: DiskTier, tmp_path: Path) -> None:
+    assert tier.retain(lambda _: False) == 0
+    assert not (tmp_path / "disk").exists()
+
+
+def test_what_a_killed_process_left_goes_with_the_next_tenant_too(
+    tier: DiskTier, published: Manifest, tmp_path: Path
+) -> None:
+    """A process that runs for weeks sweeps more than once."""
+    tier.install_model("acme", published.version, published.digest)
+    left = tmp_path / "disk" / "incoming" / "old"
+    left.mkdir()
+    two_days_ago = time.time() - 2 * 24 * 3600
+    os.utime(left, (two_days_ago, two_days_ago))
+    tier.retain(lambda _: True)
+    assert not left.exists()
+    assert tier.has_model("acme", published.version)

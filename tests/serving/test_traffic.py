@@ -64,8 +64,9 @@ def test_who_left_the_fleet_is_forgotten() -> None:
     traffic = Traffic()
     for tenant in "ab":
         traffic.count(tenant)
-    traffic.forget_all_but({"b"})
+    assert traffic.forget_all_but({"b"})
     assert list(traffic.requests()) == ["b"]
+    assert not traffic.forget_all_but({"b", "c"})
 
 
 def test_a_record_comes_back(tmp_path: Path) -> None:
