@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from benchmarks.command import bench
+from flows.tenant_deletion import delete
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
@@ -22,6 +23,7 @@ from serving.explain_command import explain
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
 tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
+tenants_group = typer.Typer(no_args_is_help=True, help="Delete tenants.")
 programs = typer.Typer(no_args_is_help=True, help="Build and publish the programs that models run in.")
 for name, group in (
     ("tickets", tickets),
@@ -29,10 +31,14 @@ for name, group in (
     ("programs", programs),
     ("fleet", fleet),
     ("garbage", garbage),
+    ("tenants", tenants_group),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)
 app.command()(explain)
+# Without it, the only command would take the place of the group.
+tenants_group.callback()(lambda: None)
+tenants_group.command("delete")(delete)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

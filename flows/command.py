@@ -38,8 +38,7 @@ def run_retrain_fleet(
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
         check_tenant(tenant)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     step("starting the flow", 0.0)
     from flows.retrain_fleet import listener, retrain_fleet
 
@@ -48,3 +47,9 @@ def run_retrain_fleet(
 
     listener.set(told)
     return retrain_fleet(tenants, force=force, precision=precision)
+
+
+def set_defaults() -> None:
+    """Set what a command line wants of Prefect, before it is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

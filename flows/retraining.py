@@ -24,7 +24,7 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
-from registry.fleet import Change, FleetEntry, edit_fleet
+from registry.fleet import Change, FleetEntry, edit_fleet, read_fleet
 from registry.names import check_tenant
 from registry.program import RELEASED_PROGRAMS
 from registry.publishing import publish_bundle, record_provenance
@@ -119,6 +119,13 @@ class Retraining:
         for name in programs_of(self._settings.program):
             self._trainer(name)
         self._tracking.prepare()
+        self.forget_tenants()
+
+    def forget_tenants(self) -> None:
+        """Remove this machine's copies of champions whose tenants have left the fleet: they may have been deleted."""
+        fleet = read_fleet(self._store)
+        if fleet.generation:
+            self._champions.retain(fleet.entries.__contains__)
 
     def _trainer(self, name: str) -> Trainer:
         """The trainer for a program, opened when first asked for."""

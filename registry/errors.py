@@ -88,6 +88,10 @@ class TrackingUnavailable(MacrofleetError):
     """MLflow cannot be reached or fails. Traffic does not need it; a rerun finishes what it was to record."""
 
 
+class SchedulerUnavailable(MacrofleetError):
+    """Prefect's server cannot be reached or fails. What runs left in the store is there without it."""
+
+
 class Overloaded(MacrofleetError):
     """More work is waiting than may wait."""
 

@@ -51,6 +51,7 @@ COMMANDS: list[list[str]] = [
     ["serve"],
     ["programs", "build"],
     ["garbage", "collect"],
+    ["tenants", "delete"],
     *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "precision", "preload", "rollback", "refresh")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]
