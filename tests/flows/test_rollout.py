@@ -206,7 +206,8 @@ def test_more_failures_and_abstentions_never_take_a_reason_away(
 def test_what_rises_everywhere_is_not_the_new_versions_fault(rise: float, asked: int) -> None:
     now = counts(asked, abstained=int(asked * (0.1 + rise)))
     assert reasons(now, CALM, CALM, now) == ()
-    assert bool(reasons(now, CALM, CALM, CALM)) == (rise > 0.15) or rise < 0.15
+    # Up to 0.15 it depends on what is beyond noise.
+    assert reasons(now, CALM, CALM, CALM) or rise <= 0.15
 
 
 def test_without_figures_from_before_other_tenants_stand_in_with_more_tolerance() -> None:
