@@ -16,6 +16,7 @@ import typer
 from benchmarks.command import bench
 from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
+from flows.tenant_deletion import delete
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
@@ -37,6 +38,7 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 app.command()(explain)
+tenants_group.command("delete")(delete)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

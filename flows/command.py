@@ -43,8 +43,7 @@ def run_retrain_fleet(
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
         check_tenant(tenant)
-    for name, value in _DEFAULTS.items():
-        os.environ.setdefault(name, value)
+    set_defaults()
     if processes is not None:
         os.environ["MACROFLEET_TRAINING_PROCESSES"] = str(processes)
     step("starting the flow", 0.0)
@@ -55,3 +54,9 @@ def run_retrain_fleet(
 
     listener.set(told)
     return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)
+
+
+def set_defaults() -> None:
+    """Set what a command line wants of Prefect, before it is imported."""
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)

@@ -159,6 +159,13 @@ class Retraining:
         # A product of large matrices differs in its last bits by the number of threads, and a model's version with it.
         threadpool_limits(1)
         self._tracking.prepare()
+        self.forget_tenants()
+
+    def forget_tenants(self) -> None:
+        """Remove this machine's copies of champions whose tenants have left the fleet: they may have been deleted."""
+        fleet = read_fleet(self._store)
+        if fleet.generation:
+            self._champions.retain(fleet.entries.__contains__)
 
     def prepare_for_others(self, programs: Iterable[str]) -> None:
         """Have in place what processes that train need and must not make at the same time: programs, MLflow's tables."""

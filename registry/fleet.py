@@ -475,6 +475,11 @@ def read_shard(store: ObjectStore, name: str, number: int) -> Mapping[str, Fleet
     return _read_shard(store, name, number).tenants
 
 
+def rewrite_shard(store: ObjectStore, name: str, number: int, entries: Mapping[str, FleetEntry]) -> None:
+    """Write a state of a shard over, which is done in one case only: that a past one loses a tenant that was deleted."""
+    store.put(fleet_shard_key(name, number), _Shard(tenants=dict(entries)).to_bytes())
+
+
 def _record(store: ObjectStore, root: _Root, written: float) -> None:
     """Write down what made up a generation, before another one may take its place."""
     data = _as_recorded(root, written).to_bytes()

@@ -80,9 +80,14 @@ def fleet_shard(tenant: str) -> str:
     return hashlib.sha256(tenant.encode()).hexdigest()[:2]
 
 
+def fleet_shard_prefix(shard: str) -> str:
+    """The prefix of all states of a fleet shard."""
+    return f"fleet/shards/{shard}/"
+
+
 def fleet_shard_key(shard: str, number: int) -> str:
     """The key of one immutable state of a fleet shard."""
-    return f"fleet/shards/{shard}/{number}.json"
+    return f"{fleet_shard_prefix(shard)}{number}.json"
 
 
 def fleet_generation_key(generation: int, digest: str) -> str:

@@ -119,6 +119,30 @@ class Tracking:
         self._opened: _Opened | None = None
         self._template: ArtifactTemplate | None = None
 
+    @property
+    def uri(self) -> str:
+        """Where MLflow is; a database's has its password in it."""
+        return self._uri
+
+    @property
+    def database(self) -> Path | None:
+        """The SQLite file, where that is what MLflow keeps its records in."""
+        return self._database
+
+    @contextmanager
+    def client(self, failure: str) -> Iterator[Any]:
+        """MLflow's own client, for what is not here; what it raises becomes the domain's.
+
+        Args:
+            failure: what cannot be done then: "cannot delete a tenant".
+
+        Raises:
+            TrackingUnavailable: MLflow cannot be reached or used.
+        """
+        opened = self._open()
+        with self._translated(failure):
+            yield opened.client
+
     def prepare(self) -> None:
         """Make or migrate the SQLite file, and the experiment. Again is quick and harmless; every method sees to it.
 

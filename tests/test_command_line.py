@@ -53,7 +53,7 @@ COMMANDS: list[list[str]] = [
     ["programs", "build"],
     ["garbage", "collect"],
     *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh")],
-    *[["tenants", name] for name in ("list", "settings", "set")],
+    *[["tenants", name] for name in ("list", "settings", "set", "delete")],
     *[["flows", name] for name in ("serve", "deploy", "status")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]

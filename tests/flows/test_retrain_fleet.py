@@ -346,3 +346,15 @@ def test_a_tenant_may_have_a_program_of_its_own_and_auto_says_what_it_took(
     shown = describe_model(store, "acme")
     assert (shown["provenance"]["program"], shown["manifest"]["program"]) == ("encoder", digest)
     assert describe_model(store, "globex")["provenance"]["program_reason"] == globex.program_reason
+
+
+def test_champions_of_tenants_that_left_the_fleet_are_not_kept(store: ObjectStore, tmp_path: Path) -> None:
+    kept = tmp_path / "disk" / "champions" / "models"
+    for tenant in ("acme", "globex"):
+        (kept / tenant / ("a" * 16)).mkdir(parents=True)
+    trainer = retraining.Retraining.from_environment()
+    trainer.forget_tenants()
+    assert {path.name for path in kept.iterdir()} == {"acme", "globex"}, "a store without a fleet is the wrong one"
+    update_fleet(store, {"globex": lambda _: FleetEntry(reason="too few tickets")})
+    trainer.forget_tenants()
+    assert {path.name for path in kept.iterdir()} == {"globex"}
