@@ -17,6 +17,7 @@ from flows.single_flows import (
     RETRAIN_EVENT,
     TENANT_RESOURCE,
     collect_garbage,
+    delete_tenant,
     import_tickets,
     retrain_tenant,
     rollback,
@@ -34,6 +35,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     rollback,
     import_tickets,
     collect_garbage,
+    delete_tenant,
 )
 SHARD_TAG = "macrofleet-shard"
 

@@ -15,6 +15,7 @@ from registry.models import read_manifest
 from registry.program import RELEASED_PROGRAMS
 from registry.store import ObjectStore
 from registry.tenant_settings import ProgramChoice, TenantSettings, read_tenant_settings
+from registry.tombstones import is_buried
 from training.choosing import programs_of
 from training.eligibility import Eligibility, judge_eligibility
 from training.examples import Example
@@ -90,7 +91,9 @@ class Need:
 
 
 def is_there(store: ObjectStore, name: str) -> bool:
-    """Whether a tenant has tickets or macros, without reading either."""
+    """Whether a tenant has tickets or macros, without reading either; what a deletion has not removed yet does not count."""
+    if is_buried(store, name):
+        return False
     if Lake(store).has(name):
         return True
     try:

@@ -1,68 +1,187 @@
-"""A tenant's traces in Prefect: the artifacts that are its own."""
+"""A tenant's traces in Prefect: pages of runs, and runs that were asked for it or tell of it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
-from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterKey
+from prefect.client.schemas.actions import ArtifactUpdate
+from prefect.client.schemas.filters import (
+    ArtifactFilter,
+    ArtifactFilterKey,
+    FlowFilter,
+    FlowFilterName,
+    FlowRunFilter,
+    FlowRunFilterId,
+    LogFilter,
+    LogFilterTextSearch,
+    TaskRunFilter,
+    TaskRunFilterName,
+)
+from prefect.client.schemas.sorting import FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
 
-from registry.documents import sha256
 from registry.errors import SchedulerUnavailable
-from registry.names import check_tenant
+from registry.names import mentions
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import Artifact
+    from prefect.client.schemas.objects import Artifact, FlowRun
 
 _PAGE = 200
-
-
-def tenant_artifact_key(tenant: str) -> str:
-    """The key of a tenant's artifacts. Prefect takes no `_`, and two tenants must not have one key.
-
-    Example:
-        >>> tenant_artifact_key("acme"), tenant_artifact_key("a_b")
-        ('tenant-acme', 'named-a-b-648fa9b3')
-    """
-    if "_" not in check_tenant(tenant):
-        return f"tenant-{tenant}"
-    return f"named-{tenant.replace('_', '-')}-{sha256(tenant.encode())[:8]}"
+_PATIENCE_SECONDS = 20.0
+_POLL_SECONDS = 0.2
+_GOES_ON = frozenset({"RUNNING", "PENDING", "CANCELLING"})
+Item = TypeVar("Item")
 
 
 class PrefectPlace:
-    """The artifacts of a tenant in the Prefect server of the environment, or in the one that flows without it use.
+    """What Prefect's server holds of a tenant: the one that the environment names, or the one that flows without it use.
 
-    What runs say of several tenants (their tables, parameters and logs) is Prefect's to forget, by its own retention.
+    A run that names the tenant in its parameters, its state, its tasks or its log goes as a whole, with all of these:
+    Prefect takes no line out of a log. What it came to for the others is in the store (`runs/…`). A page loses the
+    tenant's lines. A run that goes on is left, and said to be.
+
+    Args:
+        flows: names of the flows whose runs and pages are looked at; a server may have others, of other people.
+        own: the id of the flow run that does this, if there is one. It is not looked at: it cannot remove itself, and its
+            parameter stays in Prefect, as the record of who had what deleted, until Prefect forgets the run.
     """
 
     name = "prefect"
-    remedy = "A run wrote it meanwhile: run it again."
+    remedy = "When the runs are over, or cancelled, run this again; pages were written meanwhile."
+
+    def __init__(self, flows: Sequence[str], *, own: str | None = None) -> None:
+        self._flows = list(flows)
+        self._own = UUID(own) if own else None
 
     def remove(self, tenant: str) -> int:
-        """Delete every artifact with the tenant's key."""
+        """Delete runs that are over, and the tenant's lines of pages; how many runs and pages there were."""
         with _client() as client:
-            found = list(_artifacts(client, tenant))
-            for artifact in found:
+            runs = [run for run in self._runs(client, tenant) if not _goes_on(run)]
+            for run in runs:
                 with suppress(ObjectNotFound):
-                    client.delete_artifact(artifact.id)
-        return len(found)
+                    client.delete_flow_run(run.id)
+            pages = list(self._pages(client, tenant))
+            for page in pages:
+                update = ArtifactUpdate(
+                    data=_without(str(page.data or ""), tenant), description=_without(page.description or "", tenant)
+                )
+                with suppress(ObjectNotFound):
+                    client.update_artifact(page.id, update)
+            # Prefect deletes a run's log some time after it said that the run is gone.
+            until = time.monotonic() + _PATIENCE_SECONDS
+            while self._orphans(client, tenant) and time.monotonic() < until:
+                time.sleep(_POLL_SECONDS)
+        return len(runs) + len(pages)
 
     def find(self, tenant: str) -> list[str]:
-        """The artifacts with the tenant's key."""
+        """Runs and pages that name the tenant, and logs without a run."""
         with _client() as client:
-            return [f"artifact {artifact.id} ({artifact.key})" for artifact in _artifacts(client, tenant)]
+            found = [f"flow run {run.id} ({run.name}, {_state(run)})" for run in self._runs(client, tenant)]
+            found += [f"artifact {page.id} ({page.key})" for page in self._pages(client, tenant)]
+            return found + [f"log or task of flow run {one}, which is gone" for one in self._orphans(client, tenant)]
+
+    def _runs(self, client: SyncPrefectClient, tenant: str) -> list[FlowRun]:
+        """Runs that name the tenant anywhere."""
+        told_of = _told_of(client, tenant)
+        flows = FlowFilter(name=FlowFilterName(any_=self._flows))
+        runs = _paged(
+            lambda offset: client.read_flow_runs(
+                flow_filter=flows, sort=FlowRunSort.START_TIME_ASC, limit=_PAGE, offset=offset
+            )
+        )
+        return [run for run in runs if run.id != self._own and (run.id in told_of or _is_about(run, tenant))]
+
+    def _orphans(self, client: SyncPrefectClient, tenant: str) -> list[UUID]:
+        """Runs that are gone, and have left tasks or logs that name the tenant."""
+        told_of = sorted(_told_of(client, tenant))
+        there: set[UUID] = set()
+        for start in range(0, len(told_of), _PAGE):
+            ids = FlowRunFilter(id=FlowRunFilterId(any_=told_of[start : start + _PAGE]))
+            there |= {run.id for run in client.read_flow_runs(flow_run_filter=ids, limit=_PAGE)}
+        return [one for one in told_of if one not in there]
+
+    def _pages(self, client: SyncPrefectClient, tenant: str) -> Iterator[Artifact]:
+        keys = [key for name in self._flows for key in (page_key(name), f"{page_key(name)}-progress")]
+        wanted = ArtifactFilter(key=ArtifactFilterKey(any_=keys))
+        for page in _paged(lambda offset: client.read_artifacts(artifact_filter=wanted, limit=_PAGE, offset=offset)):
+            said = (str(page.data or ""), page.description or "")
+            if any(_without(text, tenant) != text for text in said):
+                yield page
 
 
-def _artifacts(client: SyncPrefectClient, tenant: str) -> Iterator[Artifact]:
-    wanted = ArtifactFilter(key=ArtifactFilterKey(any_=[tenant_artifact_key(tenant)]))
+def page_key(flow: str) -> str:
+    """The key of the page that a flow's runs leave: Prefect takes no `_` there."""
+    return flow.replace("_", "-")
+
+
+def _without(text: str, tenant: str) -> str:
+    """A page without the tenant's lines: its row in a table, and any sentence with its name.
+
+    The first line counts states, and the head of a table names columns; a tenant may be called like one of them.
+    """
+    lines = text.split("\n")
+    return "\n".join(line for at, line in enumerate(lines) if not _tells_of(line, tenant, first=at == 0))
+
+
+def _tells_of(line: str, tenant: str, *, first: bool) -> bool:
+    if line.startswith("|"):
+        name, *others = (cell.strip() for cell in line.strip("|").split("|"))
+        return name == tenant and not (tenant == "tenant" and others[:1] == ["state"])
+    return not first and mentions(tenant, line)
+
+
+def _told_of(client: SyncPrefectClient, tenant: str) -> set[UUID]:
+    """The runs whose tasks or logs name the tenant, as ours do; whosever they are."""
+    name, words = f"train {tenant}", f"tenant {tenant}"
+    named = TaskRunFilter(name=TaskRunFilterName(any_=[name]))
+    tasks = _paged(
+        lambda offset: client.read_task_runs(
+            task_run_filter=named, sort=TaskRunSort.END_TIME_DESC, limit=_PAGE, offset=offset
+        )
+    )
+    saying = LogFilter(text=LogFilterTextSearch(query=f'"{words}"'))
+    lines = _paged(
+        lambda offset: client.read_logs(log_filter=saying, sort=LogSort.TIMESTAMP_ASC, limit=_PAGE, offset=offset)
+    )
+    return {task.flow_run_id for task in tasks if task.flow_run_id} | {
+        line.flow_run_id for line in lines if line.flow_run_id and mentions(words, line.message)
+    }
+
+
+def _is_about(run: FlowRun, tenant: str) -> bool:
+    """Whether a run was asked for the tenant, or says something of it in the end."""
+    message = run.state.message if run.state else None
+    return tenant in _texts(run.parameters) or mentions(tenant, message or "")
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        yield from (text for inner in value.values() for text in _texts(inner))
+    elif isinstance(value, Sequence):
+        yield from (text for inner in value for text in _texts(inner))
+
+
+def _paged(read: Callable[[int], Sequence[Item]]) -> Iterator[Item]:
     offset = 0
-    while page := client.read_artifacts(artifact_filter=wanted, limit=_PAGE, offset=offset):
+    while page := read(offset):
         yield from page
         offset += len(page)
+
+
+def _goes_on(run: FlowRun) -> bool:
+    return run.state is not None and run.state.type.value in _GOES_ON
+
+
+def _state(run: FlowRun) -> str:
+    return run.state.name.lower() if run.state and run.state.name else "unknown"
 
 
 @contextmanager

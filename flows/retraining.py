@@ -30,6 +30,8 @@ from registry.errors import (
     NotEnoughData,
     ProgramCorrupt,
     ProgramUntrusted,
+    StoreError,
+    TenantDeleted,
     TenantNotFound,
 )
 from registry.fleet import FleetEntry, edit_fleet, in_threads, read_fleet
@@ -40,8 +42,11 @@ from registry.publishing import publish_bundle, record_provenance
 from registry.runtime import Program, limit_threads
 from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
+from registry.tenant_places import forget_own
 from registry.tenant_settings import Weights, read_tenant_settings
+from registry.tombstones import unless_deleted
 from registry.tracking import Tracking
+from registry.tracking_deletion import TrackingPlace
 from training.baselines import tfidf
 from training.choosing import ChoosingTrainer, TenantTrainer, programs_of
 from training.evaluation import Judged, judge
@@ -159,13 +164,6 @@ class Retraining:
         # A product of large matrices differs in its last bits by the number of threads, and a model's version with it.
         threadpool_limits(1)
         self._tracking.prepare()
-        self.forget_tenants()
-
-    def forget_tenants(self) -> None:
-        """Remove this machine's copies of champions whose tenants have left the fleet: they may have been deleted."""
-        fleet = read_fleet(self._store)
-        if fleet.generation:
-            self._champions.retain(fleet.entries.__contains__)
 
     def prepare_for_others(self, programs: Iterable[str]) -> None:
         """Have in place what processes that train need and must not make at the same time: programs, MLflow's tables."""
@@ -178,14 +176,20 @@ class Retraining:
         self._tracking.prepare()
 
     def look(self, tenants: Sequence[str], *, wish: Wish) -> dict[str, Look]:
-        """A first look at tenants, side by side: quick, needs nothing but the store, and changes nothing.
+        """A first look at tenants, side by side: quick, needs nothing but the store, and changes nothing there.
+
+        This machine's copies of champions whose tenants have left the fleet are removed: they may have been deleted.
 
         A tenant that cannot be looked at is left to `train`, which says what is wrong with it.
 
         Raises:
             StoreError: the fleet cannot be read.
         """
-        entries, now = read_fleet(self._store).entries, _utc_now()
+        fleet, now = read_fleet(self._store), _utc_now()
+        entries = fleet.entries
+        if fleet.generation:  # a store without a fleet is the wrong one
+            with suppress(StoreError):
+                self._champions.retain(entries.__contains__)
 
         def one(tenant: str) -> Look:
             try:
@@ -229,12 +233,16 @@ class Retraining:
         Raises:
             LeaseHeld: another run works on the tenant.
             LeaseLost: this one took too long, or could not renew its lease; another one may have replaced it.
+            TenantDeleted: it was deleted meanwhile; nothing of what was done for it is left.
             NotEnoughData: and everything else that can go wrong for one tenant.
         """
         # Before the lease, which would make a tenant of a name that nobody has.
         if not is_there(self._store, check_tenant(tenant)):
             raise unknown(self._store, tenant)
-        with self._leases.hold(tenant) as lease:
+        with (
+            unless_deleted(self._store, tenant, lambda: self._leave_nothing(tenant)),
+            self._leases.hold(tenant) as lease,
+        ):
 
             def told(share: float) -> None:
                 lease.check()
@@ -242,6 +250,12 @@ class Retraining:
                     progress(share)
 
             return replace(self._work(tenant, wish, told), lease_token=lease.token)
+
+    def _leave_nothing(self, tenant: str) -> None:
+        """Remove what a training may have written for a tenant that was deleted meanwhile."""
+        forget_own(self._store, tenant)
+        TrackingPlace(self._tracking).remove(tenant)
+        self._champions.retain(lambda other: other != tenant)
 
     def _work(self, tenant: str, wish: Wish, progress: Callable[[float], None]) -> Outcome:
         started = _utc_now()
@@ -449,7 +463,12 @@ def failure(tenant: str, problem: Exception) -> Outcome:
     """The outcome of a tenant that could not be trained."""
     if not isinstance(problem, MacrofleetError):
         return Outcome(tenant=tenant, state="failed", reason=f"{type(problem).__name__}; where is in this run's log")
-    states = {LeaseHeld: "busy", NotEnoughData: "not_eligible", TenantNotFound: "unknown"}
+    states = {
+        LeaseHeld: "busy",
+        NotEnoughData: "not_eligible",
+        TenantDeleted: "fenced",
+        TenantNotFound: "unknown",
+    }
     return Outcome(tenant=tenant, state=states.get(type(problem), "failed"), reason=str(problem))
 
 

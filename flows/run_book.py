@@ -13,13 +13,16 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
+from flows.prefect_traces import page_key
 from flows.retraining import Outcome
 from flows.run_report import markdown, sentence, tenant_line
-from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
+from flows.runs import RunRecord, counted, forget_tenant, left_over, prune_runs, run_name, write_record
 from flows.webhook import WebhookSettings, notify
 from registry.errors import MacrofleetError
+from registry.names import mentions
 from registry.settings import read_settings
 from registry.store import ObjectStore
+from registry.tombstones import buried_among
 
 Made = TypeVar("Made")
 
@@ -45,6 +48,7 @@ class RunBook:
         self._ended = 0
         self._percent = 0
         self._progress: uuid.UUID | None = None
+        self._deleted: frozenset[str] = frozenset()
 
     def begin(self, tenants: int = 0) -> None:
         """Say that the run does something from now on.
@@ -79,11 +83,14 @@ class RunBook:
         self._log.warning("run %s: %s", self.run, text)
 
     def finish(self, outcomes: Sequence[Outcome], *, generation: int, warnings: Sequence[str]) -> None:
-        """What a training run came to."""
-        rows = [outcome.as_dict() for outcome in outcomes]
-        counts = counted(rows)
-        self._update(counts=counts, left=left_over(rows), warnings=tuple(warnings), generation=generation)
-        page = markdown(outcomes, warnings)
+        """What a training run came to. Of tenants that were deleted meanwhile nothing is told but how many there were."""
+        self._deleted = buried_among(self._store, [outcome.tenant for outcome in outcomes])
+        told = [outcome for outcome in outcomes if outcome.tenant not in self._deleted]
+        warnings = [one for one in warnings if not any(mentions(tenant, one) for tenant in self._deleted)]
+        counts = counted(outcome.as_dict() for outcome in outcomes)
+        left = left_over(outcome.as_dict() for outcome in told)
+        self._update(counts=counts, left=left, warnings=tuple(warnings), generation=generation)
+        page = markdown(told, warnings)
         self._page(
             lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: what became of each tenant")
         )
@@ -101,6 +108,9 @@ class RunBook:
         if self._begun:
             try:
                 write_record(self._store, self._record)
+                for tenant in self._deleted:
+                    # Its deletion could not take it out of what was being written.
+                    forget_tenant(self._store, tenant)
             except MacrofleetError as problem:
                 self.say(f"its end is not written down: {problem}")
         if self._begun or state == "failed":
@@ -111,7 +121,7 @@ class RunBook:
 
     @property
     def _page_key(self) -> str:
-        return self._record.flow.replace("_", "-")
+        return page_key(self._record.flow)
 
     def _update(self, **fields: Any) -> None:
         self._record = self._record.model_copy(update=fields)

@@ -18,6 +18,7 @@ from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
 from registry.fleet import in_threads
 from registry.layout import RUNS_PREFIX, fleet_shard, run_key
+from registry.names import mentions
 from registry.store import ObjectStore
 
 MAX_SHARDS = 256
@@ -227,7 +228,23 @@ def forget_tenant(store: ObjectStore, tenant: str) -> list[str]:
         PublishConflict: a run kept writing.
     """
     keys = [info.key for info in store.list(RUNS_PREFIX)]
-    return [key for key in keys if _forget(store, key, tenant)]
+    changed = in_threads(lambda key: _forget(store, key, tenant), keys)
+    return [key for key, did in zip(keys, changed, strict=True) if did]
+
+
+def runs_naming(store: ObjectStore, tenant: str) -> list[str]:
+    """The keys of what runs left behind that `forget_tenant` would change."""
+
+    def names(key: str) -> bool:
+        try:
+            data = store.get(key, max_bytes=_BYTES).data
+        except ObjectNotFound:
+            return False
+        return _without(key, data, tenant) != data
+
+    keys = [info.key for info in store.list(RUNS_PREFIX)]
+    found = in_threads(names, keys)
+    return [key for key, does in zip(keys, found, strict=True) if does]
 
 
 def _forget(store: ObjectStore, key: str, tenant: str) -> bool:
@@ -237,7 +254,10 @@ def _forget(store: ObjectStore, key: str, tenant: str) -> bool:
             data = _without(key, found.data, tenant)
             if data == found.data:
                 return False
-            store.put(key, data, if_match=found.etag)
+            if data:
+                store.put(key, data, if_match=found.etag)
+            else:
+                store.delete(key)
             return True
         except ObjectNotFound:
             return False
@@ -247,19 +267,31 @@ def _forget(store: ObjectStore, key: str, tenant: str) -> bool:
 
 
 def _without(key: str, data: bytes, tenant: str) -> bytes:
+    """A document without a tenant; the same bytes where it does not name it, none where it cannot be read, and may."""
+    if not mentions(tenant, data.decode(errors="replace")):
+        return data
     document: _RunDocument
-    if key.endswith(f"/{_PLAN}"):
-        plan = RunPlan.parse(data, what=key, error=InvalidInput)
-        document = plan.model_copy(update={"tenants": _but(plan.tenants, tenant)})
-    elif key.endswith(f"/{_RECORD}"):
-        record = RunRecord.parse(data, what=key, error=InvalidInput)
-        warnings = tuple(one for one in record.warnings if tenant not in one.split())
-        document = record.model_copy(update={"left": _others(record.left, tenant), "warnings": warnings})
-    else:
-        shard = parse_shard(data)
-        names = {field: _but(getattr(shard, field), tenant) for field in ("working", "left_behind")}
-        document = shard.model_copy(update={**names, "outcomes": _others(shard.outcomes, tenant)})
-    return document.to_bytes()
+    try:
+        if key.endswith(f"/{_PLAN}"):
+            plan = RunPlan.parse(data, what=key, error=InvalidInput)
+            document = plan.model_copy(update={"tenants": _but(plan.tenants, tenant)})
+            same = document == plan
+        elif key.endswith(f"/{_RECORD}"):
+            record = RunRecord.parse(data, what=key, error=InvalidInput)
+            # One word of many a sentence may be a tenant's name: then the sentence goes with the name.
+            warnings = tuple(one for one in record.warnings if not mentions(tenant, one))
+            reason = "" if mentions(tenant, record.reason) else record.reason
+            update = {"left": _others(record.left, tenant), "warnings": warnings, "reason": reason}
+            document = record.model_copy(update=update)
+            same = document == record
+        else:
+            shard = parse_shard(data)
+            names = {field: _but(getattr(shard, field), tenant) for field in ("working", "left_behind")}
+            document = shard.model_copy(update={**names, "outcomes": _others(shard.outcomes, tenant)})
+            same = document == shard
+    except InvalidInput:
+        return b""
+    return data if same else document.to_bytes()
 
 
 def _but(names: Sequence[str], tenant: str) -> tuple[str, ...]:
@@ -267,7 +299,7 @@ def _but(names: Sequence[str], tenant: str) -> tuple[str, ...]:
 
 
 def _others(rows: Sequence[Mapping[str, Any]], tenant: str) -> tuple[dict[str, Any], ...]:
-    return tuple(dict(row) for row in rows if row["tenant"] != tenant)
+    return tuple(dict(row) for row in rows if row.get("tenant") != tenant)
 
 
 def _keys_by_run(store: ObjectStore) -> dict[str, list[str]]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect import flow
+from prefect import flow, get_run_logger
 from prefect.client.schemas.objects import State
 from prefect.events import emit_event
+from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
 from flows.retrain_fleet import retrain_fleet
 from flows.run_book import run_book
 from flows.runs import UNDONE
+from flows.tenant_deletion import open_deletion
 from registry import fleet_control, garbage
 from registry.names import check_tenant
 from registry.retention import Retention
@@ -129,3 +131,32 @@ def collect_garbage(*, keep: int | None = None, dry_run: bool = False) -> State[
         done = garbage.collect_garbage(store, retention=retention, dry_run=dry_run)
     verb = "would delete" if dry_run else "deleted"
     return Completed(message=f"{verb} {len(done.deleted)} versions, {done.objects} objects, {done.bytes} bytes in all")
+
+
+@flow(name="delete_tenant", validate_parameters=False)
+def delete_tenant(tenant: str, *, dry_run: bool = False) -> State[None]:
+    """Delete a tenant for good, everywhere: `macrofleet tenants delete`. Fails where something is left, and says what.
+
+    Args:
+        tenant: whom. Prefect keeps the parameter as long as it keeps the run, as the record of who had what deleted.
+        dry_run: only say what there is.
+
+    Raises:
+        MacrofleetError: see `registry.deletion.delete_tenant`.
+    """
+    check_tenant(tenant)
+    work = open_deletion(own=flow_run.id)
+    with run_book(work.store) as book:
+        book.begin()
+        done = work.run(tenant, dry_run=dry_run)
+    # In words without the name, and so is the run's record.
+    if dry_run:
+        return Completed(message="; ".join(f"{name}: {len(there)}" for name, there in done.left.items()))
+    gone = f"removed {sum(done.removed.values())} traces"
+    for name, left in done.left.items():
+        for trace in left:
+            get_run_logger().error("left in %s: %s", name, trace)
+    if not done.complete:
+        left_in = ", ".join(f"{name} ({len(left)})" for name, left in done.left.items() if left)
+        return Failed(message=f"{gone}; left, see the log: {left_in}")
+    return Completed(message=f"{gone}; nothing is left")

@@ -48,6 +48,10 @@ class TenantNotFound(MacrofleetError):
     """No such tenant, or none that the caller may know of."""
 
 
+class TenantDeleted(MacrofleetError):
+    """The tenant was deleted while something was done for it; what that had written is gone."""
+
+
 class ModelNotFound(MacrofleetError):
     """The tenant has no model (version) to serve or show."""
 

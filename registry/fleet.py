@@ -333,6 +333,7 @@ def edit_fleet(
     *,
     preload: PreloadPlan | Unset | None = UNSET,
     write: bool = True,
+    touch: bool = False,
 ) -> FleetEdit:
     """Edit the fleet in one write: shards first, then the root, conditionally. Another writer's edits are merged.
 
@@ -343,9 +344,11 @@ def edit_fleet(
             What it raises is passed on, and nothing was written.
         preload: the plan for every replica; None takes it away.
         write: False only says what would be written.
+        touch: write a generation also where nothing differs, so that whoever has read the last one, and is about to
+            write, has to look again.
 
     Returns:
-        What was found and left. Nothing is written when nothing differs.
+        What was found and left. Nothing is written when nothing differs, but for `touch`.
 
     Raises:
         PublishConflict: other writers kept winning.
@@ -369,7 +372,7 @@ def edit_fleet(
             preload_before=root.preload,
             preload_after=plan,
         )
-        if not write or (not changed and plan == root.preload):
+        if not write or not (changed or touch or plan != root.preload):
             return report
         numbers = root.shards | states.write({name: (root.shards.get(name, 0), changed[name]) for name in changed})
         if found is not None:

@@ -24,7 +24,7 @@ from registry.layout import FLEET_PREFIX
 from registry.store import ObjectState, ObjectStore
 
 _RECORD = re.compile(r"fleet/generations/([1-9][0-9]{0,17})-[0-9a-f]{16}\.json")
-_SHARD = re.compile(r"fleet/shards/([0-9a-f]{2})/([1-9][0-9]{0,17})\.json")
+FLEET_SHARD = re.compile(r"fleet/shards/([0-9a-f]{2})/([1-9][0-9]{0,17})\.json")
 _VERSION = re.compile(r"[0-9a-f]{16}|[0-9a-f]{64}")
 _MAX_BYTES = 1024 * 1024
 _NO_FLEET = PastGeneration.model_construct(generation=0, written=None, shards={})
@@ -91,7 +91,7 @@ class FleetHistory:
 
     def _read(self, present: PastGeneration, *, since: float) -> History:
         listing = list(self._store.states(FLEET_PREFIX))
-        shards = {ShardState(found[1], int(found[2])): state for found, state in _matching(_SHARD, listing)}
+        shards = {ShardState(found[1], int(found[2])): state for found, state in _matching(FLEET_SHARD, listing)}
         records = [state for _, state in _matching(_RECORD, listing)]
         past = self._read_records(records)
         last_before = _last_before(present, past, since)

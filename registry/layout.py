@@ -72,7 +72,13 @@ def training_record_key(tenant: str) -> str:
     return f"lake/tenants/{check_tenant(tenant)}/training.json"
 
 
+def tombstone_key(tenant: str) -> str:
+    """The key of the note that a tenant was deleted; a digest stands for the name."""
+    return f"{TOMBSTONES_PREFIX}{hashlib.sha256(check_tenant(tenant).encode()).hexdigest()[:32]}.json"
+
+
 LAKE_PREFIX = "lake/tenants/"
+TOMBSTONES_PREFIX = "deleted/"
 
 
 def fleet_shard(tenant: str) -> str:

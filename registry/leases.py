@@ -35,10 +35,12 @@ from registry.errors import (
     ObjectNotFound,
     PreconditionFailed,
     StoreError,
+    StoreUnavailable,
 )
 from registry.fleet import edit_fleet
 from registry.layout import lease_key
 from registry.store import ObjectStore, StoredObject
+from registry.tombstones import read_tombstone
 
 LEASE_SECONDS = 60.0
 LONGEST_SECONDS = 3600.0
@@ -208,17 +210,24 @@ class Leases:
         self._sleep = sleep
 
     @contextmanager
-    def hold(self, tenant: str) -> Iterator[Lease]:
+    def hold(self, tenant: str, *, seize: bool = False) -> Iterator[Lease]:
         """Hold a tenant's lease while the context lasts; a thread renews it. It is released however that ends.
+
+        Args:
+            seize: take it from whoever has it, and wait until that one knows that it is gone: for a deletion, which
+                nobody's work may hold up. That takes as long as the other one's lease holds.
 
         Raises:
             LeaseHeld, StoreError: as `take` does.
         """
-        lease = self.take(tenant)
+        lease, wait = self._seize(tenant) if seize else (self.take(tenant), 0.0)
         ended = threading.Event()
         keeper = threading.Thread(target=self._keep, args=(lease, ended), name=f"lease of {tenant}", daemon=True)
         keeper.start()
         try:
+            if wait:
+                # It cannot be renewed any more, and its holder asks nobody before its time is over.
+                self._sleep(wait)
             yield lease
         finally:
             ended.set()
@@ -249,6 +258,22 @@ class Leases:
                 return lease
             found = _find(self._store, tenant)  # somebody was quicker
         raise _held(tenant, found)
+
+    def _seize(self, tenant: str) -> tuple[Lease, float]:
+        """A tenant's lease whoever has it, and the seconds for which that one may believe that it does."""
+        for _ in range(_ATTEMPTS):
+            try:
+                found = _find(self._store, tenant)
+            except StoreUnavailable:
+                raise
+            except (StoreError, InvalidInput):
+                # Damaged, so that nobody can renew it.
+                self._store.delete(lease_key(tenant))
+                continue
+            lease = self._claim(tenant, found)
+            if lease is not None:
+                return lease, 0.0 if found is None or found.state.released else found.state.seconds * _DRIFT
+        raise _held(tenant, None)
 
     def _outwait(self, tenant: str, found: _Found) -> _Found:
         """The lease once it may be taken. Raises LeaseHeld."""
@@ -291,9 +316,8 @@ class Leases:
         return Lease(self._store, tenant, _Found(state, etag), deadline=sent + self._seconds, clock=self._clock)
 
     def _last_published(self, tenant: str) -> int:
-        """The token in the fleet, which a lease object that somebody removed must not start below."""
-        entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
-        return entry.lease_token if entry else 0
+        """The last token that others remember, which a lease object that somebody removed must not start below."""
+        return last_token(self._store, tenant)
 
     def _keep(self, lease: Lease, ended: threading.Event) -> None:
         """Renew until the work has ended, or should have."""
@@ -309,6 +333,13 @@ class Leases:
                 return
             except MacrofleetError as problem:
                 _LOG.warning("tenant %s: its lease was not renewed: %s", lease.tenant, problem)
+
+
+def last_token(store: ObjectStore, tenant: str) -> int:
+    """The greatest token that is known of a tenant's leases: of the fleet's, and of those before it was deleted."""
+    entry = edit_fleet(store, [tenant], lambda found: found, write=False).before[tenant]
+    tombstone = read_tombstone(store, tenant)
+    return max(entry.lease_token if entry else 0, tombstone.token if tombstone else 0)
 
 
 def this_process() -> str:

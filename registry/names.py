@@ -38,6 +38,16 @@ def check_run(name: str) -> str:
     return name
 
 
+def mentions(tenant: str, text: str) -> bool:
+    """Whether a text has a tenant's name in it, by itself and not as a part of another name.
+
+    Example:
+        >>> mentions("acme", "tenant acme: trained"), mentions("acme", "acme-2 and pacme")
+        (True, False)
+    """
+    return re.search(rf"(?<![a-zA-Z0-9_-]){re.escape(tenant)}(?![a-zA-Z0-9_-])", text) is not None
+
+
 def slug(text: str) -> str:
     """A tenant slug made from free text, for names that we choose ourselves (a data set's domain, say)."""
     made = _NOT_SLUG.sub("-", text.strip().lower()).strip("-_")[:63].rstrip("-_")

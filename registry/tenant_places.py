@@ -2,19 +2,41 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from registry.disk_tier import DiskTier
+from registry.errors import InvalidInput, ObjectNotFound
 from registry.fleet import FleetEntry, edit_fleet, present_generation, read_shard, rewrite_shard
-from registry.layout import fleet_shard, fleet_shard_prefix, lake_prefix, tenant_prefix
+from registry.fleet_history import FLEET_SHARD
+from registry.layout import (
+    COLLECTION,
+    FLEET_PREFIX,
+    LAKE_PREFIX,
+    RUNS_PREFIX,
+    TENANTS_PREFIX,
+    TOMBSTONES_PREFIX,
+    fleet_shard,
+    fleet_shard_prefix,
+    lake_prefix,
+    lease_key,
+    tenant_prefix,
+)
+from registry.names import mentions
 from registry.store import ObjectState, ObjectStore
 
-_STATE = re.compile(r"fleet/shards/[0-9a-f]{2}/([1-9][0-9]{0,17})\.json")
-# What lies below these is not named after tenants, but for what is below a tenant's own prefixes.
-_OTHERS = ("tenants/", "lake/tenants/", "programs/", "fleet/", "garbage/", "access/")
+# All that is one tenant's own, with what lies there. Whatever is one tenant's goes below one of these, or gets a line here.
+OWN: tuple[tuple[str, Callable[[str], str]], ...] = (
+    # The tickets first: without them nobody trains it again.
+    ("tickets, feedback, the record of training", lake_prefix),
+    ("models, macros, settings, notices of garbage collection", tenant_prefix),
+)
+# What several tenants share and a place of its own takes care of (`FleetPlace`, `flows.run_traces`), and what has no names in it.
+_ELSEWHERE = (FLEET_PREFIX, RUNS_PREFIX, TENANTS_PREFIX, LAKE_PREFIX, TOMBSTONES_PREFIX, "programs/", COLLECTION)
 _AGAIN = "Something wrote it meanwhile: run it again."
+_MAX_BYTES = 16 * 1024 * 1024
+_UNDER_WAY_SECONDS = 3600.0
 
 
 class FleetPlace:
@@ -30,21 +52,25 @@ class FleetPlace:
         self._store = store
 
     def remove(self, tenant: str) -> int:
-        """Take the tenant out of the fleet, so that servers let go of it at their next poll, and out of its past."""
-        edited = edit_fleet(self._store, [tenant], lambda _: {tenant: None})
+        """Take the tenant out of the fleet, so that servers let go of it at their next poll, and out of its past.
+
+        What waited or ran beside what serves (a candidate, a shadow, a trial) is a part of the entry.
+        """
+        # Written also where it is not in the fleet: see `registry.tombstones`.
+        edited = edit_fleet(self._store, [tenant], lambda _: {tenant: None}, touch=True)
         removed = len(edited.changed())
         for _, number, entries in self._with(tenant):
             if number != self._present(tenant):
                 left = {other: entry for other, entry in entries.items() if other != tenant}
                 rewrite_shard(self._store, fleet_shard(tenant), number, left)
                 removed += 1
-        self._store.purge(self._unseen(tenant))
+        self._store.purge(unseen(self._store, fleet_shard_prefix(fleet_shard(tenant))))
         return removed
 
     def find(self, tenant: str) -> list[str]:
         """States with the tenant in them, and what a bucket keeps of states that were written over."""
-        unseen = [f"{state.key} ({state.kind})" for state in self._unseen(tenant)]
-        return [state.key for state, _, _ in self._with(tenant)] + unseen
+        hidden = unseen(self._store, fleet_shard_prefix(fleet_shard(tenant)))
+        return [state.key for state, _, _ in self._with(tenant)] + [describe(state) for state in hidden]
 
     def _present(self, tenant: str) -> int | None:
         present = present_generation(self._store)
@@ -53,38 +79,84 @@ class FleetPlace:
     def _with(self, tenant: str) -> Iterator[tuple[ObjectState, int, dict[str, FleetEntry]]]:
         shard = fleet_shard(tenant)
         for state in list(self._store.states(fleet_shard_prefix(shard))):
-            found = _STATE.fullmatch(state.key)
+            found = FLEET_SHARD.fullmatch(state.key)
             if found is not None and state.kind == "current":
-                entries = read_shard(self._store, shard, int(found[1]))
+                try:
+                    entries = read_shard(self._store, shard, int(found[2]))
+                except ObjectNotFound:
+                    continue  # collected meanwhile
                 if tenant in entries:
-                    yield state, int(found[1]), dict(entries)
-
-    def _unseen(self, tenant: str) -> list[ObjectState]:
-        states = self._store.states(fleet_shard_prefix(fleet_shard(tenant)))
-        return [state for state in states if state.kind != "current"]
+                    yield state, int(found[2]), dict(entries)
 
 
 class StorePlace:
-    """The object store: a tenant's tickets, feedback and models, with all that a bucket keeps of earlier versions."""
+    """The object store: a tenant's tickets, feedback and models, with all that a bucket keeps of earlier versions.
+
+    Its lease is left to `LeasePlace`, since whoever removes all this holds it.
+    """
 
     name = "store"
+    remedy = "Where something wrote it meanwhile, run it again; what has another place is for you to remove."
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+
+    def remove(self, tenant: str) -> int:
+        """Purge the tenant's prefixes."""
+        removed = 0
+        for _, prefix_of in OWN:
+            states = self._own(tenant, prefix_of(tenant))
+            self._store.purge(states)
+            removed += len(states)
+        return removed
+
+    def find(self, tenant: str) -> list[str]:
+        """What the whole store holds of the tenant: below its prefixes, below its name elsewhere, or naming it."""
+        found = [describe(state) for _, prefix_of in OWN for state in self._own(tenant, prefix_of(tenant))]
+        for state in self._store.states():
+            if not state.key.startswith(_ELSEWHERE):
+                if any(part.partition(".")[0] == tenant for part in state.key.split("/")):
+                    found.append(describe(state))
+                elif state.kind == "current" and self._names(state.key, tenant):
+                    found.append(f"{state.key} (names it)")
+        return found
+
+    def _own(self, tenant: str, prefix: str) -> list[ObjectState]:
+        return [state for state in self._store.states(prefix) if state.key != lease_key(tenant)]
+
+    def _names(self, key: str, tenant: str) -> bool:
+        if not key.endswith(".json"):
+            return False
+        try:
+            return mentions(tenant, self._store.get(key, max_bytes=_MAX_BYTES).data.decode(errors="replace"))
+        except ObjectNotFound:
+            return False
+        except InvalidInput:
+            return True  # too large for any document of ours: better one too many
+
+
+class LeasePlace:
+    """A tenant's lease."""
+
+    name = "lease"
     remedy = _AGAIN
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
 
     def remove(self, tenant: str) -> int:
-        """Purge the tenant's prefixes: the tickets first, without which nobody trains it again."""
-        removed = 0
-        for prefix in (lake_prefix(tenant), tenant_prefix(tenant)):
-            states = list(self._store.states(prefix))
-            self._store.purge(states)
-            removed += len(states)
-        return removed
+        """Purge the lease object."""
+        states = self._states(tenant)
+        self._store.purge(states)
+        return len(states)
 
     def find(self, tenant: str) -> list[str]:
-        """What the whole store holds under the tenant's name, wherever it lies."""
-        return [f"{state.key} ({state.kind})" for state in self._store.states() if _is_of(tenant, state.key)]
+        """What is kept of it."""
+        return [describe(state) for state in self._states(tenant)]
+
+    def _states(self, tenant: str) -> list[ObjectState]:
+        # The prefix is not the key: what is being written may lie beside it.
+        return [state for state in self._store.states(lease_key(tenant)) if state.key == lease_key(tenant)]
 
 
 class DiskPlace:
@@ -111,8 +183,21 @@ class DiskPlace:
         return [str(place) for place in places if place.exists()]
 
 
-def _is_of(tenant: str, key: str) -> bool:
-    if key.startswith((lake_prefix(tenant), tenant_prefix(tenant))):
-        return True
-    # Elsewhere, whoever names something after a tenant gives it the name of a folder or of a document.
-    return not key.startswith(_OTHERS) and any(part.partition(".")[0] == tenant for part in key.split("/"))
+def forget_own(store: ObjectStore, tenant: str) -> int:
+    """Remove all that is one tenant's own in a store, its lease included; how much there was. See `registry.tombstones`."""
+    return StorePlace(store).remove(tenant) + LeasePlace(store).remove(tenant)
+
+
+def unseen(store: ObjectStore, prefix: str) -> list[ObjectState]:
+    """What a store keeps below a prefix of several tenants, and readers do not see.
+
+    A write that is under way is none of it. One that was given up is, after an hour.
+    """
+    before = time.time() - _UNDER_WAY_SECONDS
+    states = [state for state in store.states(prefix) if state.kind != "current"]
+    return [state for state in states if state.kind != "unfinished" or state.modified < before]
+
+
+def describe(state: ObjectState) -> str:
+    """A state of an object in words."""
+    return state.key if state.kind == "current" else f"{state.key} ({state.kind})"

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import TypeAlias
 
 from registry.bundle import Label
 from registry.catalogue import Catalogue, Macro, make_catalogue, parse_catalogue, read_catalogue, write_catalogue
 from registry.errors import InvalidInput, PreconditionFailed, PublishConflict, UnknownMacro
 from registry.names import check_tenant
 from registry.store import ObjectStore
+from registry.tenant_places import forget_own
+from registry.tombstones import lift, unless_deleted
 from training.examples import Example
 from training.lake import Lake, Merge
 
+# A catalogue's entity tag, the catalogue as it is, and as it shall be.
+_Plan: TypeAlias = tuple[str | None, Catalogue | None, Catalogue]
 _SHOWN = 5
 _ATTEMPTS = 8
 
@@ -36,11 +41,26 @@ def import_examples(
 
     Raises:
         UnknownMacro: a label names no macro of the catalogue; nothing is written.
+        TenantDeleted: the tenant was deleted meanwhile; nothing of what was written is left. A tenant that was deleted
+            before is brought back.
         PublishConflict: other importers kept winning.
     """
     check_tenant(tenant)
     rows = list(examples)
-    etag, current, after = _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros)
+    plan = _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros)
+    lift(store, tenant)
+    with unless_deleted(store, tenant, lambda: forget_own(store, tenant)):
+        return _write(
+            store,
+            tenant,
+            rows,
+            plan,
+            lambda: _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros),
+        )
+
+
+def _write(store: ObjectStore, tenant: str, rows: list[Example], plan: _Plan, again: Callable[[], _Plan]) -> Merge:
+    etag, current, after = plan
     # The lake first: rows without a macro in the catalogue harm nobody, while a new catalogue serves at once.
     merge = Lake(store).merge(tenant, rows)
     for _ in range(_ATTEMPTS):
@@ -50,7 +70,7 @@ def import_examples(
             write_catalogue(store, tenant, after, etag=etag)
             return merge
         except PreconditionFailed:
-            etag, current, after = _planned(store, tenant, rows, titles or {}, catalogue, add_macros=add_macros)
+            etag, current, after = again()
     raise PublishConflict(f"the catalogue of tenant {tenant} kept changing under this import", remedy="Run it again.")
 
 
@@ -62,7 +82,7 @@ def _planned(
     given: Catalogue | None,
     *,
     add_macros: bool,
-) -> tuple[str | None, Catalogue | None, Catalogue]:
+) -> _Plan:
     """The catalogue as it is, with its entity tag, and as it shall be."""
     found = read_catalogue(store, tenant)
     current, etag = found if found else (None, None)

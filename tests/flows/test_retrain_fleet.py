@@ -353,8 +353,8 @@ def test_champions_of_tenants_that_left_the_fleet_are_not_kept(store: ObjectStor
     for tenant in ("acme", "globex"):
         (kept / tenant / ("a" * 16)).mkdir(parents=True)
     trainer = retraining.Retraining.from_environment()
-    trainer.forget_tenants()
+    trainer.look([], wish=need.NO_WISH)
     assert {path.name for path in kept.iterdir()} == {"acme", "globex"}, "a store without a fleet is the wrong one"
     update_fleet(store, {"globex": lambda _: FleetEntry(reason="too few tickets")})
-    trainer.forget_tenants()
+    trainer.look([], wish=need.NO_WISH)
     assert {path.name for path in kept.iterdir()} == {"globex"}
