@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
@@ -30,10 +31,12 @@ from registry.errors import SchedulerUnavailable
 from registry.names import mentions
 
 if TYPE_CHECKING:
-    from prefect.client.schemas.objects import Artifact, FlowRun
+    from prefect.client.schemas.objects import Artifact, FlowRun, TaskRun
 
 _PAGE = 200
 _PATIENCE_SECONDS = 20.0
+# Prefect's client sends the lines of a log every two seconds.
+_LATE_SECONDS = 5.0
 _POLL_SECONDS = 0.2
 _GOES_ON = frozenset({"RUNNING", "PENDING", "CANCELLING"})
 Item = TypeVar("Item")
@@ -63,9 +66,11 @@ class PrefectPlace:
         """Delete runs that are over, and the tenant's lines of pages; how many runs and pages there were."""
         with _client() as client:
             runs = [run for run in self._runs(client, tenant) if not _goes_on(run)]
+            _let_logs_arrive(runs)
             for run in runs:
                 with suppress(ObjectNotFound):
                     client.delete_flow_run(run.id)
+            gone = {run.id for run in runs}
             pages = list(self._pages(client, tenant))
             for page in pages:
                 update = ArtifactUpdate(
@@ -76,6 +81,10 @@ class PrefectPlace:
             # Prefect deletes a run's log some time after it said that the run is gone.
             until = time.monotonic() + _PATIENCE_SECONDS
             while self._orphans(client, tenant) and time.monotonic() < until:
+                for task in _tasks(client, tenant):
+                    if task.flow_run_id in gone:
+                        with suppress(ObjectNotFound):
+                            client.delete_task_run(task.id)
                 time.sleep(_POLL_SECONDS)
         return len(runs) + len(pages)
 
@@ -84,7 +93,7 @@ class PrefectPlace:
         with _client() as client:
             found = [f"flow run {run.id} ({run.name}, {_state(run)})" for run in self._runs(client, tenant)]
             found += [f"artifact {page.id} ({page.key})" for page in self._pages(client, tenant)]
-            return found + [f"log or task of flow run {one}, which is gone" for one in self._orphans(client, tenant)]
+            return found + [f"log of flow run {one}, which is gone" for one in self._orphans(client, tenant)]
 
     def _runs(self, client: SyncPrefectClient, tenant: str) -> list[FlowRun]:
         """Runs that name the tenant anywhere."""
@@ -138,20 +147,33 @@ def _tells_of(line: str, tenant: str, *, first: bool) -> bool:
 
 def _told_of(client: SyncPrefectClient, tenant: str) -> set[UUID]:
     """The runs whose tasks or logs name the tenant, as ours do; whosever they are."""
-    name, words = f"train {tenant}", f"tenant {tenant}"
-    named = TaskRunFilter(name=TaskRunFilterName(any_=[name]))
-    tasks = _paged(
-        lambda offset: client.read_task_runs(
-            task_run_filter=named, sort=TaskRunSort.END_TIME_DESC, limit=_PAGE, offset=offset
-        )
-    )
+    words = f"tenant {tenant}"
     saying = LogFilter(text=LogFilterTextSearch(query=f'"{words}"'))
     lines = _paged(
         lambda offset: client.read_logs(log_filter=saying, sort=LogSort.TIMESTAMP_ASC, limit=_PAGE, offset=offset)
     )
-    return {task.flow_run_id for task in tasks if task.flow_run_id} | {
+    return {task.flow_run_id for task in _tasks(client, tenant) if task.flow_run_id} | {
         line.flow_run_id for line in lines if line.flow_run_id and mentions(words, line.message)
     }
+
+
+def _tasks(client: SyncPrefectClient, tenant: str) -> Iterator[TaskRun]:
+    named = TaskRunFilter(name=TaskRunFilterName(any_=[f"train {tenant}"]))
+    return _paged(
+        lambda offset: client.read_task_runs(
+            task_run_filter=named, sort=TaskRunSort.END_TIME_DESC, limit=_PAGE, offset=offset
+        )
+    )
+
+
+def _let_logs_arrive(runs: Iterable[FlowRun]) -> None:
+    """Wait where a run is over since a moment: the end of its log is on its way, and would stay when the run is gone."""
+    now = datetime.now(UTC)
+    ago = [(now - run.end_time).total_seconds() for run in runs if run.end_time]
+    # By two clocks, so never longer than this.
+    wait = _LATE_SECONDS - min(ago, default=_LATE_SECONDS)
+    if wait > 0:
+        time.sleep(min(wait, _LATE_SECONDS))
 
 
 def _is_about(run: FlowRun, tenant: str) -> bool:

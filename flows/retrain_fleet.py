@@ -36,6 +36,7 @@ listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 # Ends that are nobody's failure, by Prefect's name for them.
 _NO_FAILURE = {
     "busy": "Busy",
+    "fenced": "Fenced",
     "not_eligible": "NotEligible",
     "not_promoted": "NotPromoted",
     "unchanged": "Unchanged",
