@@ -57,6 +57,7 @@ class PrefectPlace:
 
     name = "prefect"
     remedy = "When the runs are over, or cancelled, run this again; pages were written meanwhile."
+    certain = True
 
     def __init__(self, flows: Sequence[str], *, own: str | None = None) -> None:
         self._flows = list(flows)

@@ -16,7 +16,8 @@ from prefect.runtime import flow_run
 from flows.prefect_traces import page_key
 from flows.retraining import Outcome
 from flows.run_report import markdown, sentence, tenant_line
-from flows.runs import RunRecord, counted, forget_tenant, left_over, prune_runs, run_name, write_record
+from flows.run_traces import forget_in_runs
+from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
 from flows.webhook import WebhookSettings, notify
 from registry.errors import MacrofleetError
 from registry.names import mentions
@@ -110,7 +111,7 @@ class RunBook:
                 write_record(self._store, self._record)
                 for tenant in self._deleted:
                     # Its deletion could not take it out of what was being written.
-                    forget_tenant(self._store, tenant)
+                    forget_in_runs(self._store, tenant)
             except MacrofleetError as problem:
                 self.say(f"its end is not written down: {problem}")
         if self._begun or state == "failed":

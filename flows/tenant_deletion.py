@@ -53,7 +53,7 @@ def open_deletion(*, own: str | None = None) -> TenantDeletion:
     from registry.leases import Leases, this_process
     from registry.settings import StoreSettings, read_settings
     from registry.store import open_store
-    from registry.tenant_places import DiskPlace, FleetPlace, LeasePlace, StorePlace
+    from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
     from registry.tracking import Tracking
     from registry.tracking_deletion import TrackingPlace
 
@@ -69,6 +69,7 @@ def open_deletion(*, own: str | None = None) -> TenantDeletion:
     places: list[Place] = [
         FleetPlace(store),
         RunsPlace(store),
+        HiddenPlace(store),
         TrackingPlace(tracking),
         PrefectPlace([flow.name for flow in FLOWS], own=own),
         DiskPlace(tiers, store),
@@ -138,8 +139,7 @@ def _report(done: Deletion) -> None:
         [[name, str(count), str(len(done.left[name]))] for name, count in done.removed.items()],
     )
     if done.complete:
-        found = sum(done.removed.values())
-        typer.echo(f"nothing is left of tenant {done.tenant}" + ("" if found else ", of which there was nothing"))
+        typer.echo(f"nothing is left of tenant {done.tenant}")
         return
     for name, left in done.left.items():
         for trace in left[:_SHOWN]:

@@ -27,10 +27,12 @@ class Place(Protocol):
     Attributes:
         name: for reports.
         remedy: what to do about traces that `remove` leaves, as one sentence.
+        certain: what is found is the tenant's, and proves that there was one; not, what may be.
     """
 
     name: str
     remedy: str
+    certain: bool
 
     def remove(self, tenant: str) -> int:
         """Remove all traces of a tenant; how many there were. Raises MacrofleetError where the place cannot be reached."""
@@ -101,11 +103,12 @@ def delete_tenant(
     check_tenant(tenant)
     if dry_run:
         there = _look(tenant, places, step)
-        if not any(there.left.values()) and not is_buried(store, tenant):
+        known = any(there.left[place.name] for place in places if place.certain)
+        if not known and not is_buried(store, tenant):
             raise _unknown(store, tenant)
         return there
     step(f"looking for {tenant}", 0.0)
-    if not is_buried(store, tenant) and not any(place.find(tenant) for place in places):
+    if not is_buried(store, tenant) and not any(place.certain and place.find(tenant) for place in places):
         raise _unknown(store, tenant)
     bury(store, tenant, token=last_token(store, tenant))
     removed: dict[str, int] = {}

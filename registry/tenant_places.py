@@ -47,6 +47,7 @@ class FleetPlace:
 
     name = "fleet"
     remedy = _AGAIN
+    certain = True
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -64,13 +65,11 @@ class FleetPlace:
                 left = {other: entry for other, entry in entries.items() if other != tenant}
                 rewrite_shard(self._store, fleet_shard(tenant), number, left)
                 removed += 1
-        self._store.purge(unseen(self._store, fleet_shard_prefix(fleet_shard(tenant))))
         return removed
 
     def find(self, tenant: str) -> list[str]:
-        """States with the tenant in them, and what a bucket keeps of states that were written over."""
-        hidden = unseen(self._store, fleet_shard_prefix(fleet_shard(tenant)))
-        return [state.key for state, _, _ in self._with(tenant)] + [describe(state) for state in hidden]
+        """States with the tenant in them."""
+        return [state.key for state, _, _ in self._with(tenant)]
 
     def _present(self, tenant: str) -> int | None:
         present = present_generation(self._store)
@@ -89,6 +88,36 @@ class FleetPlace:
                     yield state, int(found[2]), dict(entries)
 
 
+class HiddenPlace:
+    """What a bucket with versions keeps of the documents of several tenants that were written over, and writes given up.
+
+    Nobody can read whom it names, so all of it goes. Once it has gone, only what was there by then is looked for: runs that
+    go on write their documents over and over, and by then those lack the tenant (`FleetPlace`, `flows.run_traces`).
+    """
+
+    name = "earlier versions"
+    remedy = _AGAIN
+    certain = False
+
+    def __init__(self, store: ObjectStore) -> None:
+        self._store = store
+        self._newest: float | None = None
+
+    def remove(self, tenant: str) -> int:
+        """Purge what readers do not see."""
+        self._newest = max(
+            (state.modified for prefix in _shared(tenant) for state in self._store.states(prefix)), default=0.0
+        )
+        states = [state for prefix in _shared(tenant) for state in unseen(self._store, prefix)]
+        self._store.purge(states)
+        return len(states)
+
+    def find(self, tenant: str) -> list[str]:
+        """What there is of it."""
+        states = [state for prefix in _shared(tenant) for state in unseen(self._store, prefix)]
+        return [describe(state) for state in states if self._newest is None or state.modified <= self._newest]
+
+
 class StorePlace:
     """The object store: a tenant's tickets, feedback and models, with all that a bucket keeps of earlier versions.
 
@@ -97,6 +126,7 @@ class StorePlace:
 
     name = "store"
     remedy = "Where something wrote it meanwhile, run it again; what has another place is for you to remove."
+    certain = True
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -140,6 +170,7 @@ class LeasePlace:
 
     name = "lease"
     remedy = _AGAIN
+    certain = True
 
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
@@ -164,6 +195,7 @@ class DiskPlace:
 
     name = "this machine's disk"
     remedy = "Check the permissions of the folder, and run it again."
+    certain = True
 
     def __init__(self, tiers: Sequence[Path], store: ObjectStore) -> None:
         self._tiers = tiers
@@ -188,8 +220,12 @@ def forget_own(store: ObjectStore, tenant: str) -> int:
     return StorePlace(store).remove(tenant) + LeasePlace(store).remove(tenant)
 
 
+def _shared(tenant: str) -> tuple[str, str]:
+    return fleet_shard_prefix(fleet_shard(tenant)), RUNS_PREFIX
+
+
 def unseen(store: ObjectStore, prefix: str) -> list[ObjectState]:
-    """What a store keeps below a prefix of several tenants, and readers do not see.
+    """What a store keeps below a prefix and readers do not see.
 
     A write that is under way is none of it. One that was given up is, after an hour.
     """

@@ -31,6 +31,7 @@ class TrackingPlace:
         "Where the tracking server runs: mlflow gc --backend-store-uri URI --run-ids ID,…; it empties the trash of "
         "experiments and logged models as well. Then run this again."
     )
+    certain = True
 
     def __init__(self, tracking: Tracking) -> None:
         self._tracking = tracking

@@ -22,7 +22,7 @@ from registry.fleet import read_fleet
 from registry.leases import Leases
 from registry.settings import StoreSettings
 from registry.store import ObjectStore
-from registry.tenant_places import DiskPlace, FleetPlace, LeasePlace, StorePlace
+from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
 from registry.tombstones import is_buried
 from registry.tracking import Tracking
 from registry.tracking_deletion import TrackingPlace
@@ -48,6 +48,7 @@ def all_places(store: ObjectStore, tmp_path: Path) -> list[Place]:
     return [
         FleetPlace(store),
         RunsPlace(store),
+        HiddenPlace(store),
         TrackingPlace(tracking),
         DiskPlace([tmp_path / "disk" / "champions"], store),
         StorePlace(store),

@@ -8,7 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 from mlflow import MlflowClient
@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import macrofleet
 from flows import retraining
-from flows.retrain_fleet import Summary, retrain_fleet
+from flows.retrain_fleet import retrain_fleet
 from flows.retraining import Outcome, Retraining
 from flows.run_report import markdown
 from registry.fleet import read_fleet
@@ -33,6 +33,9 @@ store = test_retrain_fleet.store
 fill = test_retrain_fleet.fill
 
 
+T = TypeVar("T")
+
+
 class Stopped:
     """A run in a thread of its own that stops on the way."""
 
@@ -47,7 +50,7 @@ class Stopped:
 
 
 @contextmanager
-def stopped(run: Callable[[], Summary], place: Stopped) -> Iterator[Future[Summary]]:
+def stopped(run: Callable[[], T], place: Stopped) -> Iterator[Future[T]]:
     """A run that has come to its place, and goes on when the context ends, at the latest."""
     with ThreadPoolExecutor(1) as pool:
         future = pool.submit(run)
