@@ -7,6 +7,8 @@ What stays of a tenant's versions (`registry.retention`), whatever else is said 
 - the last few that were published whole;
 - what is younger than a day, in any part.
 
+What is left of tenants that were deleted goes whole, a day after it was written (`registry.remains`).
+
 Programs stay as well: they are few, and only a release may write below `programs/`. So do lakes and catalogues. What a
 bucket with versions keeps of other objects that were written over is left to the bucket's own rules.
 
@@ -20,6 +22,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 from registry.collecting import Announcement, announced
@@ -27,6 +30,7 @@ from registry.documents import canonical_json
 from registry.fleet import in_threads
 from registry.fleet_history import FleetHistory
 from registry.layout import COLLECTION, MANIFEST, models_prefix
+from registry.remains import find_remains, outlived, purge_remains
 from registry.retention import Garbage, Retention, divide, is_young
 from registry.store import ObjectState, ObjectStore
 
@@ -72,7 +76,9 @@ class Collected:
         busy: tenants that were left to another collector.
         fleet_objects: past states of the fleet that were deleted.
         unfinished: uploads and temporary files that were given up, other than of deleted versions.
-        other_bytes: of those two.
+        remains: tenants that were deleted, and of which something was left that went now.
+        remains_objects: how many.
+        other_bytes: of the last three.
     """
 
     dry_run: bool
@@ -83,12 +89,14 @@ class Collected:
     busy: tuple[str, ...]
     fleet_objects: int
     unfinished: int
+    remains: tuple[str, ...] = ()
+    remains_objects: int = 0
     other_bytes: int
 
     @property
     def objects(self) -> int:
         """How many went in all, noncurrent versions included."""
-        return sum(each.objects for each in self.deleted) + self.fleet_objects + self.unfinished
+        return sum(each.objects for each in self.deleted) + self.fleet_objects + self.unfinished + self.remains_objects
 
     @property
     def bytes(self) -> int:
@@ -113,6 +121,8 @@ class Collected:
             "deleted": [asdict(each) for each in self.deleted],
             "fleet_objects": self.fleet_objects,
             "unfinished": self.unfinished,
+            "remains": list(self.remains),
+            "remains_objects": self.remains_objects,
             "kept_for": self.reasons(),
             "kept": [{**asdict(each), "why": list(each.why)} for each in self.kept],
             "spared": [{"tenant": tenant, "version": version} for tenant, version in self.spared],
@@ -191,7 +201,8 @@ class _Collector:
         step("looking at the store", 0.0)
         if not self._dry_run:
             self._set_clock()
-        listing = _list(self._store.states())
+        found = find_remains(self._store, self._store.states())
+        listing = _list(found.others)
         history = self._history.read(self._now())
         kept: list[Kept] = []
         garbage: dict[str, dict[str, Garbage]] = {tenant: {} for tenant in listing.noticed}
@@ -204,8 +215,10 @@ class _Collector:
         done = self._delete_versions(garbage, step)
         fleet = self._old(history.expired)
         unfinished = self._old(listing.unfinished)
+        remains = {tenant: old for tenant, states in found.of_tenants.items() if (old := self._old(states))}
         if not self._dry_run:
-            self._store.purge([*fleet, *unfinished])
+            self._store.purge([*fleet, *unfinished, *outlived(found.tombstones, self._now())])
+            remains = {tenant: old for tenant, old in remains.items() if purge_remains(self._store, tenant, old)}
             self._store.purge([state for state in self._store.states(COLLECTION) if state.kind != "current"])
         return Collected(
             dry_run=self._dry_run,
@@ -216,7 +229,9 @@ class _Collector:
             busy=tuple(tenant for tenant, one in done.items() if one.busy),
             fleet_objects=len(fleet),
             unfinished=len(unfinished),
-            other_bytes=sum(state.size for state in (*fleet, *unfinished)),
+            remains=tuple(remains),
+            remains_objects=sum(map(len, remains.values())),
+            other_bytes=sum(state.size for state in (*fleet, *unfinished, *chain.from_iterable(remains.values()))),
         )
 
     def _set_clock(self) -> None:

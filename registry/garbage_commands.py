@@ -68,6 +68,8 @@ def _report(done: Collected) -> None:
         f"{verb} {len(done.deleted)} versions, {done.fleet_objects} past states of the fleet and {done.unfinished} "
         f"unfinished writes: {done.objects} objects, {done.bytes / 1e6:.1f} MB"
     )
+    for tenant in done.remains:
+        typer.echo(f"{verb} what was left of {tenant}, which was deleted")
     reasons = ", ".join(f"{count} {why}" for why, count in sorted(done.reasons().items()))
     typer.echo(f"kept {len(done.kept)} versions" + (f" ({reasons})" if reasons else ""))
     for tenant, version in done.spared:

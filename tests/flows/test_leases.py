@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import macrofleet
 from flows import retraining
-from flows.retrain_fleet import retrain_fleet
+from flows.retrain_fleet import Summary, retrain_fleet
 from flows.retraining import Outcome, Retraining
 from flows.run_report import markdown
 from registry.fleet import read_fleet

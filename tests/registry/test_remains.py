@@ -1,0 +1,95 @@
+"""What is left of a tenant that was deleted goes with garbage collection, and its tombstone when nobody needs it."""
+
+from __future__ import annotations
+
+import pytest
+
+from registry.deletion import Place, delete_tenant
+from registry.garbage import Collected, collect_garbage
+from registry.layout import examples_key, tombstone_key
+from registry.leases import Leases
+from registry.remains import TOMBSTONE_SECONDS
+from registry.retention import DAY
+from registry.tenant_places import FleetPlace, LeasePlace, StorePlace
+from registry.tombstones import is_buried, lift
+from tests.registry.garbage_world import HOUR, TENANT, publish, serve
+from tests.registry.memory_store import MemoryStore
+
+
+def collect(store: MemoryStore, *, dry_run: bool = False) -> Collected:
+    return collect_garbage(store, clock=lambda: store.now, dry_run=dry_run)
+
+
+def bury_tenant(store: MemoryStore) -> None:
+    places: list[Place] = [FleetPlace(store), StorePlace(store), LeasePlace(store)]
+    delete_tenant(store, TENANT, places, leases=Leases(store, holder="the deletion", every=3600))
+
+
+@pytest.fixture(params=[False, True], ids=["bucket", "versioned bucket"])
+def store(request: pytest.FixtureRequest) -> MemoryStore:
+    """The tenant was deleted, and somebody who was killed then has left a model and tickets of it."""
+    store = MemoryStore(versioned=request.param)
+    publish(store, 0)
+    serve(store, 0)
+    store.put(examples_key("globex"), b"tickets")
+    bury_tenant(store)
+    publish(store, 1)
+    store.put(examples_key(TENANT), b"tickets")
+    return store
+
+
+def keys(store: MemoryStore) -> list[str]:
+    return [state.key for state in store.states() if f"/{TENANT}/" in state.key]
+
+
+def test_remains_go_a_day_after_they_were_written(store: MemoryStore) -> None:
+    store.now += DAY - HOUR
+    assert collect(store).remains == ()
+    assert len(keys(store)) > 3
+    store.now += 2 * HOUR
+    listed = collect(store, dry_run=True)
+    assert (listed.remains, listed.remains_objects) == ((TENANT,), len(keys(store)))
+    assert len(keys(store)) > 3
+    done = collect(store)
+    assert (done.remains, done.remains_objects) == (listed.remains, listed.remains_objects)
+    assert done.objects >= done.remains_objects
+    assert done.as_dict()["remains"] == [TENANT]
+    assert keys(store) == []
+    assert store.get(examples_key("globex"))
+    assert collect(store).remains == ()
+
+
+def test_a_tenant_that_came_back_is_left_alone(store: MemoryStore) -> None:
+    lift(store, TENANT)
+    before = keys(store)
+    store.now += 2 * DAY
+    assert collect(store).remains == ()
+    assert keys(store) == before
+
+
+def test_one_that_comes_back_after_the_first_look_is_left_alone(
+    store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.now += 2 * DAY
+    before = keys(store)
+    store.on_put = lambda _: None
+    purge = store.purge
+
+    def comes_back(states: list[object]) -> None:
+        monkeypatch.setattr(store, "purge", purge)
+        lift(store, TENANT)
+        purge(states)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(store, "purge", comes_back)
+    assert collect(store).remains == ()
+    assert keys(store) == before
+
+
+def test_a_tombstone_outlives_whoever_began_before_it(store: MemoryStore) -> None:
+    store.now += TOMBSTONE_SECONDS - DAY
+    collect(store)
+    assert is_buried(store, TENANT)
+    store.now += 2 * DAY
+    collect(store)
+    assert [state for state in store.states() if state.key == tombstone_key(TENANT)] == []
+    assert keys(store) == []
