@@ -21,6 +21,11 @@ if TYPE_CHECKING:
     from registry.store import ObjectStore
 
 _SHOWN = 20
+# What a deletion leaves on purpose, or because nobody can remove it: docs/deletion.md.
+KEPT = (
+    "deleted/…: a tombstone without the name, for 30 days",
+    "events in Prefect, which takes no request to delete one, until it forgets them (seven days by default)",
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +117,7 @@ def delete(
         set_defaults()  # before Prefect is imported
         done = open_deletion().run(tenant, dry_run=dry_run, step=step)
     if as_json:
-        print_json(done.as_dict())
+        print_json({**done.as_dict(), "kept": list(KEPT)})
     elif dry_run:
         _list(done)
     else:
@@ -138,6 +143,8 @@ def _report(done: Deletion) -> None:
         ["place", "removed", "left"],
         [[name, str(count), str(len(done.left[name]))] for name, count in done.removed.items()],
     )
+    for kept in KEPT:
+        typer.echo(f"kept on purpose: {kept}")
     if done.complete:
         typer.echo(f"nothing is left of tenant {done.tenant}")
         return

@@ -129,6 +129,7 @@ def test_nothing_is_left_of_the_tenant_anywhere(
     report: dict[str, Any] = json.loads(result.stdout)
     assert result.exit_code == 0
     assert report["complete"]
+    assert [kept.partition(" ")[0] for kept in report["kept"]] == ["deleted/…:", "events"]
     assert report["left"] == {place: [] for place in places}
     assert all(report["removed"][place] > 0 for place in places), report["removed"]
     assert report["removed"]["prefect"] == 2
