@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import platform
 import subprocess
-import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -32,6 +32,7 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
+from registry.files import scratch_folder
 from registry.fleet import FleetEntry, edit_fleet, in_threads, read_fleet
 from registry.leases import Leases, this_process
 from registry.names import check_tenant
@@ -58,6 +59,8 @@ from training.trainer import Trained, Trainer
 _BASELINE_ROWS = 20_000
 _CHAMPION_BYTES = 1024**3
 _ALIASES = {"trained": "champion"} | dict.fromkeys(("not_promoted", "waiting", "shadowed", "halted"), "challenger")
+# Ends of tenants that were not to be trained, or that another run works on.
+_NOT_TRAINED = frozenset({"busy", "not_eligible", "unchanged", "unknown"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,12 +142,7 @@ class Retraining:
     def from_environment(cls) -> Retraining:
         """Compose one from `MACROFLEET_…`; nothing is connected to yet."""
         settings, store = read_settings(FlowSettings), read_settings(StoreSettings)
-        tracking = Tracking(
-            tracking_uri=settings.tracking_uri,
-            store=store,
-            experiment=settings.experiment,
-            artifact_location=settings.artifact_location,
-        )
+        tracking = Tracking.from_settings(settings, store)
         return cls(open_store(store), tracking, settings, read_settings(RolloutSettings))
 
     def prepare(self, programs: Iterable[str] | None = None) -> None:
@@ -160,8 +158,12 @@ class Retraining:
         threadpool_limits(1)
         self._tracking.prepare()
 
-    def prepare_for_others(self, programs: Iterable[str]) -> None:
-        """Have in place what processes that train need and must not make at the same time: programs, MLflow's tables."""
+    def prepare_for_others(self, programs: Iterable[str], *, fleet_run: str | None = None) -> None:
+        """Have in place what processes that train need and must not make at the same time: programs, MLflow's tables.
+
+        Args:
+            fleet_run: the name of the fleet run in MLflow that they register models under, if any.
+        """
         tier = DiskTier(self._settings.disk_folder, self._store, trusted=self._released)
         for name in programs:
             try:
@@ -169,6 +171,8 @@ class Retraining:
             except ProgramCorrupt:
                 build_and_publish(name, self._store)
         self._tracking.prepare()
+        if fleet_run is not None:
+            self._tracking.runs.get(fleet_run)
 
     def look(self, tenants: Sequence[str], *, wish: Wish) -> dict[str, Look]:
         """A first look at tenants, side by side: quick, needs nothing but the store, and changes nothing.
@@ -248,7 +252,7 @@ class Retraining:
                 self._record(need, outcome)
             return outcome
         try:
-            outcome = self._train(need, started, force=wish.force, progress=progress)
+            outcome = self._train(need, started, wish, progress)
         except Exception as problem:
             # What is wrong is what it was to say; a record that cannot be written leaves the last one, and another try.
             with suppress(MacrofleetError):
@@ -275,34 +279,31 @@ class Retraining:
         )
         write_record(self._store, need.tenant.name, record, etag=need.found.etag)
 
-    def _train(
-        self, need: Need, started: datetime, *, force: bool, progress: Callable[[float], None] | None
-    ) -> Outcome:
+    def _train(self, need: Need, started: datetime, wish: Wish, progress: Callable[[float], None]) -> Outcome:
         """Train, publish and register, and have the gate decide.
 
         Every step can be repeated: the same data give the same version, which is published and registered once.
-
-        Args:
-            force: have it serve whatever the gate says; the outcome keeps the gate's reason.
+        What is forced serves whatever the gate says; the outcome keeps the gate's reason.
         """
         began = time.perf_counter()
         tenant, catalogue, settings = need.tenant.name, need.tenant.catalogue, need.tenant.settings
         self.prepare(programs_of(settings.program))
-        with tempfile.TemporaryDirectory(prefix="macrofleet-bundle-") as folder:
+        with scratch_folder("macrofleet-bundle-") as folder:
             trained = self._trainer_of(settings).train(
                 tenant,
                 need.tenant.examples,
-                Path(folder),
+                folder,
                 catalogue=catalogue,
                 precision=settings.precision,
                 progress=progress,
             )
-            manifest = publish_bundle(self._store, Path(folder), tenant=tenant)
+            manifest = publish_bundle(self._store, folder, tenant=tenant)
         registration = self._tracking.register(
             manifest,
             parameters={"examples": trained.examples, "macros": trained.macros},
             tags={},
             git_revision=self._git_revision,
+            fleet_run=wish.fleet_run,
         )
         seconds = time.perf_counter() - began
         record_provenance(
@@ -326,7 +327,7 @@ class Retraining:
         outcome = replace(_outcome(trained, seconds), why=need.why.reason)
         if decision.promote:
             return outcome
-        if force:
+        if wish.force:
             return replace(outcome, reason=f"promoted by force: {decision.reason}")
         return replace(outcome, state="not_promoted", reason=decision.reason)
 
@@ -420,6 +421,19 @@ class Retraining:
                         f"tenant {outcome.tenant} {what}, but MLflow's alias {alias} was not set: {problem}"
                     )
         return served.generation, served.outcomes, warnings + settle(self._store, settled)
+
+    def close_fleet_run(self, name: str, outcomes: Sequence[Outcome]) -> list[str]:
+        """Have MLflow say how many tenants ended how; what it did not take is returned, as a warning.
+
+        Where nobody was to be trained no run was opened, and MLflow is not asked.
+        """
+        if all(outcome.state in _NOT_TRAINED for outcome in outcomes):
+            return []
+        try:
+            self._tracking.runs.finish(name, figures=Counter(f"tenants_{outcome.state}" for outcome in outcomes))
+        except MacrofleetError as problem:
+            return [f"MLflow's run {name} of the fleet was not closed: {problem}"]
+        return []
 
     def _promotion_of(self, tenant: str) -> Promotion:
         return self._settings.overlaid(read_tenant_settings(self._store, tenant)).promotion

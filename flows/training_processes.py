@@ -70,20 +70,26 @@ def open_trainer(programs: Sequence[str]) -> TrainTenant:
 
 @contextmanager
 def fanned_out(
-    retraining: Retraining, settings: FlowSettings, *, programs: Sequence[str], processes: int
+    retraining: Retraining,
+    settings: FlowSettings,
+    *,
+    programs: Sequence[str],
+    processes: int,
+    fleet_run: str | None = None,
 ) -> Iterator[TrainTenant]:
     """What trains tenants in so many processes, called by as many threads.
 
     Args:
         retraining: this process's; it sees to what the others need and must not make at the same time.
         programs: what the tenants are fitted for.
+        fleet_run: the name of the fleet run in MLflow that they belong to; none for runs of their own.
 
     Raises:
         MacrofleetError: what the processes need cannot be had: the store, MLflow, a program.
     """
     from flows.retraining import failure
 
-    retraining.prepare_for_others(programs)
+    retraining.prepare_for_others(programs, fleet_run=fleet_run)
     limits = Limits(seconds=settings.training_seconds, memory_bytes=settings.training_memory_bytes)
     with Pool(functools.partial(open_trainer, programs), processes=processes, limits=limits) as pool:
 

@@ -13,6 +13,7 @@ from flows import need, retraining
 from flows.retrain_fleet import listener, retrain_fleet
 from flows.retraining import Outcome
 from flows.run_report import markdown
+from flows.runs import list_runs
 from registry.errors import InvalidTenant, TrackingUnavailable
 from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.fleet_control import limit, pin, release, roll_back
@@ -138,6 +139,23 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     assert (summary.generation, told) == (1, [])
     assert "| acme | unchanged |" in markdown(summary.outcomes)
     assert "unchanged since 2026-01-01 |" in markdown(summary.outcomes)
+
+
+def test_models_are_nested_in_their_fleet_run_and_a_run_without_any_leaves_nothing(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    fill(store, "acme")
+    fill(store, "globex")
+    retrain_fleet()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (night,) = client.search_experiments(filter_string="name LIKE 'macrofleet/%'")
+    assert [night.name] == [f"macrofleet/{run}" for run in list_runs(store)]
+    parent, *others = sorted(client.search_runs([night.experiment_id]), key=lambda run: len(run.data.params))
+    assert (parent.info.status, parent.data.metrics) == ("FINISHED", {"tenants_trained": 2})
+    assert [run.data.tags["mlflow.parentRunId"] for run in others] == [parent.info.run_id] * 2
+
+    assert [outcome.state for outcome in retrain_fleet().outcomes] == ["unchanged", "unchanged"]
+    assert len(client.search_experiments(filter_string="name LIKE 'macrofleet/%'")) == 1
 
 
 def test_a_serving_tenant_with_too_little_new_data_goes_on_serving(store: ObjectStore) -> None:
