@@ -103,7 +103,7 @@ def test_what_keeps_breaking_off_is_given_up(store: ObjectStore, proxy: TcpProxy
 
 
 def test_a_write_whose_answer_was_lost_is_ones_own_success(store: ObjectStore, proxy: TcpProxy) -> None:
-    lost = []
+    lost: list[bytes] = []
 
     def first(request: bytes) -> bool:
         if request.startswith(b"PUT") and not lost:
