@@ -72,10 +72,11 @@ def _write(
     tracking = Tracking(
         tracking_uri=tracking_uri,
         artifact_location=artifact_location,
-        store=StoreSettings(url="s3://bucket/prefix"),
+        store=StoreSettings(url=f"{artifact_location}-store"),
     )
+    night = f"20260101T020000-{prefix.split('-', maxsplit=1)[0][-12:].zfill(12)}"
     # What is made once a process, and imported: not what a registration costs.
-    tracking.register(make_manifest(f"{prefix}-first", 0), parameters={}, tags={}, fleet_run=prefix)
+    tracking.register(make_manifest(f"{prefix}-first", 0), parameters={}, tags={}, fleet_run=night)
     start.wait()
     began = time.time()
     seconds, failed = [], []
@@ -83,7 +84,7 @@ def _write(
         at = time.perf_counter()
         try:
             manifest = make_manifest(f"{prefix}-{place}", place)
-            tracking.register(manifest, parameters={"examples": 300}, tags={}, fleet_run=prefix)
+            tracking.register(manifest, parameters={"examples": 300}, tags={}, fleet_run=night)
             tracking.set_alias(manifest.tenant, "champion", manifest_digest=manifest.digest)
         except MacrofleetError as problem:
             failed.append(str(problem))

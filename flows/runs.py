@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
 from registry.fleet import in_threads
-from registry.layout import RUNS_PREFIX, fleet_shard, run_key
+from registry.layout import RUNS_PREFIX, fleet_shard, run_key, run_tracking_key
 from registry.store import ObjectStore
 
 MAX_SHARDS = 256
@@ -255,6 +255,8 @@ def _without(key: str, data: bytes, tenant: str) -> bytes:
         record = RunRecord.parse(data, what=key, error=InvalidInput)
         warnings = tuple(one for one in record.warnings if tenant not in one.split())
         document = record.model_copy(update={"left": _others(record.left, tenant), "warnings": warnings})
+    elif key == run_tracking_key(key.split("/")[1]):
+        return data  # names nobody
     else:
         shard = parse_shard(data)
         names = {field: _but(getattr(shard, field), tenant) for field in ("working", "left_behind")}

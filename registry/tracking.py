@@ -91,8 +91,9 @@ class Tracking:
         artifact_location: str | None = None,
     ) -> None:
         self.connection = TrackingConnection(tracking_uri, artifact_location)
-        self.runs = FleetRuns(self.connection, experiment=experiment, own_experiments=experiment_per_run)
-        self._store_url = open_store(store).url
+        opened = open_store(store)
+        self.runs = FleetRuns(self.connection, opened, experiment=experiment, own_experiments=experiment_per_run)
+        self._store_url = opened.url
         self._endpoint_url = store.endpoint_url
 
     @classmethod
@@ -138,6 +139,7 @@ class Tracking:
 
         Raises:
             InvalidInput: a tag with a name of ours, or something that MLflow cannot take.
+            StoreError: what the fleet run is in MLflow cannot be looked up.
             TrackingUnavailable: MLflow cannot be reached or used.
         """
         taken = sorted(name for name in tags if name.startswith((PREFIX, "mlflow.")))

@@ -46,7 +46,9 @@ _ENVIRONMENT = {
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
     # A lock file in whatever folder the process was started in says nothing about a model.
     "MLFLOW_UV_AUTO_DETECT": "false",
-    # Retries are ours: MLflow's would repeat a request whose answer was lost, and so make a second version of a model.
+    # Retries are ours: MLflow's would repeat a request whose answer was lost, and so make a second version of a model. They
+    # are for the whole process: MLflow takes them from nowhere else, and to change the environment around each call is
+    # not safe beside threads of TensorFlow's that read it.
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
 }
@@ -120,7 +122,11 @@ class TrackingConnection:
                     elif is_database(self.uri):
                         _make_tables(self.uri)
                     # A client of its own, since MLflow's current tracking server is one for the whole process.
-                    self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                    client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+                    # It opens the registry's database when it first asks it, and for one that is not there by then would
+                    # try for a minute and a half, several times.
+                    client._get_registry_client()
+                    self._client = client
             return self._client
 
     @contextmanager

@@ -2,41 +2,55 @@
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Mapping
-from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from registry.errors import InvalidInput
+from pydantic import ConfigDict
+
+from registry.documents import Document
+from registry.errors import ObjectNotFound, PreconditionFailed, StoreError
+from registry.layout import run_tracking_key
+from registry.names import check_run
+from registry.store import ObjectStore
 from registry.tracked import FLEET_RUN_TAG
-from registry.tracking_connection import TrackingConnection
+from registry.tracking_connection import TrackingConnection, unless_gone
 
-# Goes into a filter of MLflow's and into a name that a browser shows.
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+_MAX_BYTES = 4096
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class FleetRun:
-    """Where the runs of one fleet run go."""
+class FleetRun(Document):
+    """Where the runs of one fleet run go; at rest beside the run's other records, so that there is one for everybody.
+
+    Attributes:
+        experiment_id, run_id: MLflow's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
 
     experiment_id: str
     run_id: str
 
 
 class FleetRuns:
-    """Fleet runs by their names, made when first asked for, so that a night in which nothing changed leaves none.
+    """Fleet runs by their names, made with the first model, so that a night in which nothing changed leaves none.
 
-    A name names the same run for every process, and again after a crash. MLflow has nothing to settle a race with, so
-    somebody asks for it once before the work is spread: two who make it at the same moment would have one each.
+    A name names the same run for every process, whichever is first, and again after a crash. MLflow has nothing to settle
+    a race with, so the object store does: of those who make one at the same moment, the first to write its id down has
+    the run, and the others remove theirs.
 
     Args:
+        store: where the names of runs are looked up.
         experiment: of runs that belong to no fleet run, and the first part of the others' names.
         own_experiments: an experiment for each fleet run, `<experiment>/<name>`; otherwise all are in `experiment`.
     """
 
-    def __init__(self, connection: TrackingConnection, *, experiment: str, own_experiments: bool) -> None:
+    def __init__(
+        self, connection: TrackingConnection, store: ObjectStore, *, experiment: str, own_experiments: bool
+    ) -> None:
         self._connection = connection
+        self._store = store
         self.experiment = experiment
         self._own_experiments = own_experiments
         self._lock = threading.Lock()
@@ -51,37 +65,80 @@ class FleetRuns:
         """The fleet run of that name, made if missing.
 
         Raises:
-            InvalidInput: a name that is no name.
+            InvalidInput: no run has such a name.
+            StoreError: its record cannot be read or written.
             TrackingUnavailable: MLflow cannot be reached or used.
         """
-        if not _NAME.fullmatch(name):
-            raise InvalidInput(
-                f"{name[:80]!r} cannot name a fleet run", remedy="Use letters, digits, '.', '_' and '-', up to 100."
-            )
+        check_run(name)
         with self._lock:
             if name not in self._known:
-                experiment_id = self._experiment_id(self._experiment_name(name))
-                self._known[name] = FleetRun(experiment_id=experiment_id, run_id=self._parent(experiment_id, name))
+                found = self._read(name)
+                if found is None:
+                    found = self._make(name)
+                else:
+                    # A run that had ended and is tried again, maybe; finding that out would cost as much.
+                    self._set_status(found, "RUNNING")
+                self._known[name] = found
             return self._known[name]
 
     def finish(self, name: str, *, figures: Mapping[str, float], failed: bool = False) -> None:
-        """Close a fleet run with what came of it; one that registered nothing was never opened, and stays so.
+        """Close a fleet run with what came of it; one that registered nothing was never opened, and MLflow is not asked.
 
-        Raises TrackingUnavailable.
+        Raises:
+            StoreError: its record cannot be read.
+            TrackingUnavailable: MLflow cannot be reached or used.
         """
+        found = self._read(name)
+        if found is None:
+            return
+        run_id, status = found.run_id, "FAILED" if failed else "FINISHED"
 
         def close(client: Any) -> None:
             from mlflow.entities import Metric
 
-            experiment = client.get_experiment_by_name(self._experiment_name(name))
-            run = None if experiment is None else _find(client, experiment.experiment_id, name)
-            if run is not None:
-                # The time is the run's own, so that a second attempt writes the same row.
-                made = [Metric(key, value, run.info.start_time, 0) for key, value in figures.items()]
-                client.log_batch(run.info.run_id, metrics=made)
-                client.set_terminated(run.info.run_id, "FAILED" if failed else "FINISHED")
+            # The time is the run's own, so that a second attempt writes the same row.
+            started = client.get_run(run_id).info.start_time
+            client.log_batch(run_id, metrics=[Metric(key, value, started, 0) for key, value in figures.items()])
+            client.set_terminated(run_id, status)
 
-        self._connection.ask("cannot close a fleet run", close)
+        self._connection.ask("cannot close a fleet run", partial(unless_gone, close))
+
+    def _make(self, name: str) -> FleetRun:
+        """Make a fleet run, or find the one that somebody else was quicker to make."""
+        experiment_id = self._experiment_id(self._experiment_name(name))
+        created: list[str] = []
+
+        def create(client: Any) -> str:
+            # An earlier attempt's, whose answer was lost, or that of a process that crashed before it wrote it down.
+            found = client.search_runs([experiment_id], f"tags.`{FLEET_RUN_TAG}` = '{name}'")
+            if found:
+                return str(min(found, key=lambda run: (run.info.start_time, run.info.run_id)).info.run_id)
+            created.append(client.create_run(experiment_id, run_name=name, tags={FLEET_RUN_TAG: name}).info.run_id)
+            return created[-1]
+
+        made = FleetRun(experiment_id=experiment_id, run_id=self._connection.ask("cannot open a fleet run", create))
+        try:
+            self._store.put(run_tracking_key(name), made.to_bytes(), if_absent=True)
+        except PreconditionFailed:
+            first = self._read(name) or made
+            if made.run_id in created and made.run_id != first.run_id:
+                self._connection.ask("cannot remove a run", partial(unless_gone, partial(_delete, made.run_id)))
+            return first
+        return made
+
+    def _read(self, name: str) -> FleetRun | None:
+        key = run_tracking_key(name)
+        try:
+            data = self._store.get(key, max_bytes=_MAX_BYTES).data
+        except ObjectNotFound:
+            return None
+        return FleetRun.parse(data, what=f"{self._store.url}/{key}", error=StoreError)
+
+    def _set_status(self, run: FleetRun, status: str) -> None:
+        self._connection.ask(
+            "cannot open a fleet run",
+            partial(unless_gone, lambda client: client.update_run(run.run_id, status=status)),
+        )
 
     def _experiment_name(self, name: str) -> str:
         return f"{self.experiment}/{name}" if self._own_experiments else self.experiment
@@ -93,22 +150,10 @@ class FleetRuns:
             )
         return self._experiments[name]
 
-    def _parent(self, experiment_id: str, name: str) -> str:
-        def parent(client: Any) -> str:
-            found = _find(client, experiment_id, name)
-            if found is None:
-                found = client.create_run(experiment_id, run_name=name, tags={FLEET_RUN_TAG: name})
-            elif found.info.status != "RUNNING":
-                client.update_run(found.info.run_id, status="RUNNING")  # a rerun of what had ended
-            return str(found.info.run_id)
 
-        return self._connection.ask("cannot open a fleet run", parent)
-
-
-def _find(client: Any, experiment_id: str, name: str) -> Any:
-    """The fleet run of that name, the first one that was made if there are several; None where there is none."""
-    found = client.search_runs([experiment_id], f"tags.`{FLEET_RUN_TAG}` = '{name}'")
-    return min(found, key=lambda run: (run.info.start_time, run.info.run_id), default=None)
+def _delete(run_id: str, client: Any) -> None:
+    if client.get_run(run_id).info.lifecycle_stage == "active":  # or an earlier attempt has done it
+        client.delete_run(run_id)
 
 
 def _experiment(client: Any, name: str, artifact_location: str | None) -> str:

@@ -8,6 +8,7 @@ import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -67,7 +68,7 @@ def test_what_is_registered_is_found_verified_and_pruned(tracking: Tracking, tmp
     store = open_store(StoreSettings(url=str(tmp_path / "store")))
     old, new = (publish(store, "acme", seed=seed) for seed in (0, 1))
     for manifest in (old, new, new):
-        tracking.register(manifest, parameters={"examples": 3}, tags={}, fleet_run="2026-11-28-x")
+        tracking.register(manifest, parameters={"examples": 3}, tags={}, fleet_run="20261128T020000-aaaaaaaaaaaa")
     assert len(versions(tracking)) == 2
     update_fleet(store, {"acme": lambda _: FleetEntry().with_version(new.version, new.digest)})
     tracking.set_alias("acme", "champion", manifest_digest=old.digest)
@@ -85,7 +86,7 @@ def test_what_is_registered_is_found_verified_and_pruned(tracking: Tracking, tmp
     (version,) = versions(tracking)
     assert version.tags["macrofleet.manifest"] == new.digest
 
-    tracking.runs.finish("2026-11-28-x", figures={})
+    tracking.runs.finish("20261128T020000-aaaaaaaaaaaa", figures={})
     pruned = prune_runs(tracking, keep=0, older_than=timedelta(days=30), now=datetime.now(UTC) + LATER)
     assert (len(pruned.runs), pruned.removed) == (1, 1)
     assert ask(tracking, "get_run", version.run_id)
@@ -95,7 +96,7 @@ def test_several_writers_at_once(tracking: Tracking, prepared: str, tmp_path: Pa
     def register(place: int) -> str:
         own = Tracking(
             tracking_uri=prepared,
-            store=StoreSettings(),
+            store=StoreSettings(url=str(tmp_path / "store")),
             experiment=tracking.runs.experiment,
             artifact_location=str(tmp_path / "artifacts"),
         )
@@ -119,6 +120,26 @@ def test_a_restart_is_waited_for_and_a_password_shown_nowhere(
     finally:
         postgres.start()
     assert tracking.register(manifest_of("restart", 1), parameters={}, tags={}).version == "2"
+
+
+def test_a_database_that_goes_before_the_registry_was_asked_fails_at_once(
+    postgres: LocalPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, no_waiting: None
+) -> None:
+    """MLflow opens it once more for the registry, and by itself would try that for a minute and a half."""
+    from mlflow.store.db import utils
+
+    tracking = Tracking(
+        tracking_uri=postgres.database(), store=StoreSettings(url=str(tmp_path)), artifact_location=str(tmp_path)
+    )
+    tracking.prepare()
+    monkeypatch.setattr(utils, "time", SimpleNamespace(sleep=lambda _: pytest.fail("MLflow waits")))
+    postgres.stop()
+    try:
+        with pytest.raises(TrackingUnavailable, match="cannot look a model up"):
+            tracking.find("acme", "0" * 64)
+    finally:
+        postgres.start()
+    assert tracking.find("acme", "0" * 64) is None
 
 
 def test_a_database_of_another_mlflow_is_left_to_its_owner(postgres: LocalPostgres, tmp_path: Path) -> None:

@@ -100,11 +100,11 @@ def runs_of(tracking: Tracking) -> set[str]:
 
 
 def test_nothing_is_left_of_what_goes_and_everything_of_what_stays(tracking: Tracking, tmp_path: Path) -> None:
-    first = register(tracking, manifest_of(seed=0), "2026-11-01-a")
-    second = register(tracking, manifest_of(seed=1), "2026-11-02-b")
+    first = register(tracking, manifest_of(seed=0), "20261101T020000-aaaaaaaaaaaa")
+    second = register(tracking, manifest_of(seed=1), "20261102T020000-bbbbbbbbbbbb")
     alone = register(tracking, manifest_of(seed=2))
-    other = register(tracking, manifest_of("globex", seed=3), "2026-11-02-b")
-    for night in ("2026-11-01-a", "2026-11-02-b"):
+    other = register(tracking, manifest_of("globex", seed=3), "20261102T020000-bbbbbbbbbbbb")
+    for night in ("20261101T020000-aaaaaaaaaaaa", "20261102T020000-bbbbbbbbbbbb"):
         tracking.runs.finish(night, figures={"tenants_trained": 1})
     for gone in (first, second, alone):
         tracking.drop_version("acme", int(gone.version))
@@ -114,7 +114,7 @@ def test_nothing_is_left_of_what_goes_and_everything_of_what_stays(tracking: Tra
     planned = prune_runs(tracking, **options, write=False)
     assert {first.run_id, second.run_id, alone.run_id} < set(planned.runs)
     assert len(planned.runs) == 4, "the first night's own among them"
-    assert planned.experiments == ("macrofleet/2026-11-01-a",)
+    assert planned.experiments == ("macrofleet/20261101T020000-aaaaaaaaaaaa",)
     before = runs_of(tracking)
     assert set(planned.runs) < before
 
@@ -124,7 +124,7 @@ def test_nothing_is_left_of_what_goes_and_everything_of_what_stays(tracking: Tra
     assert runs_of(tracking) == before - set(pruned.runs)
     assert set(list_experiments(tracking.connection, "macrofleet").values()) == {
         "macrofleet",
-        "macrofleet/2026-11-02-b",
+        "macrofleet/20261102T020000-bbbbbbbbbbbb",
     }
     database = (tmp_path / "mlflow.db").read_bytes() + (tmp_path / "mlflow.db-wal").read_bytes()
     assert other.run_id.encode() in database
