@@ -6,10 +6,11 @@ them behind. This finds where, says what would mend it, and mends it when asked 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from itertools import groupby
 from typing import Any
 
 from registry.differences import (
@@ -22,17 +23,16 @@ from registry.differences import (
     WriteProvenance,
     compare,
 )
-from registry.errors import MacrofleetError, TenantNotFound
+from registry.errors import LeaseHeld, MacrofleetError, TenantNotFound
 from registry.fleet import edit_fleet
 from registry.fleet_snapshot import Step, read_snapshot
+from registry.layout import lake_prefix, tenant_prefix
+from registry.leases import Lease, Leases, this_process
 from registry.models import read_manifest
 from registry.names import check_tenant
 from registry.publishing import record_provenance
 from registry.store import ObjectStore
 from registry.tracking import Tracking
-
-# Given a tenant: held while something of it is mended; entering raises where somebody else has it.
-Lease = Callable[[str], AbstractContextManager[object]]
 
 # So many tenants are looked at one by one; more are quicker in one listing of everything.
 _ONE_BY_ONE = 50
@@ -45,11 +45,13 @@ class Finding:
     Attributes:
         mended: whether it was.
         problem: why it was not, where that was tried.
+        left_out: because somebody else has the tenant's lease; `problem` says who.
     """
 
     difference: Difference
     mended: bool = False
     problem: str = ""
+    left_out: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -60,6 +62,7 @@ class Finding:
             "mendable": self.difference.repair is not None,
             "mended": self.mended,
             "problem": self.problem,
+            "left_out": self.left_out,
         }
 
 
@@ -81,13 +84,19 @@ class Verification:
         """What somebody has to see to: neither mended nor garbage collection's."""
         return [one for one in self.findings if not one.mended and not one.difference.left_over]
 
+    @property
+    def left_out(self) -> list[str]:
+        """The tenants of which nothing was mended because somebody else works on them."""
+        return sorted({one.difference.tenant for one in self.findings if one.left_out})
+
     def as_dict(self) -> dict[str, Any]:
-        """For reports and as a flow's result."""
+        """For reports."""
         return {
             "tenants": self.tenants,
             "versions": self.versions,
             "open": len(self.open),
             "mended": sum(one.mended for one in self.findings),
+            "left_out": self.left_out,
             "differences": [one.as_dict() for one in self.findings],
         }
 
@@ -99,7 +108,7 @@ def verify_fleet(
     tenants: Sequence[str] | None = None,
     deep: bool = False,
     repair: bool = False,
-    lease: Lease | None = None,
+    leases: Leases | None = None,
     step: Step = lambda text, share: None,  # noqa: ARG005  # nobody listens
     clock: Callable[[], datetime] = lambda: datetime.now(UTC),
 ) -> Verification:
@@ -112,7 +121,9 @@ def verify_fleet(
         tenants: None for all.
         deep: download and hash what the fleet names, gigabytes for a large fleet.
         repair: mend: registrations, aliases, versions that are there twice or of no bundle, runs that a crash left open.
-        lease: taken for each tenant that is mended; one that is somebody else's is left alone, and stays open.
+            Each tenant is looked at once more under its lease, and mended while that holds; what somebody else has the
+            lease of is left out.
+        leases: of the store, for `repair`; by default in this process's name.
         step: told what is going on and the finished share.
 
     Raises:
@@ -133,40 +144,88 @@ def verify_fleet(
         )
         confirmed = {(one.kind, one.tenant, one.where) for one in again}
         found = [one for one in found if not one.tenant or (one.kind, one.tenant, one.where) in confirmed]
-    findings = (
-        _mended(store, tracking, found, lease or _nobody, _part(step, 0.85, 1.0)) if repair else map(_left, found)
-    )
+    # What runs were left open comes last, and is a tenant's as well; repairs within a tenant keep their order.
+    found = sorted(found, key=lambda one: (not one.tenant, one.tenant))
+    findings = [Finding(difference=difference) for difference in found]
+    if repair:
+        mending = _Mending(
+            store,
+            tracking,
+            leases or Leases(store, holder=f"verify_fleet in {this_process()}"),
+            look=lambda tenant: compare(
+                read_snapshot(store, tracking, tenants=[tenant], deep=deep, now=clock(), step=lambda *_: None)
+            ),
+        )
+        findings = mending.mend(found, _part(step, 0.85, 1.0))
     return Verification(tenants=len(snapshot.entries), versions=len(snapshot.versions), findings=tuple(findings))
-
-
-def _left(difference: Difference) -> Finding:
-    return Finding(difference=difference)
-
-
-def _nobody(tenant: str) -> AbstractContextManager[object]:  # noqa: ARG001  # a lease of nothing
-    return nullcontext()
 
 
 def _part(step: Step, start: float, end: float) -> Step:
     return lambda text, share: step(text, start + (end - start) * share)
 
 
-def _mended(
-    store: ObjectStore, tracking: Tracking, found: Sequence[Difference], lease: Lease, step: Step
-) -> list[Finding]:
-    findings = []
-    for place, difference in enumerate(found):
+class _Mending:
+    """Carries repairs out, one tenant after the other.
+
+    Args:
+        look: what differs of a tenant at this moment.
+    """
+
+    def __init__(
+        self, store: ObjectStore, tracking: Tracking, leases: Leases, look: Callable[[str], Sequence[Difference]]
+    ) -> None:
+        self._store = store
+        self._tracking = tracking
+        self._leases = leases
+        self._look = look
+
+    def mend(self, found: Sequence[Difference], step: Step) -> list[Finding]:
+        """What came of differences, given by tenant; one whose lease is taken has them all left."""
+        findings: list[Finding] = []
+        for tenant, theirs in groupby(found, key=lambda one: one.tenant):
+            differences = list(theirs)
+            if all(one.repair is None for one in differences):
+                findings += (Finding(difference=one) for one in differences)
+                continue
+            step(f"mending {tenant or differences[0].where}", len(findings) / len(found))
+            if not tenant:  # a run of the whole fleet's
+                findings += (self._carried_out(one, None) for one in differences)
+                continue
+            try:
+                with self._held(tenant) as lease:
+                    # It may have been trained meanwhile: what is mended is what differs now, when nobody else changes it.
+                    findings += [self._carried_out(one, lease) for one in self._look(tenant)]
+            except LeaseHeld as problem:
+                findings += (_not_mended(one, problem, left_out=True) for one in differences)
+            except MacrofleetError as problem:
+                findings += (_not_mended(one, problem) for one in differences)
+        return findings
+
+    @contextmanager
+    def _held(self, tenant: str) -> Iterator[Lease | None]:
+        """The tenant's lease; none for one that is only in MLflow, since its lease would be all that the store has of it."""
+        if any(True for prefix in (tenant_prefix(tenant), lake_prefix(tenant)) for _ in self._store.list(prefix)):
+            with self._leases.hold(tenant) as lease:
+                yield lease
+        else:
+            yield None
+
+    def _carried_out(self, difference: Difference, lease: Lease | None) -> Finding:
         if difference.repair is None:
-            findings.append(_left(difference))
-            continue
-        step(f"mending {difference.tenant or difference.where}", place / len(found))
+            return Finding(difference=difference)
         try:
-            with lease(difference.tenant) if difference.tenant else nullcontext():
-                _carry_out(store, tracking, difference.tenant, difference.repair)
-            findings.append(Finding(difference=difference, mended=True))
+            if lease is not None:
+                lease.check()
+            _carry_out(self._store, self._tracking, difference.tenant, difference.repair)
         except MacrofleetError as problem:
-            findings.append(Finding(difference=difference, problem=str(problem)))
-    return findings
+            return _not_mended(difference, problem)
+        return Finding(difference=difference, mended=True)
+
+
+def _not_mended(difference: Difference, problem: MacrofleetError, *, left_out: bool = False) -> Finding:
+    if difference.repair is None:
+        return Finding(difference=difference)
+    return Finding(difference=difference, problem=str(problem), left_out=left_out)
 
 
 def _carry_out(store: ObjectStore, tracking: Tracking, tenant: str, repair: Repair) -> None:

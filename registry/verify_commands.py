@@ -47,6 +47,8 @@ def verify(
             f"{report['tenants']} tenants and {report['versions']} registered versions in {report['seconds']} s: "
             f"{len(found.findings)} differences, {report['mended']} mended, {report['open']} open"
         )
+    if found.left_out and not as_json:
+        typer.echo(f"left out, since others work on them: {', '.join(found.left_out)}", err=True)
     if found.open:
         raise typer.Exit(1)
 

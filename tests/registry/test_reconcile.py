@@ -18,11 +18,12 @@ from registry.bundle import Manifest
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.differences import Kind
 from registry.documents import canonical_json
-from registry.errors import InvalidTenant, MacrofleetError, TenantNotFound, TrackingUnavailable
+from registry.errors import InvalidTenant, TenantNotFound, TrackingUnavailable
 from registry.fleet import FleetEntry, update_fleet
 from registry.fleet_control import roll_back
 from registry.fleet_snapshot import read_snapshot
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
+from registry.leases import Lease, Leases
 from registry.publishing import record_provenance
 from registry.reconcile import Verification, verify_fleet
 from registry.settings import StoreSettings
@@ -30,6 +31,7 @@ from registry.store import ObjectStore, open_store
 from registry.tracked import registered_model
 from registry.tracking import Tracking
 from tests.registry.conftest import Publish, ask
+from tests.registry.lease_world import Clock
 
 NOW = datetime.now(UTC) + timedelta(days=3)
 TENANTS = ("acme", "globex", "initech")
@@ -160,7 +162,7 @@ def run_left_open(world: World) -> Kind:
 
 @mendable
 def fleet_run_left_open(world: World) -> Kind:
-    world.tracking.runs.get("2026-11-28-a")
+    world.tracking.runs.get("20261128T020000-aaaaaaaaaaaa")
     return Kind.RUN_UNFINISHED
 
 
@@ -329,40 +331,106 @@ def test_what_is_right_at_a_second_look_was_somebodys_work(world: World, monkeyp
     assert looks == [None, ["acme", "globex"]]
 
 
-def test_the_champion_is_what_serves_when_it_is_set_and_not_when_it_was_found(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    champion_gone(world)
+class Watched(Leases):
+    """Leases that are in nobody's way, and something that happens when one is taken."""
+
+    def __init__(self, store: ObjectStore, then: Callable[[str], object] = lambda tenant: None) -> None:
+        super().__init__(store, holder="verify")
+        self.held: list[str] = []
+        self.then = then
 
     @contextmanager
-    def rolled_back_meanwhile(tenant: str) -> Iterator[None]:
-        roll_back(world.store, [tenant])
-        yield
+    def hold(self, tenant: str) -> Iterator[Lease]:
+        with super().hold(tenant) as lease:
+            self.held.append(tenant)
+            self.then(tenant)
+            yield lease
 
-    world.verify(repair=True, lease=rolled_back_meanwhile)
+
+def test_the_champion_is_what_serves_when_it_is_set_and_not_when_it_was_found(world: World) -> None:
+    champion_gone(world)
+    leases = Watched(world.store, lambda tenant: roll_back(world.store, [tenant]))
+    world.verify(repair=True, leases=leases)
+    assert leases.held == ["acme"]
     assert world.champion("acme") != world.manifests["acme"].digest
     assert world.verify().findings == ()
 
 
-def test_a_tenant_that_somebody_works_on_is_left_alone(world: World) -> None:
+def test_what_was_trained_until_the_lease_was_taken_is_not_mended(world: World) -> None:
+    """What a run did in between stays: the tenant is looked at under its lease."""
+    never_registered(world)
+    trained = []
+    leases = Watched(world.store, lambda _: trained.append(world.train("acme", 0)))
+    assert world.verify(repair=True, leases=leases).findings == ()
+    assert trained
+    assert len(ask(world.tracking, "search_model_versions", f"name = '{registered_model('acme')}'")) == 2
+
+
+def test_a_tenant_that_somebody_works_on_is_left_out_and_that_is_said(world: World) -> None:
     champion_behind(world)
+    run_left_open(world)
     ask(world.tracking, "delete_registered_model_alias", registered_model("globex"), "champion")
-    held = []
-
-    @contextmanager
-    def lease(tenant: str) -> Iterator[None]:
-        if tenant == "acme":
-            raise MacrofleetError("tenant acme is being trained")
-        held.append(tenant)
-        yield
-
-    found = world.verify(repair=True, lease=lease)
-    assert held == ["globex"]
-    assert [(one.difference.tenant, one.mended, one.problem) for one in found.findings] == [
-        ("acme", False, "tenant acme is being trained"),
-        ("globex", True, ""),
+    clock = Clock()
+    theirs = Leases(world.store, holder="a training run", clock=clock).take("acme")
+    clock.meanwhile = theirs.renew
+    mine = Leases(world.store, holder="verify", clock=clock, sleep=clock.sleep)
+    found = world.verify(repair=True, leases=mine)
+    assert [(one.difference.tenant, one.mended, one.left_out) for one in found.findings] == [
+        ("acme", False, True),
+        ("acme", False, True),
+        ("globex", True, False),
     ]
-    assert len(found.open) == 1
+    assert "tenant acme is being worked on by a training run" in found.findings[0].problem
+    assert (found.left_out, len(found.open)) == (["acme"], 2)
+    assert found.as_dict()["left_out"] == ["acme"]
+    assert world.champion("acme") != world.manifests["acme"].digest
+
+    theirs.release()
+    again = world.verify(repair=True, leases=mine)
+    assert [(one.difference.tenant, one.mended) for one in again.findings] == [("acme", True)] * 2
+    assert (again.open, again.left_out, world.verify().findings) == ([], [], ())
+
+
+def test_a_lease_that_is_lost_ends_the_mending(world: World) -> None:
+    champion_behind(world)
+    provenance_gone(world)
+    clock = Clock()
+
+    class Slow(Watched):
+        @contextmanager
+        def hold(self, tenant: str) -> Iterator[Lease]:
+            lease = Leases(self._store, holder="verify", clock=clock).take(tenant)
+            clock.sleep(61)
+            yield lease
+
+    found = world.verify(repair=True, leases=Slow(world.store))
+    assert [(one.mended, one.left_out) for one in found.findings] == [(False, False)] * 2
+    assert "the lease of tenant acme" in found.findings[0].problem
+    assert len(world.verify().findings) == 2
+
+
+def test_a_lease_is_taken_for_what_is_mended_alone_and_given_back(world: World) -> None:
+    catalogue_gone(world)
+    fleet_run_left_open(world)
+    leases = Watched(world.store)
+    world.verify(repair=True, leases=leases)
+    assert leases.held == []
+    champion_behind(world)
+    world.verify(leases=leases)
+    assert leases.held == [], "looking needs none"
+    world.verify(repair=True, leases=leases)
+    assert leases.held == ["acme"]
+    Leases(world.store, holder="somebody", sleep=lambda _: pytest.fail("it is held")).take("acme")
+
+
+def test_a_tenant_that_is_only_in_mlflow_gets_no_lease_that_would_be_all_there_is_of_it(world: World) -> None:
+    manifest = world.publish(world.store, "hooli")
+    world.tracking.register(manifest, parameters={}, tags={})
+    for found in world.store.list("tenants/hooli/"):
+        world.store.delete(found.key)
+    world.verify(repair=True)
+    assert list(world.store.list("tenants/hooli/")) == []
+    assert ask(world.tracking, "search_model_versions", f"name = '{registered_model('hooli')}'") == []
 
 
 def test_only_the_tenants_asked_for_are_looked_at(world: World) -> None:
