@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.fan import Hand, TrainHere, outcomes_of
 from flows.fan_choice import open_fan, open_plan
 from flows.need import Wish
-from flows.retraining import Outcome, Retraining
+from flows.outcome import Outcome
+from flows.retraining import Retraining
 from flows.run_book import RunBook, run_book
 from flows.runs import RunPlan, Told
 from flows.settings import FlowSettings
@@ -108,7 +110,7 @@ def retrain_fleet(
     retraining = Retraining.from_environment()
     chosen = [check_tenant(tenant) for tenant in dict.fromkeys(tenants)] if tenants else retraining.lake.tenants()
     store = open_store(read_settings(StoreSettings))
-    with run_book(store) as book:
+    with run_book(store) as book, _closed_where_it_fails(retraining, book.run):
         outcomes: list[Outcome] = []
         if chosen:
             settings = read_settings(ShardSettings, **({} if shards is None else {"shards": shards}))
@@ -124,6 +126,17 @@ def retrain_fleet(
         if tenants is None:
             book.tidy()
     return summary
+
+
+@contextmanager
+def _closed_where_it_fails(retraining: Retraining, run: str) -> Iterator[None]:
+    """No run is left open in MLflow by an error; one that a rerun takes up again is opened again."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # it is the error that counts
+            retraining.close_fleet_run(run, [], failed=True)
+        raise
 
 
 def _shown(book: RunBook, total: int) -> Told:
@@ -181,7 +194,7 @@ def train_all(
     else:
         threads: ThreadPoolTaskRunner[State[None]] = ThreadPoolTaskRunner(max_workers=processes)
         # The processes end before the threads, or whoever ends the run would wait for what they are at.
-        fanned = fanned_out(retraining, settings, programs=programs, processes=processes, fleet_run=wish.fleet_run)
+        fanned = fanned_out(retraining, settings, programs=programs, processes=processes)
         with threads, fanned as train:
             parameters = [{"tenant": job.tenant, "work": _work(train, job, tally)} for job in jobs]
             for future in [threads.submit(train_tenant, given) for given in parameters]:

@@ -13,7 +13,7 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.run_report import markdown, sentence, tenant_line
 from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
 from flows.webhook import WebhookSettings, notify

@@ -33,7 +33,7 @@ _BYTES = 64 * 1024 * 1024
 UNDONE = ("failed", "busy")
 _LEFT = 100
 _FORGET_ATTEMPTS = 8
-# Told of a tenant's outcome, as `flows.retraining.Outcome.as_dict` gives it.
+# Told of a tenant's outcome, as `flows.outcome.Outcome.as_dict` gives it.
 Told = Callable[[Mapping[str, Any]], None]
 # Shards that have tenants, by number.
 Parts = Mapping[int, Sequence[str]]
@@ -74,7 +74,7 @@ class ShardRecord(_RunDocument):
         written_at: by its clock; for people to read. Nothing is decided by it.
         working: tenants begun and not finished.
         left_behind: those that attempts before this one had begun.
-        outcomes: as `flows.retraining.Outcome.as_dict` gives them.
+        outcomes: as `flows.outcome.Outcome.as_dict` gives them.
     """
 
     attempt: int = 1

@@ -14,7 +14,8 @@ from flows.pool import Limits, Pool, Told, Work
 from registry.errors import MacrofleetError, TrainingStopped
 
 if TYPE_CHECKING:
-    from flows.retraining import Outcome, Retraining
+    from flows.outcome import Outcome
+    from flows.retraining import Retraining
     from flows.settings import FlowSettings
 
 # Libraries that read these when they are imported: processes that train side by side must not fight for cores.
@@ -46,7 +47,7 @@ TrainTenant: TypeAlias = Work[TenantJob, TenantDone]
 
 def train_one(retraining: Retraining, job: TenantJob, told: Told) -> TenantDone:
     """Train one tenant with what this process holds; never raises what is one tenant's trouble."""
-    from flows.retraining import failure
+    from flows.outcome import failure
 
     try:
         return TenantDone(outcome=retraining.train(job.tenant, progress=told, **job.options))
@@ -75,21 +76,19 @@ def fanned_out(
     *,
     programs: Sequence[str],
     processes: int,
-    fleet_run: str | None = None,
 ) -> Iterator[TrainTenant]:
     """What trains tenants in so many processes, called by as many threads.
 
     Args:
         retraining: this process's; it sees to what the others need and must not make at the same time.
         programs: what the tenants are fitted for.
-        fleet_run: the name of the fleet run in MLflow that they belong to; none for runs of their own.
 
     Raises:
         MacrofleetError: what the processes need cannot be had: the store, MLflow, a program.
     """
-    from flows.retraining import failure
+    from flows.outcome import failure
 
-    retraining.prepare_for_others(programs, fleet_run=fleet_run)
+    retraining.prepare_for_others(programs)
     limits = Limits(seconds=settings.training_seconds, memory_bytes=settings.training_memory_bytes)
     with Pool(functools.partial(open_trainer, programs), processes=processes, limits=limits) as pool:
 

@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 import stamina
 
-from flows import need, retraining
-from flows.retraining import Outcome, Retraining, failure
+from flows import need, retraining, trainers
+from flows.outcome import Outcome, failure
+from flows.retraining import Retraining
 from registry.errors import MacrofleetError, OutOfResources
 from registry.fleet import read_fleet
 from registry.program import publish_program
@@ -38,7 +39,7 @@ def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Pat
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
-    monkeypatch.setattr(retraining, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
+    monkeypatch.setattr(trainers, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
     monkeypatch.setattr(need, "FIT", QUICK)
     # When the made-up tickets end.
     monkeypatch.setattr(retraining, "_utc_now", lambda: DEFAULT_END)

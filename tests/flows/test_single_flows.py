@@ -13,8 +13,9 @@ from prefect.client.schemas.objects import Artifact as ArtifactResponse
 from prefect.client.schemas.objects import State
 
 from flows import run_book, single_flows
+from flows.outcome import Outcome
 from flows.retrain_fleet import retrain_fleet
-from flows.retraining import Look, Outcome, Retraining
+from flows.retraining import Look, Retraining
 from flows.runs import RunRecord, list_runs, read_record, read_shards, write_record
 from flows.single_flows import collect_garbage, import_tickets, retrain_tenant, rollback
 from registry.bundle import Manifest

@@ -12,7 +12,8 @@ import pytest
 
 from flows import need, retraining
 from flows.need import Wish
-from flows.retraining import Outcome, Retraining, failure
+from flows.outcome import Outcome, failure
+from flows.retraining import Retraining
 from flows.rollout_settings import RolloutSettings
 from flows.settings import FlowSettings
 from registry.bundle import Manifest, write_bundle
