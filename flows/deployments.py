@@ -20,6 +20,7 @@ from flows.single_flows import (
     import_tickets,
     retrain_tenant,
     rollback,
+    verify_fleet,
 )
 from flows.status import TAG
 from flows.timetable import NIGHTLY, Timetable
@@ -34,6 +35,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     rollback,
     import_tickets,
     collect_garbage,
+    verify_fleet,
 )
 SHARD_TAG = "macrofleet-shard"
 

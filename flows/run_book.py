@@ -22,6 +22,7 @@ from registry.settings import read_settings
 from registry.store import ObjectStore
 
 Made = TypeVar("Made")
+_WARNINGS = 100
 
 
 class RunBook:
@@ -87,6 +88,18 @@ class RunBook:
         self._page(
             lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: what became of each tenant")
         )
+
+    def report(self, page: str, description: str, *, warnings: Sequence[str]) -> None:
+        """What a run found.
+
+        Args:
+            page: Markdown, for Prefect.
+            description: of the page.
+            warnings: what is left for somebody to see to, a sentence each; the first hundred are kept.
+        """
+        more = [f"and {len(warnings) - _WARNINGS} more"] if len(warnings) > _WARNINGS else []
+        self._update(warnings=(*warnings[:_WARNINGS], *more))
+        self._page(lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: {description}"))
 
     def tidy(self) -> None:
         """Forget old runs. One that cannot be forgotten yet is a warning in the log."""
