@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import sqlalchemy
@@ -23,7 +24,7 @@ def test_a_fleet_run_on_postgresql(postgres: LocalPostgres, tmp_path: Path, bag_
     store = open_store(StoreSettings(url=str(tmp_path / "store")))
     publish_program(store, bag_folder)
     for tenant in ("acme", "globex"):
-        fill(store, tenant)
+        fill(store, tenant, end=datetime.now(UTC))  # another process looks at them by its own clock
     prefect, mlflow = postgres.database(), postgres.database()
     settings = {
         "MACROFLEET_STORE_URL": str(tmp_path / "store"),

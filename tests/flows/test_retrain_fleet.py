@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -52,8 +53,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> 
     return open_store(StoreSettings())
 
 
-def fill(store: ObjectStore, tenant: str, *, tickets: int = 120) -> None:
-    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8)
+def fill(store: ObjectStore, tenant: str, *, tickets: int = 120, end: datetime = DEFAULT_END) -> None:
+    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8, end=end)
     rows = [
         Example(ticket_id=t.ticket_id, subject=t.subject, body=t.body, macro_id=t.macro_id, applied_at=t.applied_at)
         for t in made.tickets
