@@ -20,6 +20,7 @@ from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.model_commands import models
+from registry.run_commands import runs
 from registry.verify_commands import verify
 from serving.explain_command import explain
 
@@ -39,6 +40,7 @@ for name, group in (
     app.add_typer(group, name=name)
 app.command()(explain)
 fleet.command("verify")(verify)
+garbage.command("runs")(runs)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

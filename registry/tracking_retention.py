@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
@@ -36,6 +36,10 @@ class Pruned:
     experiments: tuple[str, ...]
     removed: int = 0
     waiting: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """For reports."""
+        return asdict(self)
 
 
 def prune_runs(

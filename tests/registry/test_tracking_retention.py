@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from macrofleet import app
 from registry import tracking_retention
 from registry.bundle import Manifest
 from registry.tracked import TrackedRun
@@ -161,3 +164,29 @@ def test_behind_a_server_what_is_deleted_waits_for_its_operator(
     monkeypatch.setattr(tracking_retention, "_backend", lambda client: object())
     pruned = prune_runs(tracking, keep=0, older_than=MONTH, now=LONG_AFTER)
     assert (len(pruned.runs), pruned.removed, pruned.waiting) == (1, 0, 1)
+
+
+def test_the_command_says_what_would_go_and_deletes_it(tracking: Tracking) -> None:
+    def run(*arguments: str) -> str:
+        result = CliRunner().invoke(app, ["garbage", "runs", *arguments])
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    made = register(tracking, manifest_of(seed=0))
+    tracking.drop_version("acme", 1)
+    long_ago = int((datetime.now(UTC) - timedelta(days=31)).timestamp() * 1000)
+
+    def age(client: Any) -> None:
+        import sqlalchemy
+
+        with client._tracking_client.store.engine.begin() as database:
+            database.execute(sqlalchemy.text(f"UPDATE runs SET start_time = {long_ago}"))
+
+    tracking.connection.ask("", age)
+    assert "deleted 0 runs" in run(), "the latest of each tenant stay"
+    assert "deleted 0 runs" in run("--keep", "0", "--days", "32")
+    assert "would delete 1 runs of MLflow's, and 0 experiments" in run("--keep", "0", "--dry-run")
+    assert made.run_id in runs_of(tracking)
+    report = json.loads(run("--keep", "0", "--json"))
+    assert (report["runs"], report["removed"], report["dry_run"]) == ([made.run_id], 1, False)
+    assert made.run_id not in runs_of(tracking)
