@@ -21,6 +21,8 @@ from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.model_commands import models
+from registry.run_commands import runs
+from registry.verify_commands import verify
 from serving.explain_command import explain
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -39,6 +41,8 @@ for name, group in (
     app.add_typer(group, name=name)
 app.command()(explain)
 tenants_group.command("delete")(delete)
+fleet.command("verify")(verify)
+garbage.command("runs")(runs)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

@@ -21,6 +21,7 @@ from flows.single_flows import (
     import_tickets,
     retrain_tenant,
     rollback,
+    verify_fleet,
 )
 from flows.status import TAG
 from flows.timetable import NIGHTLY, Timetable
@@ -36,6 +37,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     import_tickets,
     collect_garbage,
     delete_tenant,
+    verify_fleet,
 )
 SHARD_TAG = "macrofleet-shard"
 

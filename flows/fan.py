@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import fields
 from typing import Any, Protocol
 
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.runs import Parts, Told
 from flows.shard_book import BEAT_SECONDS, ShardBook
 from registry.store import ObjectStore

@@ -38,12 +38,15 @@ class Wish:
         force: serve what was made whatever the gate says.
         retrain: train where nothing changed, too.
         precision, program: instead of each tenant's own.
+        fleet_run: the name of the fleet run in MLflow that models are registered under; none for runs of their own.
+            Nothing is decided by it.
     """
 
     force: bool = False
     retrain: bool = False
     precision: float | None = None
     program: ProgramChoice | None = None
+    fleet_run: str | None = None
 
 
 NO_WISH = Wish()

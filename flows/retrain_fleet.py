@@ -5,7 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -19,7 +20,8 @@ from prefect.task_runners import ThreadPoolTaskRunner
 from flows.fan import Hand, TrainHere, outcomes_of
 from flows.fan_choice import open_fan, open_plan
 from flows.need import Wish
-from flows.retraining import Outcome, Retraining
+from flows.outcome import Outcome
+from flows.retraining import Retraining
 from flows.run_book import RunBook, run_book
 from flows.runs import RunPlan, Told
 from flows.settings import FlowSettings
@@ -109,21 +111,33 @@ def retrain_fleet(
     retraining = Retraining.from_environment()
     chosen = [check_tenant(tenant) for tenant in dict.fromkeys(tenants)] if tenants else retraining.lake.tenants()
     store = open_store(read_settings(StoreSettings))
-    with run_book(store) as book:
+    with run_book(store) as book, _closed_where_it_fails(retraining, book.run):
         outcomes: list[Outcome] = []
         if chosen:
             settings = read_settings(ShardSettings, **({} if shards is None else {"shards": shards}))
-            wish = Wish(force=force, retrain=retrain, precision=precision, program=program)
+            wish = Wish(force=force, retrain=retrain, precision=precision, program=program, fleet_run=book.run)
             plan = open_plan(store, book, chosen, asdict(wish), settings)
             told = _shown(book, len(plan.tenants)) if settings.shards else book.told
             fan = open_fan(store, book, settings, train_here(retraining, plan), told=told)
             outcomes = outcomes_of(plan.tenants, fan.train(plan.cut()))
         generation, served, warnings = retraining.serve(outcomes, force=force)
+        warnings += retraining.close_fleet_run(book.run, served)
         summary = Summary(generation=generation, outcomes=tuple(served), warnings=tuple(warnings))
         book.finish(summary.outcomes, generation=generation, warnings=warnings)
         if tenants is None:
             book.tidy()
     return summary
+
+
+@contextmanager
+def _closed_where_it_fails(retraining: Retraining, run: str) -> Iterator[None]:
+    """No run is left open in MLflow by an error; one that a rerun takes up again is opened again."""
+    try:
+        yield
+    except Exception:
+        with suppress(Exception):  # it is the error that counts
+            retraining.close_fleet_run(run, [], failed=True)
+        raise
 
 
 def _shown(book: RunBook, total: int) -> Told:
@@ -142,27 +156,26 @@ def _shown(book: RunBook, total: int) -> Told:
 
 def train_here(retraining: Retraining, plan: RunPlan) -> TrainHere:
     """What trains those of a plan's tenants that need it, in this process and those it starts."""
-    options = {"wish": Wish(**plan.options)}
+    wish = Wish(**plan.options)
 
     def train(tenants: Sequence[str], hand: Hand) -> None:
-        looks = retraining.look(tenants, **options)
+        looks = retraining.look(tenants, wish=wish)
         for look in looks.values():
             if look.outcome is not None:
                 hand.end(look.outcome)
         left = [tenant for tenant in tenants if looks[tenant].outcome is None]
         programs = sorted({name for look in looks.values() for name in look.programs})
-        train_all(retraining, left, options, programs=programs, hand=hand)
+        train_all(retraining, left, wish, programs=programs, hand=hand)
 
     return train
 
 
 def train_all(
-    retraining: Retraining, tenants: Sequence[str], options: Mapping[str, Any], *, programs: Sequence[str], hand: Hand
+    retraining: Retraining, tenants: Sequence[str], wish: Wish, *, programs: Sequence[str], hand: Hand
 ) -> None:
     """Train tenants, one task each, in as many processes as the settings say; one tenant alone in this one.
 
     Args:
-        options: as `Retraining.train` takes them.
         programs: what they are fitted for; none where nobody is to be trained.
         hand: is handed each outcome; whatever it raises ends the work.
 
@@ -172,7 +185,7 @@ def train_all(
     settings = read_settings(FlowSettings)
     processes = min(settings.training_processes, len(tenants))
     tally = _Tally(len(tenants), hand)
-    jobs = [TenantJob(tenant=tenant, options=options) for tenant in tenants]
+    jobs = [TenantJob(tenant=tenant, options={"wish": wish}) for tenant in tenants]
     if len(tenants) <= 1 or not processes or not programs:
         if programs:
             retraining.prepare(programs)
@@ -182,7 +195,8 @@ def train_all(
     else:
         threads: ThreadPoolTaskRunner[State[None]] = ThreadPoolTaskRunner(max_workers=processes)
         # The processes end before the threads, or whoever ends the run would wait for what they are at.
-        with threads, fanned_out(retraining, settings, programs=programs, processes=processes) as train:
+        fanned = fanned_out(retraining, settings, programs=programs, processes=processes)
+        with threads, fanned as train:
             parameters = [{"tenant": job.tenant, "work": _work(train, job, tally)} for job in jobs]
             for future in [threads.submit(train_tenant, given) for given in parameters]:
                 future.wait()

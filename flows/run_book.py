@@ -13,8 +13,8 @@ from prefect import get_run_logger
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.runtime import flow_run
 
+from flows.outcome import Outcome
 from flows.prefect_traces import page_key
-from flows.retraining import Outcome
 from flows.run_report import markdown, sentence, tenant_line
 from flows.run_traces import forget_in_runs
 from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
@@ -26,6 +26,7 @@ from registry.store import ObjectStore
 from registry.tombstones import buried_among
 
 Made = TypeVar("Made")
+_WARNINGS = 100
 
 
 class RunBook:
@@ -95,6 +96,18 @@ class RunBook:
         self._page(
             lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: what became of each tenant")
         )
+
+    def report(self, page: str, description: str, *, warnings: Sequence[str]) -> None:
+        """What a run found.
+
+        Args:
+            page: Markdown, for Prefect.
+            description: of the page.
+            warnings: what is left for somebody to see to, a sentence each; the first hundred are kept.
+        """
+        more = [f"and {len(warnings) - _WARNINGS} more"] if len(warnings) > _WARNINGS else []
+        self._update(warnings=(*warnings[:_WARNINGS], *more))
+        self._page(lambda: create_markdown_artifact(page, self._page_key, f"run {self.run}: {description}"))
 
     def tidy(self) -> None:
         """Forget old runs. One that cannot be forgotten yet is a warning in the log."""

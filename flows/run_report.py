@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.runs import UNDONE, counts_text
 
 # A page of so many rows still opens; `macrofleet flows status --run` has them all.

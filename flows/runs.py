@@ -17,7 +17,7 @@ from pydantic import ConfigDict, Field
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
 from registry.fleet import in_threads
-from registry.layout import RUNS_PREFIX, fleet_shard, run_key
+from registry.layout import RUNS_PREFIX, fleet_shard, run_key, run_tracking_key
 from registry.names import mentions
 from registry.store import ObjectStore
 
@@ -34,7 +34,7 @@ _BYTES = 64 * 1024 * 1024
 UNDONE = ("failed", "busy")
 _LEFT = 100
 _FORGET_ATTEMPTS = 8
-# Told of a tenant's outcome, as `flows.retraining.Outcome.as_dict` gives it.
+# Told of a tenant's outcome, as `flows.outcome.Outcome.as_dict` gives it.
 Told = Callable[[Mapping[str, Any]], None]
 # Shards that have tenants, by number.
 Parts = Mapping[int, Sequence[str]]
@@ -75,7 +75,7 @@ class ShardRecord(_RunDocument):
         written_at: by its clock; for people to read. Nothing is decided by it.
         working: tenants begun and not finished.
         left_behind: those that attempts before this one had begun.
-        outcomes: as `flows.retraining.Outcome.as_dict` gives them.
+        outcomes: as `flows.outcome.Outcome.as_dict` gives them.
     """
 
     attempt: int = 1
@@ -284,6 +284,8 @@ def _without(key: str, data: bytes, tenant: str) -> bytes:
             update = {"left": _others(record.left, tenant), "warnings": warnings, "reason": reason}
             document = record.model_copy(update=update)
             same = document == record
+        elif key == run_tracking_key(key.split("/")[1]):
+            return data  # names nobody
         else:
             shard = parse_shard(data)
             names = {field: _but(getattr(shard, field), tenant) for field in ("working", "left_behind")}

@@ -6,10 +6,9 @@ import os
 from pathlib import Path
 
 from pydantic import Field
-from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.leases import LEASE_SECONDS, LONGEST_SECONDS, MOST_LEASE_SECONDS
-from registry.settings import user_cache
+from registry.settings import TrackingSettings, user_cache
 from training.choosing import LATENCY_BUDGET_MILLISECONDS
 from training.settings import TrainingSettings
 
@@ -19,13 +18,10 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0))
 
 
-class FlowSettings(BaseSettings, TrainingSettings):
+class FlowSettings(TrackingSettings, TrainingSettings):
     """What a training process needs beside the object store; those of `TrainingSettings` a tenant may have of its own.
 
     Attributes:
-        tracking_uri: MLflow's; a file of SQLite by default.
-        artifact_location: where MLflow keeps its (small) artifacts; None puts them beside the SQLite file.
-        experiment: MLflow's name for the runs.
         disk_folder: programs and bundles on their way.
         latency_budget_milliseconds: what one ticket may take, for the program `auto`.
         lease_seconds: how long a tenant's lease holds without being renewed: how soon a run that died is replaced.
@@ -36,11 +32,8 @@ class FlowSettings(BaseSettings, TrainingSettings):
         training_memory_bytes: what a process that trains may hold in memory, TensorFlow's half a gigabyte included.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore")
+    model_config = TrackingSettings.model_config  # the two bases differ
 
-    tracking_uri: str = "sqlite:///macrofleet-data/mlflow.db"
-    artifact_location: str | None = None
-    experiment: str = "macrofleet"
     disk_folder: Path = Field(default_factory=user_cache)
     latency_budget_milliseconds: float = Field(default=LATENCY_BUDGET_MILLISECONDS, gt=0)
     lease_seconds: float = Field(default=LEASE_SECONDS, gt=0, le=MOST_LEASE_SECONDS)

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.runs import Parts, ShardRecord, Told, parse_shard
 from registry.errors import MacrofleetError, PreconditionFailed, StoreUnavailable
 from registry.layout import run_shard_key

@@ -14,11 +14,13 @@ from flows.retrain_fleet import retrain_fleet
 from flows.run_book import run_book
 from flows.runs import UNDONE
 from flows.tenant_deletion import open_deletion
-from registry import fleet_control, garbage
+from flows.verify_report import differences_page, found_text, open_lines
+from registry import fleet_control, garbage, reconcile
 from registry.names import check_tenant
 from registry.retention import Retention
-from registry.settings import StoreSettings, read_settings
+from registry.settings import StoreSettings, TrackingSettings, read_settings
 from registry.store import open_store
+from registry.tracking import Tracking
 from training.importers import read_tickets
 from training.tenants import import_examples, read_catalogue_file
 
@@ -160,3 +162,27 @@ def delete_tenant(tenant: str, *, dry_run: bool = False) -> State[None]:
         left_in = ", ".join(f"{name} ({len(left)})" for name, left in done.left.items() if left)
         return Failed(message=f"{gone}; left, see the log: {left_in}")
     return Completed(message=f"{gone}; nothing is left")
+
+
+@flow(name="verify_fleet", validate_parameters=False)
+def verify_fleet(tenants: list[str] | None = None, *, repair: bool = False, deep: bool = False) -> State[None]:
+    """Compare the store and MLflow with the fleet, and fail where something is left for somebody to see to.
+
+    That is `macrofleet fleet verify`; a page in Prefect has every difference.
+
+    Args:
+        tenants: None for all.
+        repair: mend what follows from the fleet; tenants that others work on are left out.
+        deep: download and hash every file that the fleet names.
+
+    Raises:
+        MacrofleetError: see `registry.reconcile.verify_fleet`.
+    """
+    settings = read_settings(StoreSettings)
+    store = open_store(settings)
+    with run_book(store) as book:
+        book.begin()
+        tracking = Tracking.from_settings(read_settings(TrackingSettings), settings)
+        found = reconcile.verify_fleet(store, tracking, tenants=tenants or None, repair=repair, deep=deep)
+        book.report(differences_page(found), "what differs from the fleet", warnings=open_lines(found))
+    return Failed(message=found_text(found)) if found.open else Completed(message=found_text(found))

@@ -20,7 +20,7 @@ from registry.promotion import settles, shadows, takes_back, tries, waits
 from registry.store import ObjectStore
 
 if TYPE_CHECKING:
-    from flows.retraining import Outcome
+    from flows.outcome import Outcome
 
 Promotion: TypeAlias = Literal["auto", "manual", "shadow"]
 _LOG = logging.getLogger(__name__)

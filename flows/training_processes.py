@@ -14,7 +14,8 @@ from flows.pool import Limits, Pool, Told, Work
 from registry.errors import MacrofleetError, TrainingStopped
 
 if TYPE_CHECKING:
-    from flows.retraining import Outcome, Retraining
+    from flows.outcome import Outcome
+    from flows.retraining import Retraining
     from flows.settings import FlowSettings
 
 # Libraries that read these when they are imported: processes that train side by side must not fight for cores.
@@ -46,7 +47,7 @@ TrainTenant: TypeAlias = Work[TenantJob, TenantDone]
 
 def train_one(retraining: Retraining, job: TenantJob, told: Told) -> TenantDone:
     """Train one tenant with what this process holds; never raises what is one tenant's trouble."""
-    from flows.retraining import failure
+    from flows.outcome import failure
 
     try:
         return TenantDone(outcome=retraining.train(job.tenant, progress=told, **job.options))
@@ -70,7 +71,11 @@ def open_trainer(programs: Sequence[str]) -> TrainTenant:
 
 @contextmanager
 def fanned_out(
-    retraining: Retraining, settings: FlowSettings, *, programs: Sequence[str], processes: int
+    retraining: Retraining,
+    settings: FlowSettings,
+    *,
+    programs: Sequence[str],
+    processes: int,
 ) -> Iterator[TrainTenant]:
     """What trains tenants in so many processes, called by as many threads.
 
@@ -81,7 +86,7 @@ def fanned_out(
     Raises:
         MacrofleetError: what the processes need cannot be had: the store, MLflow, a program.
     """
-    from flows.retraining import failure
+    from flows.outcome import failure
 
     retraining.prepare_for_others(programs)
     limits = Limits(seconds=settings.training_seconds, memory_bytes=settings.training_memory_bytes)

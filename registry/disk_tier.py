@@ -42,6 +42,7 @@ from registry.errors import (
     StoreError,
 )
 from registry.files import (
+    FULL,
     FileDigest,
     FileState,
     download,
@@ -70,9 +71,8 @@ _CLOSE_SECONDS = 5.0
 _MAX_FILE_LIST_BYTES = 1024 * 1024
 _VERSION = re.compile(r"[0-9a-f]{16}")
 _PROGRAM = re.compile(r"[0-9a-f]{64}")
-_FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 # What an fsync says when bytes were lost; a later one would not say it again.
-_LOST = frozenset({errno.EIO, *_FULL})
+_LOST = frozenset({errno.EIO, *FULL})
 
 Found = TypeVar("Found")
 OnPhase = Callable[[Literal["download", "map"], float], object]
@@ -508,7 +508,7 @@ def _writing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as problem:
-        raise (_DiskFull if problem.errno in _FULL else StoreError)(
+        raise (_DiskFull if problem.errno in FULL else StoreError)(
             f"cannot write below {folder}: {problem.strerror}",
             remedy="Check free space and permissions of the disk tier.",
         ) from problem

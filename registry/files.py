@@ -5,15 +5,23 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import Field, StringConstraints
 
 from registry.documents import Document, sha256
-from registry.errors import MacrofleetError, ObjectNotFound, PreconditionFailed, PublishConflict, StoreError
+from registry.errors import (
+    MacrofleetError,
+    ObjectNotFound,
+    OutOfResources,
+    PreconditionFailed,
+    PublishConflict,
+    StoreError,
+)
 from registry.store import ObjectStore
 from registry.store.port import LOST_RACE
 
@@ -21,6 +29,8 @@ from registry.store.port import LOST_RACE
 MAX_FILE_BYTES = 512 * 1024 * 1024
 _CHUNK = 256 * 1024
 _PUT_ATTEMPTS = 3
+# What a disk says that has no room.
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 _NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP})
 
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
@@ -157,6 +167,25 @@ def download(store: ObjectStore, key: str, path: Path, expected: FileDigest, *, 
         raise error(
             f"{store.url}/{key} is not what its manifest says: {received} bytes of {expected.size}, or other content"
         )
+
+
+@contextmanager
+def scratch_folder(prefix: str) -> Iterator[Path]:
+    """A temporary folder for the length of the context.
+
+    Raises:
+        OutOfResources: its disk is full.
+    """
+    try:
+        with tempfile.TemporaryDirectory(prefix=prefix) as folder:
+            yield Path(folder)
+    except OSError as problem:
+        if problem.errno not in FULL:
+            raise
+        raise OutOfResources(
+            f"there is no space left in {tempfile.gettempdir()}, where a model is put together",
+            remedy="Free some there, or set TMPDIR to a folder that has more, then run it again.",
+        ) from problem
 
 
 def write_durably(path: Path, data: bytes) -> None:

@@ -1,4 +1,4 @@
-"""How MLflow loads a model: this file is copied into every version (models from code) and executed there.
+"""How MLflow loads a model: what `registry.flavour_code`, which every version has a copy of, hands over to.
 
 `mlflow.pyfunc.load_model("models:/macrofleet.acme@champion").predict(pd.DataFrame({"text": ["Where is my order?"]}))`
 fetches the bundle and its program from the object store, verified, and scores through `registry.runtime`. The process
@@ -112,6 +112,3 @@ def _disk_folder() -> Iterator[Path]:
         return
     with tempfile.TemporaryDirectory(prefix="macrofleet-") as temporary:
         yield Path(temporary)
-
-
-mlflow.models.set_model(Suggester())

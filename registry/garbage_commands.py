@@ -14,15 +14,9 @@ from registry.console_output import open_configured_store, print_json, print_tab
 if TYPE_CHECKING:
     from registry.garbage import Collected
 
-garbage = typer.Typer(no_args_is_help=True, help="Delete what nobody needs any more from the store.")
+garbage = typer.Typer(no_args_is_help=True, help="Delete what nobody needs any more from the store and from MLflow.")
 
 _SHOWN = 20
-
-
-# Without it, the only command would take the place of the group.
-@garbage.callback()
-def _group() -> None:
-    pass
 
 
 @garbage.command("collect")

@@ -113,6 +113,11 @@ def run_key(run: str, name: str) -> str:
     return f"{RUNS_PREFIX}{check_run(run)}/{name}"
 
 
+def run_tracking_key(run: str) -> str:
+    """The key of what a training run is in MLflow."""
+    return run_key(run, "mlflow.json")
+
+
 def run_shard_key(run: str, shard: int) -> str:
     """The key of what became of one shard of a training run."""
     return run_key(run, f"shards/{shard:03d}.json")

@@ -17,12 +17,17 @@ def check_tenant(name: str) -> str:
     Raises:
         InvalidTenant: anything else; nothing is folded or cut, since two names must never become one tenant.
     """
-    if not _TENANT.fullmatch(name):
+    if not is_tenant(name):
         raise InvalidTenant(
             f"{name[:80]!r} is not a tenant name",
             remedy="Use 1 to 63 lower-case letters, digits, '_' or '-', starting with a letter or digit.",
         )
     return name
+
+
+def is_tenant(name: str) -> bool:
+    """Whether `name` is a tenant slug, for names that somebody else may have made."""
+    return _TENANT.fullmatch(name) is not None
 
 
 def check_run(name: str) -> str:

@@ -1,19 +1,33 @@
 """Trying again what failed for the moment: one policy for the adapters' edges, carried out by stamina.
 
-Only an error of the domain is tried again, made before it gets here: stamina logs what it caught, and a vendor's error may
-quote an address with its password.
+Only an error of the domain is tried again, made before it gets here: it is logged, and a vendor's may quote an address
+with its password.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import TypeVar
 
 import stamina
+from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
 from registry.errors import MacrofleetError
 
+_LOG = logging.getLogger(__name__)
+
 Result = TypeVar("Result")
+
+
+def _say(details: RetryDetails) -> None:
+    problem = details.caused_by
+    what = problem.what if isinstance(problem, MacrofleetError) else type(problem).__name__
+    _LOG.warning("%s; it is tried again in %.1f s", what, details.wait_for)
+
+
+# Instead of stamina's own, which say `stamina.retry_scheduled` and count for Prometheus where nobody reads it.
+set_on_retry_hooks([_say])
 
 
 def patiently(

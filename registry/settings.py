@@ -55,3 +55,21 @@ class StoreSettings(BaseSettings):
     region: str | None = None
     access_key: str | None = None
     secret_key: SecretStr | None = None
+
+
+class TrackingSettings(BaseSettings):
+    """Where MLflow is: `MACROFLEET_TRACKING_URI` and so on; `registry.tracking.Tracking` says what each may be.
+
+    Attributes:
+        tracking_uri: a file of SQLite by default.
+        artifact_location: where MLflow keeps its (small) artifacts; None puts them beside the SQLite file.
+        experiment: MLflow's name for the runs.
+        experiment_per_run: an experiment below that name for each run of the fleet.
+    """
+
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    tracking_uri: str = "sqlite:///macrofleet-data/mlflow.db"
+    artifact_location: str | None = None
+    experiment: str = "macrofleet"
+    experiment_per_run: bool = True

@@ -1,55 +1,41 @@
 """MLflow, the control plane's record of models: a run and a version for each published bundle, and the aliases.
 
 What MLflow holds is a description that knows where the bundle lies (`registry.flavour` loads it), never a copy of the
-weights. MLflow is imported when it is first needed: it takes seconds, and only processes that publish need it.
+weights.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
 import re
 import tempfile
-import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from registry.bundle import Manifest
-from registry.errors import InvalidInput, ModelNotFound, TrackingUnavailable
-from registry.layout import models_prefix
-from registry.names import check_tenant
-from registry.settings import StoreSettings
+from registry.errors import InvalidInput, ModelNotFound
+from registry.settings import StoreSettings, TrackingSettings
 from registry.store import open_store
-from registry.tracking_address import SQLITE, checked_location, database_file, is_database, without_password
-from registry.tracking_artifact import ARTIFACT, ArtifactTemplate, without_warnings
+from registry.tracked import (
+    BUNDLE_TAG,
+    MANIFEST_TAG,
+    PARENT_TAG,
+    PREFIX,
+    TENANT_TAG,
+    VERSION_TAG,
+    bundle_address,
+    registered_model,
+)
+from registry.tracking_artifact import ARTIFACT, artifact_template
+from registry.tracking_connection import TrackingConnection, unless_gone
+from registry.tracking_runs import FleetRuns
 
 ALIASES = ("champion", "challenger")
-MANIFEST_TAG = "macrofleet.manifest"
-_PREFIX = "macrofleet."
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _NOT_IN_A_METRIC = re.compile(r"[^\w./ :-]")
-_DOWN_REMEDY = (
-    "Check that MLflow runs at that address and takes these credentials, then run it again: serving does not need it, "
-    "and what is already recorded is found."
-)
-
-# MLflow reads these whenever it needs them; what the operator has set stays.
-_ENVIRONMENT = {
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "DO_NOT_TRACK": "true",
-    "MLFLOW_LOGGING_LEVEL": "WARNING",
-    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    # A lock file in whatever folder the process was started in says nothing about a model.
-    "MLFLOW_UV_AUTO_DETECT": "false",
-    # Its own seven retries take four minutes to say that nobody listens.
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
-}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,14 +51,10 @@ class Registration:
     version: str
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
-    client: Any
-    experiment_id: str
-
-
 class Tracking:
     """A tracking server, or an SQLite file, that records published bundles. May be used from any thread.
+
+    What fails for the moment is tried again, a handful of times with jitter, before it is raised.
 
     Args:
         tracking_uri: `sqlite:///mlflow.db`, `http(s)://…` (credentials: `MLFLOW_TRACKING_USERNAME` and the like), or a
@@ -80,9 +62,15 @@ class Tracking:
             the password is shown nowhere).
         store: where the bundles lie. Its URL and endpoint are recorded, its keys never.
         experiment: MLflow's name for the list of runs; made if missing.
-        artifact_location: where a new experiment keeps its artifacts (some 10 kB a version): a folder or a URI such as
+        experiment_per_run: an experiment for each fleet run, named `<experiment>/<run>`; otherwise a fleet run is one
+            run in `experiment`. The runs of its models are nested in either.
+        artifact_location: where a new experiment keeps its artifacts (some 3 kB a version): a folder or a URI such as
             `s3://bucket/prefix`, for which MLflow's own S3 client reads `MLFLOW_S3_ENDPOINT_URL` and `AWS_…`. By
             default a folder beside the SQLite file, and with a server what the server decides; a database needs one.
+
+    Attributes:
+        connection: for what reads MLflow in bulk or removes from it.
+        runs: the fleet runs.
 
     Raises:
         InvalidInput: a URI that names no place, or one that holds credentials.
@@ -99,49 +87,25 @@ class Tracking:
         tracking_uri: str,
         store: StoreSettings,
         experiment: str = "macrofleet",
+        experiment_per_run: bool = True,
         artifact_location: str | None = None,
     ) -> None:
-        self._database = database_file(tracking_uri)
-        self._uri = f"{SQLITE}{self._database}" if self._database else tracking_uri
-        self._shown = without_password(self._uri)
-        if artifact_location is None and is_database(tracking_uri):
-            raise InvalidInput(
-                f"MLflow's database {self._shown} says nothing of where artifacts go",
-                remedy="Set MACROFLEET_ARTIFACT_LOCATION to a folder or a URI such as s3://bucket/prefix.",
-            )
-        if artifact_location is None and self._database is not None:
-            artifact_location = str(self._database.with_name(f"{self._database.stem}-artifacts"))
-        self._artifact_location = None if artifact_location is None else checked_location(artifact_location)
-        self._store_url = open_store(store).url
+        self.connection = TrackingConnection(tracking_uri, artifact_location)
+        opened = open_store(store)
+        self.runs = FleetRuns(self.connection, opened, experiment=experiment, own_experiments=experiment_per_run)
+        self._store_url = opened.url
         self._endpoint_url = store.endpoint_url
-        self._experiment = experiment
-        self._lock = threading.Lock()
-        self._opened: _Opened | None = None
-        self._template: ArtifactTemplate | None = None
 
-    @property
-    def uri(self) -> str:
-        """Where MLflow is; a database's has its password in it."""
-        return self._uri
-
-    @property
-    def database(self) -> Path | None:
-        """The SQLite file, where that is what MLflow keeps its records in."""
-        return self._database
-
-    @contextmanager
-    def client(self, failure: str) -> Iterator[Any]:
-        """MLflow's own client, for what is not here; what it raises becomes the domain's.
-
-        Args:
-            failure: what cannot be done then: "cannot delete a tenant".
-
-        Raises:
-            TrackingUnavailable: MLflow cannot be reached or used.
-        """
-        opened = self._open()
-        with self._translated(failure):
-            yield opened.client
+    @classmethod
+    def from_settings(cls, settings: TrackingSettings, store: StoreSettings) -> Self:
+        """The one that settings name; nothing is connected to yet. Raises InvalidInput."""
+        return cls(
+            tracking_uri=settings.tracking_uri,
+            store=store,
+            experiment=settings.experiment,
+            experiment_per_run=settings.experiment_per_run,
+            artifact_location=settings.artifact_location,
+        )
 
     def prepare(self) -> None:
         """Make or migrate the SQLite file, and the experiment. Again is quick and harmless; every method sees to it.
@@ -149,7 +113,7 @@ class Tracking:
         Raises:
             TrackingUnavailable: MLflow cannot be reached or used.
         """
-        self._open()
+        self.runs.experiment_id()
 
     def register(
         self,
@@ -158,52 +122,44 @@ class Tracking:
         parameters: Mapping[str, str | int | float],
         tags: Mapping[str, str],
         git_revision: str | None = None,
+        fleet_run: str | None = None,
     ) -> Registration:
         """Record a published bundle: a run with its metrics and settings, and a version of `macrofleet.<tenant>`.
 
         Again is harmless: the version is found by the manifest's digest, and nothing is written. What a crash left
-        half done is a run without a version, marked as running; the next call starts another one. Two calls for one
-        bundle at the same time may make two versions, of which every later call names the first: take the tenant's
-        lease.
+        half done is a run that is marked as running, which `verify_fleet` closes; the next call starts another one.
+        Two calls for one bundle at the same time may make two versions, of which every later call names the first: take
+        the tenant's lease.
 
         Args:
             parameters: logged beside the manifest's settings, which win.
             tags: set on the run and the version; names that start with `macrofleet.` are ours.
             git_revision: of the code that trained the model.
+            fleet_run: the name of the fleet run that it belongs to, if any.
 
         Raises:
             InvalidInput: a tag with a name of ours, or something that MLflow cannot take.
+            StoreError: what the fleet run is in MLflow cannot be looked up.
             TrackingUnavailable: MLflow cannot be reached or used.
         """
-        taken = sorted(name for name in tags if name.startswith((_PREFIX, "mlflow.")))
+        taken = sorted(name for name in tags if name.startswith((PREFIX, "mlflow.")))
         if taken:
             raise InvalidInput(f"the tag {taken[0]!r} cannot be set by hand", remedy="Choose another name for it.")
         known = self.find(manifest.tenant, manifest.digest)
         if known is not None:
             return known
-        opened = self._open()
-        name = registered_model(manifest.tenant)
+        failure = "cannot register a model"
         all_tags = {**tags, **self._tags(manifest, git_revision)}
-        with self._translated("cannot register a model"):
-            run = opened.client.create_run(
-                opened.experiment_id,
-                run_name=f"{manifest.tenant}/{manifest.version}",
-                tags={**all_tags, **({"mlflow.source.git.commit": git_revision} if git_revision else {})},
-            )
-            run_id = run.info.run_id
-            self._log_figures(opened, run_id, manifest, parameters)
-            self._log_model(run.info.artifact_uri, manifest, run_id)
-            self._create_registered_model(opened, name, manifest.tenant)
-            made = opened.client.create_model_version(
-                name,
-                f"{run.info.artifact_uri}/{ARTIFACT}",
-                run_id,
-                tags=all_tags,
-                # Such a version is ready at once; waiting for it would cost another request.
-                await_creation_for=None,
-            )
-            opened.client.set_terminated(run_id)
-        return Registration(run_id=run_id, registered_model=name, version=str(made.version))
+        run = self._start_run(manifest, all_tags, git_revision, fleet_run)
+        run_id, artifacts = run.info.run_id, run.info.artifact_uri
+        figures, settings = _figures(manifest), _settings(manifest, parameters)
+        self.connection.ask(failure, lambda client: client.log_batch(run_id, metrics=figures, params=settings))
+        self.connection.ask(failure, lambda _: self._log_model(artifacts, manifest, run_id))
+        name = registered_model(manifest.tenant)
+        self.connection.ask(failure, lambda client: _create_registered_model(client, name, manifest.tenant))
+        version = self.connection.ask(failure, _VersionMaker(name, f"{artifacts}/{ARTIFACT}", run_id, all_tags))
+        self.connection.ask(failure, lambda client: client.set_terminated(run_id))
+        return Registration(run_id=run_id, registered_model=name, version=version)
 
     def set_alias(self, tenant: str, alias: str, *, manifest_digest: str) -> None:
         """Point `champion` or `challenger` at the version of a bundle.
@@ -218,11 +174,47 @@ class Tracking:
         found = self.find(tenant, manifest_digest)
         if found is None:
             raise ModelNotFound(
-                f"MLflow at {self._shown} has no version of tenant {tenant} with manifest {manifest_digest[:16]}…",
+                f"MLflow at {self.connection.shown} has no version of tenant {tenant} "
+                f"with manifest {manifest_digest[:16]}…",
                 remedy="Register it first.",
             )
-        with self._translated("cannot set an alias"):
-            self._open().client.set_registered_model_alias(found.registered_model, alias, found.version)
+        self.connection.ask(
+            "cannot set an alias",
+            lambda client: client.set_registered_model_alias(found.registered_model, alias, found.version),
+        )
+
+    def drop_alias(self, tenant: str, alias: str) -> None:
+        """Take an alias away; taking away what is not there is not an error. Raises TrackingUnavailable."""
+        name = registered_model(tenant)
+        self.connection.ask(
+            "cannot remove an alias",
+            partial(unless_gone, lambda client: client.delete_registered_model_alias(name, alias)),
+        )
+
+    def drop_version(self, tenant: str, number: int, *, heir: int | None = None) -> None:
+        """Remove one of MLflow's versions; its run stays. Removing what is not there is not an error.
+
+        Args:
+            heir: the version that its aliases go to; without one they go with it.
+
+        Raises:
+            TrackingUnavailable: MLflow cannot be reached or used.
+        """
+        name = registered_model(tenant)
+
+        def drop(client: Any) -> None:
+            if heir is not None:
+                for alias in client.get_model_version(name, str(number)).aliases:
+                    client.set_registered_model_alias(name, alias, str(heir))
+            client.delete_model_version(name, str(number))
+
+        self.connection.ask("cannot remove a version", partial(unless_gone, drop))
+
+    def end_run(self, run_id: str, status: str) -> None:
+        """Close a run that was left open; one that is gone is not an error. Raises TrackingUnavailable."""
+        self.connection.ask(
+            "cannot close a run", partial(unless_gone, lambda client: client.set_terminated(run_id, status))
+        )
 
     def find(self, tenant: str, manifest_digest: str) -> Registration | None:
         """The registration of a bundle, the first one if there are several; None when it was never registered.
@@ -233,38 +225,40 @@ class Tracking:
         name = registered_model(tenant)
         if not _DIGEST.fullmatch(manifest_digest):
             raise InvalidInput(f"{manifest_digest[:80]!r} is not a manifest's digest")
-        client = self._open().client
-        with self._translated("cannot look a model up"):
-            found = client.search_model_versions(f"name = '{name}' and tag.`{MANIFEST_TAG}` = '{manifest_digest}'")
-        if not found:
+        first = self.connection.ask(
+            "cannot look a model up", lambda client: _first_version(client, name, manifest_digest)
+        )
+        if first is None:
             return None
-        first = min(found, key=lambda version: int(version.version))
         return Registration(run_id=first.run_id, registered_model=name, version=str(first.version))
 
+    def _start_run(
+        self, manifest: Manifest, tags: Mapping[str, str], git_revision: str | None, fleet_run: str | None
+    ) -> Any:
+        """A run of its own; where the answer is lost, one that nobody closes is left behind."""
+        parent = None if fleet_run is None else self.runs.get(fleet_run)
+        experiment_id = self.runs.experiment_id() if parent is None else parent.experiment_id
+        theirs = {
+            **({"mlflow.source.git.commit": git_revision} if git_revision else {}),
+            **({PARENT_TAG: parent.run_id} if parent else {}),
+        }
+        return self.connection.ask(
+            "cannot register a model",
+            lambda client: client.create_run(
+                experiment_id, run_name=f"{manifest.tenant}/{manifest.version}", tags={**tags, **theirs}
+            ),
+        )
+
     def _tags(self, manifest: Manifest, git_revision: str | None) -> dict[str, str]:
-        bundle = f"{self._store_url}/{models_prefix(manifest.tenant)}{manifest.version}"
         tags = {
             MANIFEST_TAG: manifest.digest,
-            f"{_PREFIX}tenant": manifest.tenant,
-            f"{_PREFIX}version": manifest.version,
-            f"{_PREFIX}data_fingerprint": manifest.data_fingerprint,
-            f"{_PREFIX}program": manifest.program,
-            f"{_PREFIX}bundle": bundle,
+            TENANT_TAG: manifest.tenant,
+            VERSION_TAG: manifest.version,
+            f"{PREFIX}data_fingerprint": manifest.data_fingerprint,
+            f"{PREFIX}program": manifest.program,
+            BUNDLE_TAG: bundle_address(self._store_url, manifest.tenant, manifest.version),
         }
-        return {**tags, f"{_PREFIX}git_revision": git_revision} if git_revision else tags
-
-    def _log_figures(
-        self, opened: _Opened, run_id: str, manifest: Manifest, parameters: Mapping[str, str | int | float]
-    ) -> None:
-        from mlflow.entities import Metric, Param
-
-        now = int(time.time() * 1000)
-        figures = {**manifest.metrics, "threshold": manifest.threshold}
-        opened.client.log_batch(
-            run_id,
-            metrics=[Metric(_metric_name(name), value, now, 0) for name, value in figures.items()],
-            params=[Param(name, str(value)) for name, value in {**parameters, **manifest.settings}.items()],
-        )
+        return {**tags, f"{PREFIX}git_revision": git_revision} if git_revision else tags
 
     def _log_model(self, artifact_uri: str, manifest: Manifest, run_id: str) -> None:
         from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
@@ -276,113 +270,67 @@ class Tracking:
             "version": manifest.version,
             "manifest": manifest.digest,
         }
-        with self._lock:
-            if self._template is None:
-                self._template = ArtifactTemplate()
         with tempfile.TemporaryDirectory() as folder:
-            self._template.write(Path(folder), run_id=run_id, config=config)
+            artifact_template().write(Path(folder), run_id=run_id, config=config)
             # The client's own `log_artifacts` would ask for the run again to learn its URI.
-            get_artifact_repository(artifact_uri, tracking_uri=self._uri).log_artifacts(folder, ARTIFACT)
-
-    def _create_registered_model(self, opened: _Opened, name: str, tenant: str) -> None:
-        from mlflow.exceptions import MlflowException
-
-        try:
-            opened.client.create_registered_model(name, tags={f"{_PREFIX}tenant": tenant})
-        except MlflowException as error:
-            if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                raise
-
-    def _open(self) -> _Opened:
-        with self._lock:
-            if self._opened is None:
-                for name, value in _ENVIRONMENT.items():
-                    os.environ.setdefault(name, value)
-                try:
-                    from mlflow import MlflowClient
-                except ImportError as error:
-                    raise TrackingUnavailable("MLflow is not installed", remedy="Install macrofleet[flows].") from error
-                with self._translated("cannot be opened"), without_warnings():
-                    if self._database is not None:
-                        _migrate(self._database, self._uri)
-                    # A client of its own, since MLflow's current tracking server is one for the whole process.
-                    client = MlflowClient(tracking_uri=self._uri, registry_uri=self._uri)
-                    self._opened = _Opened(client, self._experiment_id(client))
-            return self._opened
-
-    def _experiment_id(self, client: Any) -> str:
-        from mlflow.exceptions import MlflowException
-
-        found = client.get_experiment_by_name(self._experiment)
-        if found is None:
-            try:
-                return str(client.create_experiment(self._experiment, artifact_location=self._artifact_location))
-            except MlflowException as error:
-                if error.error_code != "RESOURCE_ALREADY_EXISTS":
-                    raise
-                # Another process made it in the meantime.
-                found = client.get_experiment_by_name(self._experiment)
-        return str(found.experiment_id)
-
-    @contextmanager
-    def _translated(self, failure: str) -> Iterator[None]:
-        """MLflow's errors, and those of what it stands on (requests, SQLAlchemy, boto3), as the domain's."""
-        try:
-            yield
-        except ModuleNotFoundError as error:
-            raise TrackingUnavailable(
-                f"MLflow at {self._shown} {failure} (there is no module {error.name})",
-                remedy="Install the driver of that database.",
-            ) from None
-        except Exception as error:
-            if not isinstance(error, _vendor_errors()):
-                raise
-            code = getattr(error, "error_code", type(error).__name__)
-            # The chain is cut: what a driver says of an address may hold its password.
-            cause = None if is_database(self._uri) else error
-            if code == "INVALID_PARAMETER_VALUE":
-                raise InvalidInput(f"MLflow does not take this: {str(error).splitlines()[0][:300]}") from cause
-            raise TrackingUnavailable(f"MLflow at {self._shown} {failure} ({code})", remedy=_DOWN_REMEDY) from cause
+            get_artifact_repository(artifact_uri, tracking_uri=self.connection.uri).log_artifacts(folder, ARTIFACT)
 
 
-def _vendor_errors() -> tuple[type[Exception], ...]:
-    from alembic.util import CommandError
-    from boto3.exceptions import Boto3Error
-    from botocore.exceptions import BotoCoreError, ClientError
+class _VersionMaker:
+    """Makes a version of a registered model, once: the answer to an earlier attempt may have been lost."""
+
+    def __init__(self, name: str, source: str, run_id: str, tags: Mapping[str, str]) -> None:
+        self._name = name
+        self._source = source
+        self._run_id = run_id
+        self._tags = dict(tags)
+        self._tried = False
+
+    def __call__(self, client: Any) -> str:
+        made = _first_version(client, self._name, self._tags[MANIFEST_TAG]) if self._tried else None
+        self._tried = True
+        if made is None:
+            made = client.create_model_version(
+                self._name,
+                self._source,
+                self._run_id,
+                tags=self._tags,
+                # Such a version is ready at once; waiting for it would cost another request.
+                await_creation_for=None,
+            )
+        return str(made.version)
+
+
+def _first_version(client: Any, name: str, manifest_digest: str) -> Any:
+    found = client.search_model_versions(f"name = '{name}' and tag.`{MANIFEST_TAG}` = '{manifest_digest}'")
+    return min(found, key=lambda version: int(version.version), default=None)
+
+
+def _create_registered_model(client: Any, name: str, tenant: str) -> None:
     from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import SQLAlchemyError
 
-    # Those of requests are OSErrors.
-    return (MlflowException, SQLAlchemyError, CommandError, OSError, Boto3Error, BotoCoreError, ClientError)
+    try:
+        client.create_registered_model(name, tags={TENANT_TAG: tenant})
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
 
 
-def registered_model(tenant: str) -> str:
-    """MLflow's name for a tenant's models."""
-    return f"{_PREFIX}{check_tenant(tenant)}"
+def _figures(manifest: Manifest) -> list[Any]:
+    """The metrics as MLflow takes them, all of one time: a second attempt writes the same rows."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    figures = {**manifest.metrics, "threshold": manifest.threshold}
+    return [Metric(_metric_name(name), value, now, 0) for name, value in figures.items()]
+
+
+def _settings(manifest: Manifest, parameters: Mapping[str, str | int | float]) -> list[Any]:
+    from mlflow.entities import Param
+
+    return [Param(name, str(value)) for name, value in {**parameters, **manifest.settings}.items()]
 
 
 def _metric_name(name: str) -> str:
     """`precision@1` as MLflow takes it: `precision_at_1`."""
     return _NOT_IN_A_METRIC.sub("_", name.replace("@", "_at_"))
-
-
-def _migrate(database: Path, uri: str) -> None:
-    """Bring an SQLite file to MLflow's current schema, one process at a time: two at once on a new file crash."""
-    database.parent.mkdir(parents=True, exist_ok=True)
-    with Path(f"{database}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        import sqlalchemy
-        from mlflow.store.db import utils
-
-        engine = sqlalchemy.create_engine(uri)
-        try:
-            # Fails at once where MLflow, for a file that cannot be opened, would try for a minute and a half.
-            with engine.connect() as connection:
-                # Readers beside a writer, and a fifth off a registration; the file keeps the mode.
-                connection.execute(sqlalchemy.text("PRAGMA journal_mode = WAL"))
-            if utils._is_empty_database(engine):
-                utils._initialize_tables(engine)
-            elif utils._get_schema_version(engine) != utils._get_latest_schema_revision():
-                utils._upgrade_db(engine)
-        finally:
-            engine.dispose()

@@ -6,12 +6,14 @@ import os
 import sqlite3
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from registry.errors import TrackingUnavailable
-from registry.tracking import Tracking, registered_model
+from registry.tracked import registered_model
+from registry.tracking import Tracking
 
 _PAGE = 1000
 _PATIENCE_SECONDS = 30.0
@@ -38,35 +40,45 @@ class TrackingPlace:
 
     def remove(self, tenant: str) -> int:
         """Delete the tenant's model and runs. The artifacts of a run go first, since they are found by it."""
-        name = registered_model(tenant)
-        removed = 0
-        with self._tracking.client("cannot delete a tenant") as client:
-            for run in list(_runs(client, tenant)):
-                _delete_artifacts(run.info.artifact_uri, self._tracking.uri)
-                _delete_run(client, run)
-                removed += 1
-            if _has_model(client, name):
-                client.delete_registered_model(name)
-                removed += 1
-        if self._tracking.database is not None:
-            with _sqlite(self._tracking.database) as connection:
-                connection.execute("VACUUM")
-                _empty_log(connection)
+        connection = self._tracking.connection
+        removed = connection.ask("cannot delete a tenant", partial(_remove, connection.uri, tenant))
+        if connection.database is not None:
+            with _sqlite(connection.database) as rows:
+                rows.execute("VACUUM")
+                _empty_log(rows)
         return removed
 
     def find(self, tenant: str) -> list[str]:
         """The tenant's model and runs, and whether an SQLite file may still have what they were."""
-        name = registered_model(tenant)
-        with self._tracking.client("cannot look for a tenant") as client:
-            found = [f"registered model {name}"] if _has_model(client, name) else []
-            found += [f"run {run.info.run_id} ({run.info.lifecycle_stage})" for run in _runs(client, tenant)]
-        if self._tracking.database is not None:
-            with _sqlite(self._tracking.database) as connection:
-                if not _empty_log(connection):
+        connection = self._tracking.connection
+        found = connection.ask("cannot look for a tenant", partial(_find, tenant))
+        if connection.database is not None:
+            with _sqlite(connection.database) as rows:
+                if not _empty_log(rows):
                     found.append(
-                        f"{self._tracking.database}-wal, which another process reads: what was deleted may be in it"
+                        f"{connection.database}-wal, which another process reads: what was deleted may be in it"
                     )
         return found
+
+
+def _remove(tracking_uri: str, tenant: str, client: Any) -> int:
+    """How many were removed; where it is tried again, by the last attempt."""
+    removed = 0
+    for run in list(_runs(client, tenant)):
+        _delete_artifacts(run.info.artifact_uri, tracking_uri)
+        _delete_run(client, run)
+        removed += 1
+    name = registered_model(tenant)
+    if _has_model(client, name):
+        client.delete_registered_model(name)
+        removed += 1
+    return removed
+
+
+def _find(tenant: str, client: Any) -> list[str]:
+    name = registered_model(tenant)
+    found = [f"registered model {name}"] if _has_model(client, name) else []
+    return found + [f"run {run.info.run_id} ({run.info.lifecycle_stage})" for run in _runs(client, tenant)]
 
 
 def _has_model(client: Any, name: str) -> bool:

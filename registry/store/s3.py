@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import io
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Literal
+from typing import IO, TYPE_CHECKING, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import boto3
@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
+from registry.retrying import patiently
 from registry.store.port import LOST_RACE, ObjectInfo, ObjectState, StoredObject, check_key, too_large
 
 if TYPE_CHECKING:
@@ -29,15 +30,23 @@ if TYPE_CHECKING:
 _STREAM_BUFFER = 1 << 18
 # What S3 takes in one request.
 _PURGED_AT_ONCE = 1000
+# Of an object whose bytes stop coming, the first one at once. boto3 tries requests again, and nothing once they are
+# answered.
+_READ_ATTEMPTS = 3
+_READ_WAIT_SECONDS = 0.1
 _WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
+_FAILING = "Check the server's health and log, then try again."
+
+Result = TypeVar("Result")
 
 
 class S3Store:
     """A prefix of a bucket that keeps the `ObjectStore` contract.
 
-    Requests are retried (four attempts in all, with jittered backoff), so a conditional write may fail on the caller's
-    own earlier attempt: see `put`. One instance serves all threads of a process; nothing is sent before the first call.
+    Requests are retried by boto3 (four attempts in all, with jittered backoff), so a conditional write may fail on the
+    caller's own earlier attempt: see `put`. An object that breaks off while it is read is asked for again, a stream from
+    where it broke off. One instance serves all threads of a process; nothing is sent before the first call.
 
     Args:
         bucket: the bucket; it must exist.
@@ -85,10 +94,10 @@ class S3Store:
             return None
 
     def open(self, key: str) -> IO[bytes]:
-        """See `ObjectStore.open`. A connection that breaks while the stream is read raises StoreUnavailable there."""
+        """See `ObjectStore.open`. A connection that keeps breaking while the stream is read raises StoreUnavailable."""
         with self._translated(key):
             answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key))
-        return io.BufferedReader(_Body(self, key, answer["Body"]), _STREAM_BUFFER)
+        return io.BufferedReader(_Body(self, key, answer["Body"], answer["ETag"]), _STREAM_BUFFER)
 
     def head(self, key: str) -> ObjectInfo:
         """See `ObjectStore.head`. S3 does not say here whether it is the object or the bucket that is missing."""
@@ -146,15 +155,30 @@ class S3Store:
         return self._prefix + check_key(key)
 
     def _get(self, key: str, max_bytes: int | None, **condition: Any) -> StoredObject:
-        with self._translated(key):
-            answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key), **condition)
+        def get() -> StoredObject:
+            with self._translated(key):
+                answer = self._s3().get_object(Bucket=self._bucket, Key=self._full(key), **condition)
             with closing(answer["Body"]) as body:
                 size = answer["ContentLength"]
                 if max_bytes is not None and size > max_bytes:
                     raise too_large(key, self.url, size, max_bytes)
-                data = body.read()
+                with self._reading(key):
+                    data = body.read()
             modified = answer["LastModified"].timestamp()
             return StoredObject(data=data, etag=_bare(answer["ETag"]), modified=modified)
+
+        return _again(get)
+
+    def _resume(self, key: str, etag: str, place: int) -> StreamingBody:
+        """The rest of an object from a place on. Raises StoreError: it is another one by now, or not to be had."""
+        with self._translated(key):
+            answer = self._s3().get_object(
+                Bucket=self._bucket, Key=self._full(key), Range=f"bytes={place}-", IfMatch=etag
+            )
+        if not answer.get("ContentRange", "").startswith(f"bytes {place}-"):
+            answer["Body"].close()
+            raise StoreUnavailable(f"{self.url} broke {key} off and cannot go on from there", remedy=_FAILING)
+        return answer["Body"]
 
     def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
         if if_match is not None and if_absent:
@@ -265,6 +289,15 @@ class S3Store:
         except (ClientError, BotoCoreError) as error:
             raise self._domain_error(error, key) from error
 
+    @contextmanager
+    def _reading(self, key: str) -> Iterator[None]:
+        """The bytes of an answer that has begun."""
+        try:
+            yield
+        except BotoCoreError as error:
+            where = f"{self.url} at {self._endpoint_url or 'Amazon S3'}"
+            raise _BrokenOff(f"{where} broke {key} off ({type(error).__name__})", remedy=_FAILING) from error
+
     def _domain_error(self, error: Exception, key: str) -> StoreError:
         """What boto3's error means here. Its own text stays out of the message: it may quote what was signed."""
         where = f"{self.url} at {self._endpoint_url or 'Amazon S3'}"
@@ -286,7 +319,7 @@ class S3Store:
         if status == 412 or code == "ConditionalRequestConflict":
             return PreconditionFailed(f"{key} in {where} is not as its writer expected", remedy=LOST_RACE)
         failed = "failed at"
-        remedy = "Check the server's health and log, then try again."
+        remedy = _FAILING
         if status in (401, 403):
             failed = "refuses these credentials for"
             remedy = "Check MACROFLEET_STORE_ACCESS_KEY, MACROFLEET_STORE_SECRET_KEY and what they permit."
@@ -299,20 +332,48 @@ class _NotModified(StoreError):
     """A conditional GET's 304; never leaves this module."""
 
 
-class _Body(io.RawIOBase):
-    """boto3's stream of a body, with the domain's errors."""
+class _BrokenOff(StoreUnavailable):
+    """The bytes of an object stopped coming; to everybody outside a StoreUnavailable like any other."""
 
-    def __init__(self, store: S3Store, key: str, body: StreamingBody) -> None:
+
+def _again(read: Callable[[], Result]) -> Result:
+    """What `read` returns, also after an answer that broke off."""
+    try:
+        return read()
+    except _BrokenOff:
+        return patiently(read, on=_BrokenOff, attempts=_READ_ATTEMPTS - 1, first_wait_seconds=_READ_WAIT_SECONDS)
+
+
+class _Body(io.RawIOBase):
+    """boto3's stream of a body, with the domain's errors, that goes on where it broke off."""
+
+    def __init__(self, store: S3Store, key: str, body: StreamingBody, etag: str) -> None:
         self._store = store
         self._key = key
         self._body = body
+        self._etag = etag
+        self._place = 0
+        self._broken = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Buffer) -> int:
-        with self._store._translated(self._key):
-            return self._body.readinto(buffer)  # type: ignore[arg-type]  # the stubs ask for a file
+        return _again(lambda: self._read(buffer))
+
+    def _read(self, buffer: Buffer) -> int:
+        if self._broken:
+            self._body = self._store._resume(self._key, self._etag, self._place)
+            self._broken = False
+        try:
+            with self._store._reading(self._key):
+                count = self._body.readinto(buffer)  # type: ignore[arg-type]  # the stubs ask for a file
+        except _BrokenOff:
+            self._broken = True
+            self._body.close()
+            raise
+        self._place += count
+        return count
 
     def close(self) -> None:
         self._body.close()

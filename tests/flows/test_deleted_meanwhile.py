@@ -12,9 +12,9 @@ from mlflow import MlflowClient
 from mlflow.entities import ViewType
 
 from flows import retraining
+from flows.outcome import Outcome
 from flows.prefect_traces import PrefectPlace
 from flows.retrain_fleet import Summary, retrain_fleet
-from flows.retraining import Outcome
 from flows.run_traces import RunsPlace
 from registry.deletion import Deletion, Place, delete_tenant
 from registry.errors import TenantDeleted

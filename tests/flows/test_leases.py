@@ -15,9 +15,10 @@ from mlflow import MlflowClient
 from typer.testing import CliRunner
 
 import macrofleet
-from flows import retraining
+from flows import judging, retraining
+from flows.outcome import Outcome
 from flows.retrain_fleet import Summary, retrain_fleet
-from flows.retraining import Outcome, Retraining
+from flows.retraining import Retraining
 from flows.run_report import markdown
 from registry.fleet import read_fleet
 from registry.layout import lease_key
@@ -181,7 +182,7 @@ def test_the_challenger_of_a_late_run_is_not_named(
         reason = next(refused)
         return Decision(reasons=(reason,)) if reason else decide(*given, **named)
 
-    monkeypatch.setattr(retraining, "decide", refuse_the_first)
+    monkeypatch.setattr(judging, "decide", refuse_the_first)
     with stopped(retrain_fleet, before_the_fleet) as first:
         fill(store, "acme", tickets=150)
         assert retrain_fleet(["acme"]).outcomes[0].state == "trained"

@@ -4,15 +4,18 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 from mlflow import MlflowClient
 
-from flows import need, retraining
+from flows import need, retraining, trainers
+from flows.outcome import Outcome
 from flows.retrain_fleet import listener, retrain_fleet
-from flows.retraining import Outcome
+from flows.retraining import Retraining
 from flows.run_report import markdown
+from flows.runs import list_runs
 from registry.errors import InvalidTenant, TrackingUnavailable
 from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.fleet_control import limit, pin, release, roll_back
@@ -40,7 +43,7 @@ pytestmark = [
 def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> ObjectStore:
     """A store of the test's own, which the flow finds in the environment."""
     # Building the program takes longer than all else in here; one that is built already will do.
-    monkeypatch.setattr(retraining, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
+    monkeypatch.setattr(trainers, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
@@ -50,8 +53,8 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> 
     return open_store(StoreSettings())
 
 
-def fill(store: ObjectStore, tenant: str, *, tickets: int = 120) -> None:
-    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8)
+def fill(store: ObjectStore, tenant: str, *, tickets: int = 120, end: datetime = DEFAULT_END) -> None:
+    made = make_tenant(tenant, seed=1, tickets=tickets, macros=8, end=end)
     rows = [
         Example(ticket_id=t.ticket_id, subject=t.subject, body=t.body, macro_id=t.macro_id, applied_at=t.applied_at)
         for t in made.tickets
@@ -122,7 +125,7 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     fill(store, "acme")
     import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
     (first, _) = retrain_fleet().outcomes
-    monkeypatch.setattr(retraining, "Program", None)
+    monkeypatch.setattr(trainers, "Program", None)
     monkeypatch.setattr(Tracking, "prepare", None)
     monkeypatch.setattr(Tracking, "register", None)
     told: list[object] = []
@@ -138,6 +141,50 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     assert (summary.generation, told) == (1, [])
     assert "| acme | unchanged |" in markdown(summary.outcomes)
     assert "unchanged since 2026-01-01 |" in markdown(summary.outcomes)
+
+
+def test_models_are_nested_in_their_fleet_run_and_a_run_without_any_leaves_nothing(
+    store: ObjectStore, tmp_path: Path
+) -> None:
+    fill(store, "acme")
+    fill(store, "globex")
+    retrain_fleet()
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (night,) = client.search_experiments(filter_string="name LIKE 'macrofleet/%'")
+    assert [night.name] == [f"macrofleet/{run}" for run in list_runs(store)]
+    parent, *others = sorted(client.search_runs([night.experiment_id]), key=lambda run: len(run.data.params))
+    assert (parent.info.status, parent.data.metrics) == ("FINISHED", {"tenants_trained": 2})
+    assert [run.data.tags["mlflow.parentRunId"] for run in others] == [parent.info.run_id] * 2
+
+    assert [outcome.state for outcome in retrain_fleet().outcomes] == ["unchanged", "unchanged"]
+    assert len(client.search_experiments(filter_string="name LIKE 'macrofleet/%'")) == 1
+
+
+def test_a_fleet_run_that_fails_is_closed_in_mlflow_and_one_that_trains_nothing_opens_none(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(store, "acme")
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+    def night() -> list[tuple[str, bool]]:
+        found = client.search_experiments(filter_string="name LIKE 'macrofleet/%'")
+        runs = [run for one in found for run in client.search_runs([one.experiment_id])]
+        return sorted((run.info.status, "mlflow.parentRunId" in run.data.tags) for run in runs)
+
+    with monkeypatch.context() as patched:
+        # Something asks for training, and it comes to nothing.
+        patched.setattr(Trainer, "train", failing)
+        assert [outcome.state for outcome in retrain_fleet().outcomes] == ["failed"]
+    assert night() == []
+    with monkeypatch.context() as patched:
+        patched.setattr(Retraining, "serve", failing)
+        with pytest.raises(ValueError, match="on purpose"):
+            retrain_fleet()
+    assert night() == [("FAILED", False), ("FINISHED", True)]
+
+
+def failing(*_: object, **__: object) -> None:
+    raise ValueError("on purpose")
 
 
 def test_a_serving_tenant_with_too_little_new_data_goes_on_serving(store: ObjectStore) -> None:

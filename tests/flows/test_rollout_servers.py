@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.rollout import Counts, ServerCounts, first_by_hash
 from flows.rollout_settings import RolloutSettings
 from flows.servers import HttpServers, read_counts

@@ -23,7 +23,7 @@ from flows.runs import (
     write_record,
 )
 from registry.errors import InvalidInput
-from registry.layout import run_key, run_shard_key
+from registry.layout import run_key, run_shard_key, run_tracking_key
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 
@@ -107,6 +107,7 @@ def test_a_tenant_is_taken_out_of_all_that_runs_left_behind(store: ObjectStore) 
         written_at=NOW, outcomes=(outcome("acme"), outcome("acme-2")), working=("acme",), left_behind=("acme",)
     )
     store.put(run_shard_key(RUN, 0), shard.to_bytes())
+    store.put(run_tracking_key(RUN), b'{"experiment_id": "1", "run_id": "2"}')
     other = run_name(NOW, "000000000000")
     write_record(store, record(other))
 

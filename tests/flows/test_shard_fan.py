@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flows.fan import outcomes_of, work_shard
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.runs import RunPlan, ShardRecord, parse_shard, shard_of, shards_for
 from flows.shard_book import ShardBook
 from flows.shard_fan import Patience, ShardFan, ShardState

@@ -13,17 +13,20 @@ from prefect.client.schemas.objects import Artifact as ArtifactResponse
 from prefect.client.schemas.objects import State
 
 from flows import run_book, single_flows
+from flows.outcome import Outcome
 from flows.retrain_fleet import retrain_fleet
-from flows.retraining import Look, Outcome, Retraining
+from flows.retraining import Look, Retraining
 from flows.runs import RunRecord, list_runs, read_record, read_shards, write_record
-from flows.single_flows import collect_garbage, import_tickets, retrain_tenant, rollback
+from flows.single_flows import collect_garbage, import_tickets, retrain_tenant, rollback, verify_fleet
 from registry.bundle import Manifest
-from registry.errors import StoreUnavailable, TenantNotFound, WebhookUnavailable
+from registry.errors import LeaseHeld, StoreUnavailable, TenantNotFound, WebhookUnavailable
 from registry.files import FileDigest
 from registry.fleet import FleetEntry, read_fleet, update_fleet
-from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
-from registry.settings import StoreSettings
+from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
+from registry.leases import Leases
+from registry.settings import StoreSettings, TrackingSettings
 from registry.store import ObjectStore, open_store
+from registry.tracking import Tracking
 from training.examples import Example
 from training.lake import Lake
 
@@ -244,3 +247,56 @@ def test_garbage_is_collected_or_only_counted(store: ObjectStore) -> None:
     assert read_record(store, list_runs(store)[0]).flow == "collect_garbage"
     done: State[Any] = collect_garbage(keep=1, return_state=True)
     assert (done.message or "").startswith("deleted 0 versions")
+
+
+@pytest.fixture
+def served(store: ObjectStore) -> Tracking:
+    """MLflow, where one tenant is as training leaves it."""
+    tracking = Tracking.from_settings(TrackingSettings(), StoreSettings())
+    files = {WEIGHTS: b"w", LABELS: b"l", MANIFEST: OLD.to_bytes(), PROVENANCE: b"{}"}
+    for name, data in files.items():
+        store.put(model_key("acme", OLD.version, name), data)
+    store.put(catalogue_key("acme"), b"{}")
+    store.put(program_key(OLD.program, "files.json"), b"{}")
+    update_fleet(store, {"acme": lambda _: FleetEntry().with_version(OLD.version, OLD.digest)})
+    tracking.register(OLD, parameters={}, tags={})
+    tracking.set_alias("acme", "champion", manifest_digest=OLD.digest)
+    return tracking
+
+
+def test_what_differs_fails_a_verification_until_it_is_mended(
+    store: ObjectStore, served: Tracking, told: list[dict[str, Any]]
+) -> None:
+    def verify(**options: Any) -> State[Any]:
+        return cast(State[Any], verify_fleet(**options, return_state=True))
+
+    whole = verify()
+    assert (whole.is_completed(), whole.message) == (True, "1 tenants: 0 differences, 0 mended, 0 open")
+    served.drop_alias("acme", "champion")
+    apart = verify(tenants=["acme"])
+    assert (apart.is_failed(), apart.message) == (True, "1 tenants: 1 differences, 0 mended, 1 open")
+    record = read_record(store, list_runs(store)[0])
+    assert (record.flow, record.state, len(record.warnings)) == ("verify_fleet", "completed", 1)
+    assert record.warnings[0].startswith("tenant acme alias_differs: the alias champion is nothing, and the fleet")
+    assert told[-1]["warnings"] == list(record.warnings)
+    assert "| acme | alias_differs | the alias champion is nothing, and the fleet serves" in last_page("verify-fleet")
+
+    mended = verify(repair=True)
+    assert (mended.is_completed(), mended.message) == (True, "1 tenants: 1 differences, 1 mended, 0 open")
+    assert "| mended |" in last_page("verify-fleet")
+    assert verify().is_completed()
+
+
+def test_a_tenant_that_others_work_on_keeps_a_verification_failing(
+    store: ObjectStore, served: Tracking, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def held(*_: object) -> None:
+        raise LeaseHeld("tenant acme is being worked on by a training run")
+
+    served.drop_alias("acme", "champion")
+    monkeypatch.setattr(Leases, "take", held)
+    state: State[Any] = verify_fleet(repair=True, return_state=True)
+    assert state.is_failed()
+    assert (state.message or "").endswith("1 open; left out, since others work on them: acme")
+    (warning,) = read_record(store, list_runs(store)[0]).warnings
+    assert warning.endswith("tenant acme is being worked on by a training run")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.rollout import Counts, ServerCounts, first_by_hash
 from flows.rollout_settings import RolloutSettings
 from flows.staging import Promotion, Served, Staging

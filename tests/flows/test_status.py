@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from flows import flow_commands
-from flows.retraining import Outcome
+from flows.outcome import Outcome
 from flows.run_report import MAX_ROWS, markdown, sentence
 from flows.runs import RunRecord, ShardRecord, run_name, write_record
 from flows.status import RunStatus, describe_run, recent_runs, with_prefect

@@ -11,10 +11,13 @@ import numpy as np
 import pytest
 
 from flows import need, retraining
+from flows.judging import Judge
 from flows.need import Wish
-from flows.retraining import Outcome, Retraining, failure
+from flows.outcome import Outcome, failure
+from flows.retraining import Retraining
 from flows.rollout_settings import RolloutSettings
 from flows.settings import FlowSettings
+from flows.trainers import Trainers
 from registry.bundle import Manifest, write_bundle
 from registry.catalogue import Catalogue, Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.errors import (
@@ -130,10 +133,10 @@ class World:
         self._patch = patch
         patch.setattr(retraining, "_utc_now", lambda: self.now)
         patch.setattr(Retraining, "prepare", lambda _, programs: self.prepared.append(programs))
-        patch.setattr(Retraining, "_trainer_of", lambda _, settings: MadeUpTrainer(self, settings))
+        patch.setattr(Trainers, "of", lambda _, settings: MadeUpTrainer(self, settings))
 
     def gate(self, decision: Decision) -> None:
-        self._patch.setattr(Retraining, "_gate", lambda *_: decision)
+        self._patch.setattr(Judge, "judge", lambda *_: decision)
 
     def fill(self, tenant: str = "acme", *, tickets: int = 120) -> None:
         rows = [

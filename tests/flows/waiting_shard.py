@@ -12,8 +12,8 @@ from prefect import flow
 from prefect.client.schemas.objects import State
 
 from flows.fan import Hand, work_shard
+from flows.outcome import Outcome
 from flows.retrain_shard import take_shard
-from flows.retraining import Outcome
 from flows.runs import read_plan
 from flows.shard_book import ShardBook
 from flows.shard_settings import ShardSettings

@@ -1,17 +1,22 @@
-"""Small bundles for the tests of the disk tier."""
+"""Small bundles for the tests of the disk tier, and an MLflow for those of what follows the fleet."""
 
 from __future__ import annotations
 
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import stamina
 
 from registry.bundle import Label, Manifest, write_bundle
 from registry.publishing import publish_bundle
+from registry.settings import StoreSettings
 from registry.store import ObjectStore
+from registry.tracking import Tracking
 
 Publish = Callable[..., Manifest]
 
@@ -38,3 +43,32 @@ def publish() -> Publish:
             return publish_bundle(store, Path(folder), tenant=tenant)
 
     return publish_model
+
+
+@pytest.fixture
+def no_waiting() -> Iterator[None]:
+    """What may pass is tried again as often as ever, and at once."""
+    with stamina.set_testing(True, attempts=100, cap=True):
+        yield
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An SQLite file with MLflow's tables, which take seconds to make."""
+    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Tracking(tracking_uri=f"sqlite:///{database}", store=StoreSettings()).connection.ask("", lambda _: None)
+    return database
+
+
+@pytest.fixture
+def tracking(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+    """An MLflow of the test's own, which commands find in the environment, for the store in the folder `store`."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", uri)
+    return Tracking(tracking_uri=uri, store=StoreSettings(url=str(tmp_path / "store")))
+
+
+def ask(tracking: Tracking, method: str, *arguments: Any, **options: Any) -> Any:
+    """One of the methods of MLflow's client."""
+    return tracking.connection.ask(f"cannot {method}", lambda client: getattr(client, method)(*arguments, **options))

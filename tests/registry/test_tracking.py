@@ -297,7 +297,7 @@ def test_a_server_that_nobody_runs_is_reported_soon(world: World) -> None:
         taken.bind(("127.0.0.1", 0))  # bound and never listening: connections are refused
         uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
         started = time.monotonic()
-        with pytest.raises(TrackingUnavailable, match=f"{uri} cannot be opened.*serving does not need it"):
+        with pytest.raises(TrackingUnavailable, match=f"{uri} cannot look a model up.*serving does not need it"):
             Tracking(tracking_uri=uri, store=world.settings).register(described("acme"), parameters={}, tags={})
         assert time.monotonic() - started < 20
 

@@ -58,6 +58,10 @@ def tracking(tmp_path: Path) -> Tracking:
     return made
 
 
+def mlflow_client(tracking: Tracking) -> Any:
+    return tracking.connection.ask("cannot prepare the test", lambda client: client)
+
+
 def test_not_a_byte_is_left_in_sqlite_nor_among_the_artifacts(tracking: Tracking, tmp_path: Path) -> None:
     place = TrackingPlace(tracking)
     assert len(holding(tmp_path)) > 3
@@ -78,16 +82,16 @@ def test_a_tenant_may_come_back(tracking: Tracking) -> None:
 
 def test_runs_that_somebody_marked_as_deleted_go_too_wherever_they_are(tracking: Tracking, tmp_path: Path) -> None:
     tags = {"macrofleet.tenant": TENANT}
-    with tracking.client("cannot prepare the test") as client:
-        elsewhere = client.create_experiment("one run of a fleet")
-        for _ in range(2):
-            run = client.create_run(elsewhere, run_name=f"{TENANT} alone", tags=tags)
-            client.log_text(run.info.run_id, TENANT, "report.txt")
-        client.delete_run(run.info.run_id)
-        forgotten = client.create_experiment("forgotten")
-        client.create_run(forgotten, tags=tags)
-        client.delete_experiment(forgotten)
-        client.create_run(elsewhere, tags={"macrofleet.tenant": f"{TENANT}-2"})
+    client = mlflow_client(tracking)
+    elsewhere = client.create_experiment("one run of a fleet")
+    for _ in range(2):
+        run = client.create_run(elsewhere, run_name=f"{TENANT} alone", tags=tags)
+        client.log_text(run.info.run_id, TENANT, "report.txt")
+    client.delete_run(run.info.run_id)
+    forgotten = client.create_experiment("forgotten")
+    client.create_run(forgotten, tags=tags)
+    client.delete_experiment(forgotten)
+    client.create_run(elsewhere, tags={"macrofleet.tenant": f"{TENANT}-2"})
     place = TrackingPlace(tracking)
     assert place.remove(TENANT) == 3 + 2 + 1 + 1
     assert place.find(TENANT) == []
@@ -111,7 +115,8 @@ def test_what_was_interrupted_is_finished_by_another(
     def crash(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    with tracking.client("cannot prepare the test") as client, monkeypatch.context() as patched:
+    client = mlflow_client(tracking)
+    with monkeypatch.context() as patched:
         owner = {
             "_hard_delete_run": client._tracking_client.store,
             "VACUUM": sqlite3,
@@ -127,13 +132,13 @@ def test_what_was_interrupted_is_finished_by_another(
 
 def test_what_another_process_still_reads_is_said_to_be_there(tracking: Tracking, tmp_path: Path) -> None:
     place = TrackingPlace(tracking)
-    assert tracking.database
-    with closing(sqlite3.connect(tracking.database, isolation_level=None)) as reader:
+    assert tracking.connection.database
+    with closing(sqlite3.connect(tracking.connection.database, isolation_level=None)) as reader:
         reader.execute("BEGIN")
         assert reader.execute("SELECT count(*) FROM runs").fetchone() == (6,)
         place.remove(TENANT)
         (left,) = place.find(TENANT)
-        assert left.startswith(f"{tracking.database}-wal")
+        assert left.startswith(f"{tracking.connection.database}-wal")
         assert holding(tmp_path), "as it says"
         reader.execute("COMMIT")
     assert place.find(TENANT) == []
@@ -144,8 +149,8 @@ def test_a_file_that_another_process_writes_is_no_success(tracking: Tracking, mo
     monkeypatch.setattr("registry.tracking_deletion._PATIENCE_SECONDS", 0.1)
     place = TrackingPlace(tracking)
     place.remove(TENANT)
-    assert tracking.database
-    with closing(sqlite3.connect(tracking.database, isolation_level=None)) as writer:
+    assert tracking.connection.database
+    with closing(sqlite3.connect(tracking.connection.database, isolation_level=None)) as writer:
         writer.execute("BEGIN IMMEDIATE")
         with pytest.raises(TrackingUnavailable, match="locked"):
             place.remove(TENANT)
@@ -167,9 +172,9 @@ def test_artifacts_in_a_bucket_go_with_what_it_keeps_of_them(
     fill(tracking, versions=1)
     store = open_store(versioned_settings)
     before = [state.key for state in store.states()]
-    with tracking.client("cannot prepare the test") as client:
-        (run,) = client.search_runs(["1"], f"tags.`macrofleet.tenant` = '{TENANT}'")
-        client.log_text(run.info.run_id, TENANT, "model/MLmodel")
+    client = mlflow_client(tracking)
+    (run,) = client.search_runs(["1"], f"tags.`macrofleet.tenant` = '{TENANT}'")
+    client.log_text(run.info.run_id, TENANT, "model/MLmodel")
     TrackingPlace(tracking).remove(TENANT)
     left = list(store.states())
     assert 0 < len(left) < len(before)
