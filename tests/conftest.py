@@ -13,6 +13,7 @@ from registry.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from tests.buckets import s3_client
+from tests.postgresql import NOT_INSTALLED, LocalPostgres, installed
 from training.programs.export import build_program
 
 
@@ -42,6 +43,15 @@ def versioned_bucket(s3_server: LocalS3) -> StoreSettings:
 def versioned_settings(versioned_bucket: StoreSettings) -> StoreSettings:
     """A prefix of its own for each test, in a bucket that keeps what is written over and deleted."""
     return versioned_bucket.model_copy(update={"url": f"{versioned_bucket.url}/test-{uuid.uuid4().hex}"})
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[LocalPostgres]:
+    """A PostgreSQL server; `database` makes a new, empty database in it."""
+    if not installed():
+        pytest.skip(NOT_INSTALLED)
+    with LocalPostgres() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")
