@@ -20,6 +20,7 @@ from flows.tenant_deletion import delete
 from registry.console_output import open_configured_store
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
+from registry.key_commands import keys
 from registry.model_commands import models
 from registry.run_commands import runs
 from registry.verify_commands import verify
@@ -34,6 +35,7 @@ for name, group in (
     ("tenants", tenants_group),
     ("programs", programs),
     ("fleet", fleet),
+    ("keys", keys),
     ("flows", flows),
     ("garbage", garbage),
     ("bench", bench),
@@ -152,7 +154,9 @@ def demo(
                 typer.echo(f"   {macro['score']:.2f}  {macro['title']}  [{macro['id']}]")
         typer.echo(f"\n{len(report.tenants)} tenants in {report.seconds:.0f} s; everything is in {report.folder}")
         if report.url:
-            typer.echo(f"serving on {report.url} (stop it with: kill {' '.join(map(str, report.pids))})")
+            typer.echo(f"serving on {report.url} (stop it with: kill {' '.join(map(str, report.pids))}); its API keys:")
+            for tenant, key in report.keys.items():
+                typer.echo(f"   {tenant}: {key}")
         for failed in report.failed:
             typer.echo(f"not trained: {failed['tenant']}: {failed['reason']}", err=True)
     if report.failed:
@@ -365,9 +369,14 @@ def suggest(
 
 @app.command()
 def serve(
-    host: Annotated[str | None, typer.Option(help="Loopback, unless --insecure. [MACROFLEET_HOST]")] = None,
+    host: Annotated[str | None, typer.Option(help="Loopback, unless said otherwise. [MACROFLEET_HOST]")] = None,
     port: Annotated[int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_PORT]")] = None,
-    insecure: Annotated[bool, typer.Option("--insecure", help="Allow another address: there are no keys yet.")] = False,
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Ask nobody for an API key: for one's own machine. [MACROFLEET_ACCESS]")
+    ] = False,
+    insecure: Annotated[
+        bool, typer.Option("--insecure", help="Allow --open on another address. [MACROFLEET_INSECURE]")
+    ] = False,
     operator_host: Annotated[
         str | None, typer.Option(help="For /admin, /metrics, /v2. [MACROFLEET_OPERATOR_HOST]")
     ] = None,
@@ -395,7 +404,7 @@ def serve(
     ] = Path("/opt/macrofleet/programs"),
     ready_file: Annotated[Path | None, typer.Option(help="Write the addresses here once bound.")] = None,
 ) -> None:
-    """Serve the fleet over HTTP until SIGTERM.
+    """Serve the fleet over HTTP until SIGTERM. Callers need an API key, which `macrofleet keys create` makes.
 
     Example: macrofleet --store s3://models/prod serve --port 8000
     """
@@ -409,11 +418,12 @@ def serve(
         "port": port,
         "operator_host": operator_host,
         "operator_port": operator_port,
+        "access": "open" if is_open else None,
         "insecure": insecure or None,
     }
     settings = read_settings(ServingSettings, **{name: value for name, value in given.items() if value is not None})
     if sagemaker:
-        run_sagemaker(settings, programs_folder, ready_file=ready_file)
+        run_sagemaker(settings, read_settings(StoreSettings), programs_folder, ready_file=ready_file)
     elif replicas > 1:
         run_replicas(settings, replicas, ready_file=ready_file)
     else:

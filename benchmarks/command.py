@@ -25,6 +25,7 @@ def warm(
     seconds: Seconds = 10,
     rounds: Rounds = 3,
     connections: Connections = 64,
+    keys: Annotated[bool, typer.Option("--keys", help="Every tenant has an API key, and is asked for it.")] = False,
     as_json: Json = False,
     check: Check = False,
 ) -> None:
@@ -35,7 +36,9 @@ def warm(
     from benchmarks.warm import measure_warm
 
     def measure(step: Step) -> dict[str, Any]:
-        return measure_warm(tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, step=step)
+        return measure_warm(
+            tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, with_keys=keys, step=step
+        )
 
     _run(measure, as_json, check)
 

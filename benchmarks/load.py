@@ -143,11 +143,12 @@ def interleaved(times: Sequence[Floats], columns: Sequence[Sequence[Integers]]) 
     return at[order], [np.concatenate(parts)[order] for parts in columns]
 
 
-def http_request(url: str, path: str, body: bytes) -> bytes:
-    """A whole POST of JSON, on a connection that is kept."""
+def http_request(url: str, path: str, body: bytes, *, key: str | None = None) -> bytes:
+    """A whole POST of JSON, on a connection that is kept; with an API key, if there is one."""
+    authorization = "" if key is None else f"Authorization: Bearer {key}\r\n"
     head = (
         f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
-        f"Content-Length: {len(body)}\r\n\r\n"
+        f"{authorization}Content-Length: {len(body)}\r\n\r\n"
     )
     return head.encode() + body
 

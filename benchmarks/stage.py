@@ -6,7 +6,7 @@ import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,9 @@ from benchmarks.fleets import SyntheticFleet, check_room, folder_writer, store_w
 from benchmarks.load import Floats, Integers, Plan, Samples, http_request, poisson_arrivals, run_load
 from benchmarks.tickets import WORDS, ticket_bodies
 from flows.local_server import LocalServer, store_environment
+from registry.access import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.console_output import Step
+from registry.layout import ACCESS_KEYS
 from registry.program import ProgramSpec, publish_program, read_spec
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
@@ -87,14 +89,26 @@ class Stage:
         """A maker of at most `most` models of the program."""
         return SyntheticFleet(program=self.program, spec=self.spec, macros=macros, models=most)
 
+    def publish_keys(self, tenants: Iterable[str]) -> dict[str, str]:
+        """Have servers know a new API key of each tenant, and no others; the keys by tenant."""
+        made = {tenant: make_key() for tenant in tenants}
+        published = tuple(
+            PublishedKey(prefix=prefix, digest=key_digest(key.encode()), tenant=tenant, scopes=("suggest",))
+            for tenant, (key, prefix) in made.items()
+        )
+        document = PublishedKeys(source="0" * 32, generation=1, keys=published)
+        self.store.put(ACCESS_KEYS, document.to_bytes())
+        return {tenant: key for tenant, (key, _) in made.items()}
+
     @contextlib.contextmanager
     def server(self, settings: Mapping[str, object]) -> Iterator[LocalServer]:
         """A server over the store and the disk tier, on its core; this thread, which publishes, keeps to the other.
 
         Args:
-            settings: by their variables' names without `MACROFLEET_`, in any case.
+            settings: by their variables' names without `MACROFLEET_`, in any case. Nobody is asked for a key unless
+                `access` says so.
         """
-        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in settings.items()}
+        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in {"access": "open", **settings}.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
         before = os.sched_getaffinity(0)
         with LocalServer(self.folder, environment, cores=self.cores.server_cores) as server:
@@ -145,15 +159,29 @@ class TenantLoad:
         tenants: in the order of their shares.
         core: for the generator.
         seed: of everything drawn.
+        keys: of the tenants, to send with their requests.
     """
 
-    def __init__(self, url: str, tenants: Sequence[str], *, core: int | None, seed: int = 1) -> None:
+    def __init__(
+        self,
+        url: str,
+        tenants: Sequence[str],
+        *,
+        core: int | None,
+        seed: int = 1,
+        keys: Mapping[str, str] | None = None,
+    ) -> None:
         self.url = url
         self.tenants = list(tenants)
         self._core = core
         self._rng = np.random.default_rng(seed)
         self._requests = [
-            http_request(url, f"/v1/tenants/{tenant}/suggestions", self.body(place * EACH + copy))
+            http_request(
+                url,
+                f"/v1/tenants/{tenant}/suggestions",
+                self.body(place * EACH + copy),
+                key=keys[tenant] if keys else None,
+            )
             for place, tenant in enumerate(self.tenants)
             for copy in range(EACH)
         ]

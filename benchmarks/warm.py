@@ -28,7 +28,9 @@ BOUNDS = {
 _GENERATOR_MARGIN = 2.0
 
 
-def measure_warm(*, tenants: int, seconds: float, rounds: int, connections: int, step: Step) -> dict[str, Any]:
+def measure_warm(
+    *, tenants: int, seconds: float, rounds: int, connections: int, with_keys: bool = False, step: Step
+) -> dict[str, Any]:
     """Capacity of the server and of the echo in turn, then the latency of each at half of its own capacity.
 
     Args:
@@ -36,6 +38,7 @@ def measure_warm(*, tenants: int, seconds: float, rounds: int, connections: int,
         seconds: length of one measurement.
         rounds: measurements of each kind; capacities are medians, latencies are over all samples.
         connections: of the closed loop that finds a capacity.
+        with_keys: whether every tenant has an API key, and is asked for it.
     """
     names = tenant_names(tenants)
     shares = zipf_shares(tenants)
@@ -48,11 +51,13 @@ def measure_warm(*, tenants: int, seconds: float, rounds: int, connections: int,
         update_fleet(stage.store, {model.tenant: serve(model.manifest) for model in models})
         os.sync()  # its writing is not to be measured with what comes after
         step("starting the servers", 0.4)
+        keys = stage.publish_keys(names) if with_keys else None
+        given = {"memory_bytes": 2 * tenants * fleet.model_bytes, "access": "keys" if with_keys else "open"}
         with (
-            stage.server({"memory_bytes": 2 * tenants * fleet.model_bytes}) as server,
+            stage.server(given) as server,
             served_echo(stage.cores.server) as echo_url,
         ):
-            ours = TenantLoad(server.url, names, core=stage.cores.load)
+            ours = TenantLoad(server.url, names, core=stage.cores.load, keys=keys)
             echo = TenantLoad(echo_url, names, core=stage.cores.load)
             step("touching every model", 0.45)
             touched = ours.touch_all()
@@ -98,6 +103,7 @@ def measure_warm(*, tenants: int, seconds: float, rounds: int, connections: int,
             "seconds": seconds,
             "rounds": rounds,
             "connections": connections,
+            "keys": with_keys,
             "words": 50,
         },
         "machine": describe_machine(),

@@ -46,7 +46,7 @@ class Conclusion:
             where a later run was quicker, and whatever else kept it from serving; and what MLflow did not take: a rerun
             sets it.
         """
-        servers = HttpServers(self._rollout.servers)
+        servers = HttpServers(self._rollout.servers, key=self._rollout.operator_key)
         staging = Staging(
             self._store,
             self._rollout,

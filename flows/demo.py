@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from pydantic import SecretStr
+
 from flows.local_server import LocalServer, store_environment
-from registry.errors import InvalidInput
+from registry.errors import InvalidInput, PublishConflict
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
-from registry.store import open_store
+from registry.store import ObjectStore, open_store
 from registry.ticket import ticket_text
 from training.datasets import read_tenants
 from training.examples import Example, split_examples
@@ -62,6 +64,7 @@ class DemoReport:
     Attributes:
         url: the server's address where it was left running.
         pids: the processes that were left running.
+        keys: API keys by tenant, and an operator's as "operator", for who wants to ask the server that was left running.
     """
 
     tenants: list[dict[str, Any]]
@@ -71,10 +74,11 @@ class DemoReport:
     folder: Path
     url: str | None
     pids: tuple[int, ...]
+    keys: Mapping[str, str]
 
     def as_dict(self) -> dict[str, Any]:
         """The report as `macrofleet demo --json` prints it."""
-        left = {"url": self.url, "pids": list(self.pids)} if self.url else {}
+        left = {"url": self.url, "pids": list(self.pids), "keys": dict(self.keys)} if self.url else {}
         return {
             "tenants": self.tenants,
             "suggestions": self.suggestions,
@@ -114,6 +118,8 @@ def _run(request: DemoRequest, tenants: dict[str, Imported], folder: Path, step:
             settings = StoreSettings(url=str(request.store.absolute()))
         _settle(folder, settings)
         store = open_store(settings)
+        step("making API keys", 0.04)
+        keys = _make_keys(folder, store, list(tenants))
         for place, (tenant, imported) in enumerate(tenants.items()):
             step(f"importing {tenant}", 0.05 + 0.05 * place / len(tenants))
             import_examples(store, tenant, imported.examples, titles=imported.titles, add_macros=True)
@@ -130,7 +136,8 @@ def _run(request: DemoRequest, tenants: dict[str, Imported], folder: Path, step:
             url = server.url
             pids.insert(0, server.pid)
             step("asking for suggestions", 0.95)
-            suggestions = _ask(url, [(outcome.tenant, tenants[outcome.tenant].examples) for outcome in trained])
+            asked = [(outcome.tenant, tenants[outcome.tenant].examples) for outcome in trained]
+            suggestions = _ask(url, asked, keys)
     columns = ("tenant", "examples", "macros", "top1", "top3", "fit_seconds", "model_bytes", "version")
     return DemoReport(
         tenants=[{name: getattr(outcome, name) for name in columns} for outcome in trained],
@@ -140,6 +147,7 @@ def _run(request: DemoRequest, tenants: dict[str, Imported], folder: Path, step:
         folder=folder,
         url=url if request.keep else None,
         pids=tuple(pids) if request.keep else (),
+        keys=keys if request.keep else {},
     )
 
 
@@ -188,6 +196,8 @@ def _settle(folder: Path, store: StoreSettings) -> None:
         {
             **store_environment(store),
             "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
+            "MACROFLEET_DATABASE_URL": f"sqlite:///{folder / 'macrofleet.db'}",
+            "MACROFLEET_ACCESS": "keys",
             "MACROFLEET_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "PREFECT_HOME": str(folder / "prefect"),
             # Libraries that write into the home folder when they are imported.
@@ -197,7 +207,28 @@ def _settle(folder: Path, store: StoreSettings) -> None:
     )
 
 
-def _ask(url: str, tenants: list[tuple[str, list[Example]]]) -> list[dict[str, Any]]:
+def _make_keys(folder: Path, store: ObjectStore, tenants: list[str]) -> dict[str, str]:
+    """A key for each tenant and one for the operator, which the store's servers know."""
+    from registry.database import DatabaseSettings, opened_database
+    from registry.key_publishing import publish_keys
+    from registry.keys import KeyBook
+
+    address = SecretStr(f"sqlite:///{folder / 'macrofleet.db'}")
+    with opened_database(DatabaseSettings(url=address)) as database:
+        book = KeyBook(database)
+        made = {tenant: book.create(tenant, ["suggest", "feedback"], note="demo")[0] for tenant in tenants}
+        made["operator"] = book.create(None, ["operator"], note="demo")[0]
+        try:
+            publish_keys(book, store)
+        except PublishConflict:
+            raise InvalidInput(
+                f"{store.url} has API keys already, which the demo would make invalid",
+                remedy="Name a new folder with --store.",
+            ) from None
+    return made
+
+
+def _ask(url: str, tenants: list[tuple[str, list[Example]]], keys: Mapping[str, str]) -> list[dict[str, Any]]:
     """Suggestions for the first test ticket of a few tenants, spread over the fleet."""
     import httpx
 
@@ -216,7 +247,11 @@ def _ask(url: str, tenants: list[tuple[str, list[Example]]]) -> list[dict[str, A
             }
             asked = {"tenant": tenant, "text": ticket_text(example.subject[:_MOST_CHARACTERS], [body])}
             try:
-                answer = client.post(f"/v1/tenants/{tenant}/suggestions", json={"ticket": ticket}).raise_for_status()
+                answer = client.post(
+                    f"/v1/tenants/{tenant}/suggestions",
+                    json={"ticket": ticket},
+                    headers={"Authorization": f"Bearer {keys[tenant]}"},
+                ).raise_for_status()
                 answers.append({**asked, "macros": answer.json()["macros"]})
             except httpx.HTTPError as problem:
                 answers.append({**asked, "macros": [], "error": str(problem)})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Field, SecretStr, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
@@ -19,17 +19,19 @@ class RolloutSettings(BaseSettings):
         canary_seconds: how long they are watched before the others follow.
         canary_requests: fewer seconds will do when their new versions have been asked so often.
         servers: operator addresses of the servers that are watched; comma-separated in the environment.
+        operator_key: the API key, with the scope `operator`, that they are asked with.
 
     Raises:
         InvalidInput: canaries without servers to watch them on, or an address that is none.
     """
 
-    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore")
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     canary_share: Annotated[float, Field(ge=0, le=1)] = 0.0
     canary_seconds: Annotated[float, Field(gt=0, le=86_400)] = 600.0
     canary_requests: Annotated[int, Field(ge=1)] = 1000
     servers: Annotated[tuple[str, ...], NoDecode] = ()
+    operator_key: SecretStr | None = None
 
     @field_validator("servers", mode="before")
     @classmethod

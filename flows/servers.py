@@ -6,6 +6,7 @@ import logging
 from collections.abc import Sequence
 
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic import SecretStr
 
 from flows.rollout import OUTCOMES, Counts, ServerCounts
 from registry.replicas import refresh_replicas, scrape_replicas
@@ -19,23 +20,25 @@ class HttpServers:
 
     Args:
         urls: `http://127.0.0.1:8001` and so on.
+        key: an operator's API key; None asks without one.
         timeout_seconds: for each step of a request.
     """
 
-    def __init__(self, urls: Sequence[str], *, timeout_seconds: float = 10.0) -> None:
+    def __init__(self, urls: Sequence[str], *, key: SecretStr | None = None, timeout_seconds: float = 10.0) -> None:
         self._urls = urls
+        self._key = None if key is None else key.get_secret_value()
         self._timeout_seconds = timeout_seconds
 
     def refresh(self) -> None:
         """Have them read the fleet now; one that does not will at its next poll."""
-        for told in refresh_replicas(self._urls, timeout_seconds=self._timeout_seconds):
+        for told in refresh_replicas(self._urls, key=self._key, timeout_seconds=self._timeout_seconds):
             if told.problem is not None:
                 _LOG.warning("server %s did not read the fleet: %s", told.url, told.problem)
 
     def counts(self) -> dict[str, ServerCounts]:
         """What they have counted, by address."""
         found = {}
-        for scraped in scrape_replicas(self._urls, timeout_seconds=self._timeout_seconds):
+        for scraped in scrape_replicas(self._urls, key=self._key, timeout_seconds=self._timeout_seconds):
             try:
                 if scraped.problem is None:
                     found[scraped.url] = read_counts(scraped.text)

@@ -4,20 +4,20 @@
 #   docker run --read-only --cap-drop ALL --stop-timeout 15 --volume macrofleet-cache:/var/cache/macrofleet \
 #     --env MACROFLEET_STORE_URL=s3://bucket/prefix macrofleet-serving
 #
-# It listens on loopback and refuses any other address, since there are no API keys yet. Two ways in:
-# - a proxy that authenticates, in the same network namespace (a sidecar of the pod, or
-#   `docker run --network container:…`), in front of 127.0.0.1:8000;
-# - where the network itself is trusted, `--env MACROFLEET_HOST=0.0.0.0 --env MACROFLEET_INSECURE=true --publish …`.
+# It listens on loopback, and asks for the API keys that `macrofleet keys` published to the store (docs/access.md). Ways in:
+# - a proxy that ends TLS, in the same network namespace (a sidecar of the pod, or `docker run --network container:…`), in
+#   front of 127.0.0.1:8000;
+# - `--env MACROFLEET_HOST=0.0.0.0 --publish …`, where something else keeps others from reading keys on their way.
 #
 # The operator's address, 127.0.0.1:8001, has /metrics, /admin and /v2, and is on loopback as well: a scraper goes in the
-# same network namespace, or `--env MACROFLEET_OPERATOR_HOST=0.0.0.0 --env MACROFLEET_INSECURE=true` opens it to a network
-# that is trusted. Whoever reaches it can unload models: never publish it with the public port.
+# same network namespace, or `--env MACROFLEET_OPERATOR_HOST=0.0.0.0`. Never publish it with the public port.
 #
 # The same image is a container of a SageMaker multi-model endpoint (docs/sagemaker.md), which asks for port 8080. The
 # programs are in it, in /opt/macrofleet/programs; nothing of the store is read. SageMaker starts it with `serve`, so the
-# environment of its model says the rest: MACROFLEET_SAGEMAKER=true. To try it:
+# environment of its model says the rest: MACROFLEET_SAGEMAKER=true, and MACROFLEET_SAGEMAKER_ACCESS=platform, since the
+# platform sends no keys. To try it:
 #
-#   docker run --no-healthcheck --env MACROFLEET_SAGEMAKER=true --publish 127.0.0.1:8080:8080 \
+#   docker run --no-healthcheck --env MACROFLEET_SAGEMAKER=true --env MACROFLEET_SAGEMAKER_ACCESS=platform --publish 127.0.0.1:8080:8080 \
 #     --volume "$PWD/models:/opt/ml/models:ro" macrofleet-serving
 #
 # Other programs than the released ones: `--volume FOLDER:/opt/macrofleet/programs:ro`, and their digests in

@@ -28,6 +28,14 @@ def open_configured_store() -> ObjectStore:
     return open_store(read_settings(StoreSettings))
 
 
+def configured_operator_key() -> str | None:
+    """The key that running servers are asked with, from the environment; None where it names none."""
+    from registry.settings import OperatorSettings, read_settings
+
+    key = read_settings(OperatorSettings).key
+    return None if key is None else key.get_secret_value()
+
+
 @contextmanager
 def progress(quiet: bool) -> Iterator[Step]:
     """A progress bar on standard error; lines of text where nobody watches, and nothing at all where `quiet`."""

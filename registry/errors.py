@@ -28,6 +28,22 @@ class NotPermitted(MacrofleetError):
     """The caller is known, or need not be, and may not do this here."""
 
 
+class NotAuthenticated(MacrofleetError):
+    """The caller has no key, or one that is none (any more). Nobody is told which."""
+
+
+class AccessUnavailable(MacrofleetError):
+    """Nobody can be told from anybody: the API keys were not read yet, or not for too long."""
+
+
+class KeyNotFound(MacrofleetError):
+    """There is no API key with that prefix."""
+
+
+class DatabaseUnavailable(MacrofleetError):
+    """The control plane's database cannot be reached or fails. Traffic does not need it."""
+
+
 class InvalidTenant(InvalidInput):
     """A tenant's name is not a slug."""
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.console_output import open_configured_store, print_json, print_table
+from registry.console_output import configured_operator_key, open_configured_store, print_json, print_table
 
 if TYPE_CHECKING:
     from registry.fleet import FleetEdit, FleetEntry, PreloadPlan
@@ -246,11 +246,13 @@ def refresh(
 ) -> None:
     """Have replicas read the fleet now, instead of at their next poll. Exit code 1 if one of them did not.
 
+    They are asked with MACROFLEET_OPERATOR_KEY.
+
     Example: macrofleet fleet refresh http://127.0.0.1:8001
     """
     from registry.replicas import refresh_replicas
 
-    answers = refresh_replicas(urls, timeout_seconds=timeout)
+    answers = refresh_replicas(urls, key=configured_operator_key(), timeout_seconds=timeout)
     if as_json:
         rows = [{"url": one.url, "generation": one.generation, "problem": one.problem} for one in answers]
         print_json({"replicas": rows})

@@ -13,6 +13,7 @@ PROVENANCE = "provenance.json"
 PROGRAM_FILES = "files.json"
 FLEET_ROOT = "fleet/root.json"
 FLEET_PREFIX = "fleet/"
+ACCESS_KEYS = "access/keys.json"
 TENANTS_PREFIX = "tenants/"
 COLLECTION = "garbage/run.json"
 

@@ -6,7 +6,8 @@ import re
 
 from registry.errors import InvalidInput, InvalidTenant
 
-_TENANT = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
+TENANT_PATTERN = r"[a-z0-9][a-z0-9_-]{0,62}"
+_TENANT = re.compile(TENANT_PATTERN)
 _RUN = re.compile(r"[0-9]{8}T[0-9]{6}-[0-9a-f]{12}")
 _NOT_SLUG = re.compile(r"[^a-z0-9_-]+")
 

@@ -1,4 +1,4 @@
-"""Asking running replicas at their operator addresses: to read the fleet now, and what they have counted."""
+"""Asking running replicas at their operator addresses: to read fleet or keys now, and what they have counted."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import http.client
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from registry.errors import InvalidInput
 from registry.fleet import in_threads
 
-_REFRESH = "/admin/fleet/refresh"
 _METRICS = "/metrics"
 _MAX_ANSWER = 64 * 1024
 _MAX_METRICS = 8 * 1024 * 1024
@@ -19,7 +19,7 @@ _MAX_METRICS = 8 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refreshed:
-    """What a replica answered: the generation it serves now, or what went wrong."""
+    """What a replica answered: the generation (of the fleet, or of the keys) that it has now, or what went wrong."""
 
     url: str
     generation: int | None = None
@@ -35,22 +35,31 @@ class Scraped:
     problem: str | None = None
 
 
-def refresh_replicas(urls: Sequence[str], *, timeout_seconds: float = 30.0) -> list[Refreshed]:
+def refresh_replicas(
+    urls: Sequence[str],
+    *,
+    what: Literal["fleet", "access"] = "fleet",
+    key: str | None = None,
+    timeout_seconds: float = 30.0,
+) -> list[Refreshed]:
     """Have replicas read the fleet, all at once; one that fails does not keep the others from it.
 
     Args:
         urls: operator addresses, `http://127.0.0.1:8001`.
+        what: "access" has them read the API keys instead.
+        key: an operator's, to ask with; None asks without one.
         timeout_seconds: for each step of a request.
 
     Raises:
         InvalidInput: one is no such address; none was asked.
     """
-    return in_threads(lambda one: _refresh(*one, timeout_seconds), operator_addresses(urls).items())
+    path = f"/admin/{what}/refresh"
+    return in_threads(lambda one: _refresh(*one, path, key, timeout_seconds), operator_addresses(urls).items())
 
 
-def scrape_replicas(urls: Sequence[str], *, timeout_seconds: float = 10.0) -> list[Scraped]:
+def scrape_replicas(urls: Sequence[str], *, key: str | None = None, timeout_seconds: float = 10.0) -> list[Scraped]:
     """What replicas have counted, all asked at once. Arguments and errors as for `refresh_replicas`."""
-    return in_threads(lambda one: _scrape(*one, timeout_seconds), operator_addresses(urls).items())
+    return in_threads(lambda one: _scrape(*one, key, timeout_seconds), operator_addresses(urls).items())
 
 
 def operator_addresses(urls: Sequence[str]) -> dict[str, SplitResult]:
@@ -73,16 +82,16 @@ def _address(url: str, place: int) -> SplitResult:
     return parts
 
 
-def _refresh(url: str, parts: SplitResult, timeout_seconds: float) -> Refreshed:
+def _refresh(url: str, parts: SplitResult, path: str, key: str | None, timeout_seconds: float) -> Refreshed:
     try:
-        return _read(url, *_ask(parts, "POST", _REFRESH, "application/json", timeout_seconds, _MAX_ANSWER))
+        return _read(url, *_ask(parts, "POST", path, "application/json", key, timeout_seconds, _MAX_ANSWER))
     except _NO_ANSWER as problem:
         return Refreshed(url=url, problem=f"no answer: {problem or type(problem).__name__}")
 
 
-def _scrape(url: str, parts: SplitResult, timeout_seconds: float) -> Scraped:
+def _scrape(url: str, parts: SplitResult, key: str | None, timeout_seconds: float) -> Scraped:
     try:
-        status, body = _ask(parts, "GET", _METRICS, "text/plain", timeout_seconds, _MAX_METRICS)
+        status, body = _ask(parts, "GET", _METRICS, "text/plain", key, timeout_seconds, _MAX_METRICS)
     except _NO_ANSWER as problem:
         return Scraped(url=url, problem=f"no answer: {problem or type(problem).__name__}")
     if status != 200:
@@ -95,14 +104,15 @@ _NO_ANSWER = (OSError, http.client.HTTPException, UnicodeError)
 
 
 def _ask(
-    parts: SplitResult, method: str, path: str, accept: str, timeout_seconds: float, most: int
+    parts: SplitResult, method: str, path: str, accept: str, key: str | None, timeout_seconds: float, most: int
 ) -> tuple[int, bytes]:
     # No proxy from the environment and no redirects: an operator address is asked itself or not at all.
     kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
     connection = kind(parts.hostname or "", parts.port, timeout=timeout_seconds)
     try:
         body = b"" if method == "POST" else None
-        connection.request(method, parts.path.rstrip("/") + path, body=body, headers={"Accept": accept})
+        headers = {"Accept": accept} | ({"Authorization": f"Bearer {key}"} if key else {})
+        connection.request(method, parts.path.rstrip("/") + path, body=body, headers=headers)
         answer = connection.getresponse()
         return answer.status, answer.read(most)
     finally:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Any, TypeVar
 
-from pydantic import SecretStr, ValidationError
+from pydantic import SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from registry.errors import InvalidInput
@@ -73,3 +74,24 @@ class TrackingSettings(BaseSettings):
     artifact_location: str | None = None
     experiment: str = "macrofleet"
     experiment_per_run: bool = True
+
+
+class OperatorSettings(BaseSettings):
+    """What commands ask running servers with: `MACROFLEET_OPERATOR_KEY`.
+
+    Attributes:
+        key: an API key with the scope `operator`; None asks without one, which a server takes that is open.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MACROFLEET_OPERATOR_", frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True
+    )
+
+    key: SecretStr | None = None
+
+    @field_validator("key")
+    @classmethod
+    def _fits_a_header(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not re.fullmatch(r"[!-~]{1,200}", value.get_secret_value()):
+            raise ValueError("it is no API key")
+        return value

@@ -14,6 +14,7 @@ from starlette.responses import Response
 from registry.bundle import MacroId
 from registry.errors import InvalidInput, MacrofleetError, NotPermitted
 from registry.ticket import customer_messages, ticket_text
+from serving.access import Grant
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
 from serving.errors import (
@@ -26,14 +27,17 @@ from serving.errors import (
     invalid_problem,
     problem_details,
 )
+from serving.guard import GuardedRoute, grant_if_any, grant_of, needs
 from serving.suggest import Reason, is_blank
 
 _PREFIX, _SUFFIX = "/v1/tenants/", "/suggestions"
 _ROUTE = f"{_PREFIX}{{tenant}}{_SUFFIX}"
 _TIMEOUT = TypeAdapter(Annotated[int, Field(ge=1, le=60_000)])
 _COMPONENT = "#/components/schemas/{model}"
+_SCHEME = "apiKey"
 _PROBLEMS = {
-    403: "Explanations are for administrators.",
+    401: "There is no API key, or none that is valid.",
+    403: "The key lacks the scope, or explanations are asked for by somebody who is no administrator.",
     404: "There is no such tenant, or none that the caller may know of.",
     409: "The tenant has no model yet; the detail says why.",
     413: "The body is over 64 KiB.",
@@ -44,6 +48,7 @@ _PROBLEMS = {
 }
 # What the error itself says in the examples, for the problems that have no sentence of their own.
 _DETAILS = {
+    401: "this needs a valid API key. Send it as `Authorization: Bearer mf_…`.",
     403: "explanations are for administrators",
     404: "there is no such tenant",
     409: "tenant acme has no model to serve: too few examples",
@@ -180,15 +185,13 @@ class SuggestionFace:
     `serving.edge` calls it straight: FastAPI's routing, dependencies and wrappers took more of a request than all of ours
     together. The route is in the router as well, for its documentation.
 
-    Args:
-        explains: whether callers are administrators, who may ask for explanations.
+    Administrators may ask for explanations.
     """
 
     path = _ROUTE
 
-    def __init__(self, data_plane: DataPlane, *, explains: bool) -> None:
+    def __init__(self, data_plane: DataPlane) -> None:
         self._data_plane = data_plane
-        self._explains = explains
 
     @staticmethod
     def tenant_of(path: str) -> str | None:
@@ -202,44 +205,47 @@ class SuggestionFace:
             return path[len(_PREFIX) : -len(_SUFFIX)]
         return None
 
-    def refusal(self, tenant: str, path: str) -> Response | None:
+    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
         """The answer to a request that is refused before anything is read of it; None lets it in."""
         try:
+            grant.check("suggest", tenant)
             self._data_plane.ask(tenant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         return None
 
-    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
+    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes, grant: Grant) -> Response | bytes:
         """The body of a success, or whatever else there is to answer. After `refusal`.
 
         Args:
             timeout: the header X-Request-Timeout-Ms.
         """
         try:
-            return await self._answer(tenant, body, None if timeout is None else _parse_timeout(timeout))
+            return await self._answer(tenant, body, None if timeout is None else _parse_timeout(timeout), grant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         except RequestValidationError as error:
             return invalid_problem(error, path=path)
 
-    async def answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
-        """The body of a success, for who has not asked for a `refusal`.
+    async def answer(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
+        """The body of a success, for who has not asked for a `refusal`, and has checked the grant.
 
         Raises:
             RequestValidationError: the body is no request.
             MacrofleetError: what `DataPlane.ask` and `DataPlane.answer` raise.
         """
         self._data_plane.ask(tenant)
-        return await self._answer(tenant, body, timeout_ms)
+        return await self._answer(tenant, body, timeout_ms, grant)
 
-    async def _answer(self, tenant: str, body: bytes, timeout_ms: int | None) -> bytes:
+    async def _answer(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
         asked = _parse(body)
         text = asked.ticket.text()
         if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
-        if asked.explain and not self._explains:
-            raise NotPermitted("explanations are for administrators", remedy="Ask on the operator's address.")
+        if asked.explain and not grant.has("tenant-admin"):
+            raise NotPermitted(
+                "explanations are for administrators", remedy="Ask with a key that has the scope tenant-admin."
+            )
         timeout_seconds = None if timeout_ms is None else timeout_ms / 1000
         answer = await self._data_plane.answer(
             tenant,
@@ -272,7 +278,7 @@ class SuggestionFace:
 
 def make_router(face: SuggestionFace) -> APIRouter:
     """The routes of the product API."""
-    router = APIRouter()
+    router = APIRouter(route_class=GuardedRoute)
 
     # `:path`, so that a name with a slash in it, escaped or not, is an unknown tenant like any other.
     @router.post(
@@ -286,13 +292,15 @@ def make_router(face: SuggestionFace) -> APIRouter:
             for status, text in _PROBLEMS.items()
         },
         openapi_extra={
+            "security": [{_SCHEME: []}],
             "requestBody": {
                 "required": True,
                 "content": {"application/json": {"schema": _reference(SuggestionRequest)}},
-            }
+            },
         },
         summary="Suggest macros for a ticket",
     )
+    @needs("suggest")
     async def suggestions(
         tenant: str,
         request: Request,
@@ -300,7 +308,7 @@ def make_router(face: SuggestionFace) -> APIRouter:
     ) -> Response:
         """Up to three of the tenant's macros, best first; none when no macro is good enough."""
         return Response(
-            await face.answer(tenant, await request.body(), x_request_timeout_ms),
+            await face.answer(tenant, await request.body(), x_request_timeout_ms, grant_of(request)),
             media_type="application/json",
         )
 
@@ -308,16 +316,19 @@ def make_router(face: SuggestionFace) -> APIRouter:
 
 
 def make_health_router(data_plane: DataPlane) -> APIRouter:
-    """Liveness and readiness, which both faces of a server have."""
-    router = APIRouter()
+    """Liveness and readiness, which both faces of a server have, and which are open to everybody."""
+    router = APIRouter(route_class=GuardedRoute)
 
     @router.get("/healthz", summary="Whether the process is alive")
     async def healthz() -> dict[str, str]:
         return {"status": "ok"}
 
     @router.get("/readyz", summary="Whether requests may be sent here; shows the progress of preloading")
-    async def readyz(response: Response) -> dict[str, Any]:
+    async def readyz(request: Request, response: Response) -> dict[str, Any]:
+        """To an operator `failed` names the tenants whose model is not on disk; everybody else is told their number."""
         state = data_plane.readiness()
+        grant = grant_if_any(request)
+        failed = state.progress.failed
         if not state.ready:
             response.status_code = 503
             response.headers["Retry-After"] = "1"
@@ -329,7 +340,7 @@ def make_health_router(data_plane: DataPlane) -> APIRouter:
                 "total": state.progress.models,
                 "on_disk": state.progress.on_disk,
                 "skipped": state.progress.skipped,
-                "failed": state.progress.failed,
+                "failed": failed if grant is not None and grant.has("operator") else len(failed),
             },
         }
 
@@ -379,3 +390,4 @@ def add_schemas(openapi: Mapping[str, Any]) -> None:
     for model in (SuggestionRequest, ProblemDetails):
         schema = model.model_json_schema(ref_template=_COMPONENT)
         openapi["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
+    openapi["components"]["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "mf_…"}}

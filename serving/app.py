@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,12 +11,22 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.store import ObjectStore
+from serving.access import (
+    ANY_SUGGESTION,
+    EVERYTHING,
+    Doorkeeper,
+    OpenDoor,
+    PublishedAccess,
+    add_access_metrics,
+    open_access,
+)
 from serving.admin import make_admin_router
 from serving.api import SuggestionFace, add_schemas, make_health_router, make_router
 from serving.data_plane import DataPlane
 from serving.early import Headers
 from serving.edge import Edge, QuickEdge
 from serving.errors import add_error_handlers
+from serving.guard import Authentication, GuardedRoute
 from serving.metrics import Metrics, make_metrics_router
 from serving.oip import make_oip_router
 from serving.settings import ServingSettings
@@ -29,9 +39,9 @@ class _App(FastAPI):
     Every layer costs each request; the busiest route needs none of them.
     """
 
-    def __init__(self, face: SuggestionFace, metrics: Metrics, **more: Any) -> None:
+    def __init__(self, face: SuggestionFace, metrics: Metrics, doorkeeper: Doorkeeper, **more: Any) -> None:
         super().__init__(**more)
-        self._edge = QuickEdge(super().__call__, metrics, face)
+        self._edge = QuickEdge(super().__call__, metrics, face, doorkeeper)
         self._outermost: ASGIApp = self._edge
 
     def trace_with(self, tracing: Tracing) -> None:
@@ -60,11 +70,13 @@ class Apps:
     Attributes:
         public: the product API and health; its lifespan runs the data plane.
         operator: `/admin`, `/metrics`, `/v2` and health; works while the lifespan of `public` lasts.
+        access: the API keys; None where nobody is asked for one.
     """
 
     public: FastAPI
     operator: FastAPI
     data_plane: DataPlane
+    access: PublishedAccess | None
 
 
 def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing | None = None) -> Apps:
@@ -75,18 +87,29 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
         store: only ever read.
         tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
     """
-    data_plane = DataPlane(settings, store)
+    access = open_access(settings, store) if settings.access == "keys" else None
+    data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with data_plane.running():
+        async with AsyncExitStack() as stack:
+            if access is not None:
+                await stack.enter_async_context(access.running())
+            await stack.enter_async_context(data_plane.running())
             yield
 
-    # Until there are keys: whoever reaches a loopback address can reach the operator's as well.
-    face = SuggestionFace(data_plane, explains=not settings.insecure)
+    doorkeepers: dict[str, Doorkeeper]
+    if access is not None:
+        doorkeepers = {"public": access, "operator": access}
+        add_access_metrics(data_plane.metrics, access)
+    else:
+        # Whoever reaches a loopback address can reach the operator's as well.
+        doorkeepers = {"public": OpenDoor(ANY_SUGGESTION if settings.insecure else EVERYTHING), "operator": OpenDoor()}
+    face = SuggestionFace(data_plane)
     public = _App(
         face,
         data_plane.metrics,
+        doorkeepers["public"],
         title="macrofleet",
         summary="Macro suggestions for support tickets, from one model per tenant",
         lifespan=lifespan,
@@ -103,18 +126,19 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
     )
     if tracing is not None:
         public.trace_with(tracing)
-    for app in (public, operator):
+    for name, app in (("public", public), ("operator", operator)):
+        app.add_middleware(Authentication, doorkeeper=doorkeepers[name], metrics=data_plane.metrics)
         app.add_middleware(Edge, metrics=data_plane.metrics)
         if tracing is not None and app is operator:
             app.add_middleware(TracingMiddleware, tracing=tracing)  # outermost: it sees what the edge answers
         add_error_handlers(app)
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(face))
-    operator.include_router(make_router(SuggestionFace(data_plane, explains=True)), include_in_schema=False)
-    operator.include_router(make_admin_router(data_plane))
-    operator.include_router(make_metrics_router(data_plane.metrics))
+    operator.include_router(make_router(face), include_in_schema=False)
+    operator.include_router(make_admin_router(data_plane, access))
+    operator.include_router(make_metrics_router(data_plane.metrics, GuardedRoute))
     operator.include_router(make_oip_router(data_plane))
-    return Apps(public, operator, data_plane)
+    return Apps(public, operator, data_plane, access)
 
 
 def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:

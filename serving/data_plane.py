@@ -83,10 +83,19 @@ class DataPlane:
         settings: budgets, bounds and intervals.
         store: read only.
         metrics: counts what happens.
+        also_ready: what else must be so before requests may be sent here.
     """
 
-    def __init__(self, settings: ServingSettings, store: ObjectStore, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        settings: ServingSettings,
+        store: ObjectStore,
+        metrics: Metrics | None = None,
+        *,
+        also_ready: Callable[[], bool] = lambda: True,
+    ) -> None:
         self._settings = settings
+        self._also_ready = also_ready
         self.metrics = metrics or Metrics()
         self._key = settings.signing_key.get_secret_value().encode()
         self._traffic = Traffic()
@@ -170,7 +179,7 @@ class DataPlane:
         """Whether requests may be sent here."""
         fleet = self._watch.fleet
         return Readiness(
-            ready=self._ready and not self._draining,
+            ready=self._ready and self._also_ready() and not self._draining,
             draining=self._draining,
             generation=fleet.generation if fleet else None,
             fleet_age_seconds=self._watch.age_seconds,
@@ -319,8 +328,11 @@ class DataPlane:
 
     def models(self) -> list[ModelStatus]:
         """Every tenant's model, in the order of tenants."""
-        entries = self._watch.fleet.entries if self._watch.fleet else {}
-        return [self.model(tenant) for tenant in sorted(entries) if entries[tenant].serves]
+        return self.models_of(self._watch.fleet.entries if self._watch.fleet else ())
+
+    def models_of(self, tenants: Iterable[str]) -> list[ModelStatus]:
+        """The same of those of these tenants that have a model."""
+        return [self.model(tenant) for tenant in sorted(tenants) if self._watch.serves(tenant)]
 
     def model(self, tenant: str) -> ModelStatus:
         """One tenant's model. Raises TenantNotFound, ModelNotFound and NotReady like `suggest`."""

@@ -14,8 +14,10 @@ from starlette.datastructures import MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from registry.errors import MacrofleetError
+from serving.access import AUTHORIZATION, Doorkeeper, Grant
 from serving.early import ENDS, Headers
-from serving.errors import INTERNAL, TOO_LARGE, Problem, inference_error, problem_response
+from serving.errors import INTERNAL, TOO_LARGE, Problem, domain_problem, inference_error, problem_response
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
 
@@ -25,7 +27,7 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
 _HUNG_UP = 499
 _WATCHED_AFTER_SECONDS = 0.02
-# In a scope: the tenant of a request whose face has been asked, and let it in.
+# In a scope: tenant and grant of a request whose face has been asked, and let it in.
 _LET_IN = "macrofleet.let_in"
 _FACES = {
     "v1": "api",
@@ -54,11 +56,11 @@ class Face(Protocol):
         """The tenant that a path of the route names; None for another path."""
         ...
 
-    def refusal(self, tenant: str, path: str) -> Response | None:
+    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
         """The answer to a request that is refused before anything is read of it; None lets it in."""
         ...
 
-    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
+    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes, grant: Grant) -> Response | bytes:
         """The body of a success (JSON), or another answer. After `refusal`."""
         ...
 
@@ -84,14 +86,14 @@ class Edge:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        given, length, timeout = _headers(scope)
-        request_id = _request_id(given)
+        headers = _Headers(scope)
+        request_id = _request_id(headers.request_id)
         sender = _Sender(send, request_id)
         began = time.monotonic()
         path = scope["path"]
         token = REQUEST_ID.set(request_id)
         try:
-            await self._answer(scope, receive, sender, length, timeout)
+            await self._answer(scope, receive, sender, headers)
         except _Gone:
             return
         except Exception:  # noqa: BLE001  # the last resort: the process and its other requests go on
@@ -102,15 +104,8 @@ class Edge:
             REQUEST_ID.reset(token)
             self._metrics.requests(face_of(path), sender.status or _HUNG_UP, time.monotonic() - began)
 
-    async def _answer(
-        self,
-        scope: Scope,
-        receive: Receive,
-        sender: _Sender,
-        length: str,
-        timeout: str | None,  # noqa: ARG002  # the application reads it by itself
-    ) -> None:
-        body = await self._whole_body(scope, receive, sender, length)
+    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, headers: _Headers) -> None:
+        body = await self._whole_body(scope, receive, sender, headers.length)
         if body is not None:
             await self._app(scope, _replay(body, receive), sender)
 
@@ -134,11 +129,13 @@ class QuickEdge(Edge):
         app: takes everything that is not the face's.
         metrics: counts the face's requests.
         face: the busiest route.
+        doorkeeper: knows its callers.
     """
 
-    def __init__(self, app: ASGIApp, metrics: Metrics, face: Face) -> None:
+    def __init__(self, app: ASGIApp, metrics: Metrics, face: Face, doorkeeper: Doorkeeper) -> None:
         super().__init__(app, metrics)
         self._face = face
+        self._doorkeeper = doorkeeper
 
     def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
         """The answer to a request that the face refuses, for `serving.early`; None lets it in: call this with its scope."""
@@ -147,23 +144,24 @@ class QuickEdge(Edge):
             return None
         began = time.monotonic()
         path = scope["path"]
-        request_id = _request_id(_headers(scope)[0])
+        headers = _Headers(scope)
+        request_id = _request_id(headers.request_id)
         token = REQUEST_ID.set(request_id)
         try:
-            answer = self._face.refusal(tenant, path)
+            answer = self._admit(tenant, path, headers)
         except Exception:  # noqa: BLE001  # nothing is answered by it here; on its usual way the request fails as others do
             return None
         finally:
             REQUEST_ID.reset(token)
-        if answer is None:
-            scope[_LET_IN] = tenant
+        if isinstance(answer, Grant):
+            scope[_LET_IN] = tenant, answer
             return None
         self._metrics.requests(face_of(path), answer.status_code, time.monotonic() - began)
         return answer.status_code, _with_id(answer.raw_headers, request_id), bytes(answer.body)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
-        tenant = scope[_LET_IN] if _LET_IN in scope else self._tenant_of(scope)
+        tenant = scope[_LET_IN][0] if _LET_IN in scope else self._tenant_of(scope)
         if tenant is None:
             await self._app(scope, receive, send)
             return
@@ -176,17 +174,28 @@ class QuickEdge(Edge):
             return None
         return self._face.tenant_of(scope["path"])
 
-    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, length: str, timeout: str | None) -> None:
+    def _admit(self, tenant: str, path: str, headers: _Headers) -> Response | Grant:
+        """What the caller may do, or the answer where that is nothing here."""
+        try:
+            grant = self._doorkeeper.grant(headers.authorization)
+        except MacrofleetError as error:
+            self._metrics.refused("unauthenticated")
+            return domain_problem(error, path=path, tenant=None)
+        return self._face.refusal(tenant, path, grant) or grant
+
+    async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, headers: _Headers) -> None:
         tenant, path = scope["tenant"], scope["path"]
-        answer: Response | bytes | None = None if _LET_IN in scope else self._face.refusal(tenant, path)
-        if answer is None:
-            body = await self._whole_body(scope, receive, sender, length)
+        admitted = scope[_LET_IN][1] if _LET_IN in scope else self._admit(tenant, path, headers)
+        if isinstance(admitted, Grant):
+            body = await self._whole_body(scope, receive, sender, headers.length)
             if body is None:
                 return
             with CallerWatch(receive):
-                answer = await self._face.respond(tenant, path, timeout, body)
-        elif ENDS in scope:
-            await _read_body(receive)  # or the caller, who still sends it, may see a reset instead of the answer
+                answer = await self._face.respond(tenant, path, headers.timeout, body, admitted)
+        else:
+            answer = admitted
+            if ENDS in scope:
+                await _read_body(receive)  # or the caller, who still sends it, may see a reset instead of the answer
         await sender.respond(answer)
 
 
@@ -271,18 +280,24 @@ def _with_id(headers: Headers, request_id: str) -> Headers:
     return [*headers, (b"x-request-id", request_id.encode("ascii"))]
 
 
-def _headers(scope: Scope) -> tuple[str, str, str | None]:
-    """Request id, content length and timeout; the first of each."""
-    given = length = ""
-    timeout: str | None = None
-    for name, value in scope["headers"]:
-        if name == b"x-request-id":
-            given = given or value.decode("latin-1")
-        elif name == b"content-length":
-            length = length or value.decode("latin-1")
-        elif name == b"x-request-timeout-ms" and timeout is None:
-            timeout = value.decode("latin-1")
-    return given, length, timeout
+class _Headers:
+    """The headers that are looked at here; the first of each, but for a second Authorization, which makes both none."""
+
+    __slots__ = ("authorization", "length", "request_id", "timeout")
+
+    def __init__(self, scope: Scope) -> None:
+        self.request_id = self.length = ""
+        self.timeout: str | None = None
+        self.authorization: bytes | None = None
+        for name, value in scope["headers"]:
+            if name == b"x-request-id":
+                self.request_id = self.request_id or value.decode("latin-1")
+            elif name == b"content-length":
+                self.length = self.length or value.decode("latin-1")
+            elif name == b"x-request-timeout-ms" and self.timeout is None:
+                self.timeout = value.decode("latin-1")
+            elif name == AUTHORIZATION:
+                self.authorization = value if self.authorization is None else b""
 
 
 def face_of(path: str) -> str:

@@ -23,6 +23,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from registry.errors import (
+    AccessUnavailable,
     BundleCorrupt,
     CatalogueUnavailable,
     DeadlineExceeded,
@@ -31,6 +32,7 @@ from registry.errors import (
     MacrofleetError,
     ModelAlreadyLoaded,
     ModelNotFound,
+    NotAuthenticated,
     NotPermitted,
     NotReady,
     OutOfResources,
@@ -58,6 +60,7 @@ class Problem:
         detail: what the caller reads; None says what the error says. Failures of ours have a sentence of their own,
             because the errors behind them name files and addresses.
         retry_after: seconds after which a retry may do better.
+        challenge: the header WWW-Authenticate, which a 401 must have.
     """
 
     status: int
@@ -65,6 +68,7 @@ class Problem:
     title: str
     detail: str | None = None
     retry_after: int | None = None
+    challenge: str | None = None
 
 
 _MODEL = Problem(503, "model-unavailable", "Model unavailable", "The tenant's model cannot be loaded now.", 30)
@@ -74,6 +78,8 @@ TOO_LARGE = Problem(413, "too-large", "Request too large")
 
 PROBLEMS: dict[type[MacrofleetError], Problem] = {
     InvalidInput: Problem(422, "invalid-request", "Malformed request"),
+    NotAuthenticated: Problem(401, "not-authenticated", "No valid API key", challenge="Bearer"),
+    AccessUnavailable: Problem(503, "access-unavailable", "Keys unavailable", "The API keys cannot be read now.", 5),
     NotPermitted: Problem(403, "not-permitted", "Not permitted"),
     TenantNotFound: Problem(404, "tenant-not-found", "Unknown tenant"),
     ModelNotFound: Problem(409, "no-model", "Tenant has no model yet"),
@@ -153,8 +159,13 @@ def problem_response(
     }
     if fields is not None:
         body["fields"] = [field.model_dump() for field in fields]
+    return _ProblemResponse(problem.status, to_json(body), {**problem_headers(problem), **(headers or {})})
+
+
+def problem_headers(problem: Problem) -> dict[str, str]:
+    """What a problem's answer has beside its body, whatever the form of that."""
     retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return _ProblemResponse(problem.status, to_json(body), {**retry, **(headers or {})})
+    return retry if problem.challenge is None else {**retry, "WWW-Authenticate": problem.challenge}
 
 
 class _ProblemResponse(Response):
@@ -186,6 +197,14 @@ def add_error_handlers(app: FastAPI) -> None:
 async def _domain_error(request: Request, error: Exception) -> Response:
     assert isinstance(error, MacrofleetError)
     return domain_problem(error, path=request.url.path, tenant=request.path_params.get("tenant"))
+
+
+def domain_answer(error: MacrofleetError, *, path: str) -> Response:
+    """The answer to a domain error before a route was found, in the form of the face that the path belongs to."""
+    if path != "/v2" and not path.startswith("/v2/"):
+        return domain_problem(error, path=path, tenant=None)
+    problem = problem_for(error)
+    return inference_error(problem.status, problem.detail or str(error), problem_headers(problem))
 
 
 def domain_problem(error: MacrofleetError, *, path: str, tenant: str | None) -> Response:

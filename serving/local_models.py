@@ -117,7 +117,7 @@ class LocalModels(Generic[M]):
         try:
             return self._models[alias]
         except KeyError:
-            raise _not_loaded() from None
+            raise not_loaded() from None
 
     def find_by_target(self, target: str | None) -> Loaded[M]:
         """The model that a caller of the platform means.
@@ -136,7 +136,7 @@ class LocalModels(Generic[M]):
                 f"{len(fitting)} models are loaded that this could mean", remedy="Ask for one by the name it was given."
             )
         if not fitting:
-            raise _not_loaded()
+            raise not_loaded()
         return fitting[0]
 
     def page(self, *, after: str | None, limit: int) -> tuple[list[Loaded[M]], bool]:
@@ -196,7 +196,7 @@ class LocalModels(Generic[M]):
     async def _unload(self, alias: str) -> None:
         loaded = self._models.pop(alias, None)
         if loaded is None:
-            raise _not_loaded()
+            raise not_loaded()
         nbytes = loaded.model.nbytes
         loop, gone = asyncio.get_running_loop(), asyncio.Event()
         # Watched itself, and not the leases on it: a batch in another thread lets go a moment after its requests do.
@@ -212,5 +212,5 @@ class LocalModels(Generic[M]):
         self._nbytes -= nbytes
 
 
-def _not_loaded() -> ModelNotFound:
+def not_loaded() -> ModelNotFound:
     return ModelNotFound("no model is loaded under that name", remedy="Load it first.")

@@ -67,21 +67,31 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
         _serve(doors, ready_file, drain=apps.data_plane.drain)
 
 
-def run_sagemaker(settings: ServingSettings, programs_folder: Path, *, ready_file: Path | None = None) -> None:
-    """Serve SageMaker's multi-model container contract, as `run` serves a fleet: no store, and one address.
+def run_sagemaker(
+    settings: ServingSettings, store_settings: StoreSettings, programs_folder: Path, *, ready_file: Path | None = None
+) -> None:
+    """Serve SageMaker's multi-model container contract, as `run` serves a fleet: no models from a store, and one address.
 
     It listens on every address of the container, on the port `SAGEMAKER_BIND_TO_PORT` or 8080.
 
     Args:
         settings: budgets and bounds; its addresses are not looked at.
+        store_settings: where the API keys are, if callers are asked for them; nothing else is read from there.
         programs_folder: the programs that the image brings.
         ready_file: as for `run`, with one line.
 
     Raises:
-        InvalidInput: the port cannot be listened on, or the ready file cannot be written where it shall be.
+        InvalidInput: nobody said how callers are let in, the port cannot be listened on, or the ready file cannot be
+            written where it shall be.
         KeyboardInterrupt: SIGINT came twice.
     """
     end_with_supervisor()
+    if settings.sagemaker_access == "keys" and "url" not in store_settings.model_fields_set:
+        raise InvalidInput(
+            "SageMaker's contract carries no API keys, and nobody said that callers are let in without",
+            remedy="Set MACROFLEET_SAGEMAKER_ACCESS=platform where SageMaker alone reaches the container; "
+            "MACROFLEET_STORE_URL where callers shall be asked for keys.",
+        )
     if ready_file is not None:
         check_ready_file(ready_file)
     configure_logs()
@@ -89,12 +99,14 @@ def run_sagemaker(settings: ServingSettings, programs_folder: Path, *, ready_fil
         port = _sagemaker_port(os.environ)
         listener = stack.enter_context(_listen("0.0.0.0", port, options=("SAGEMAKER_BIND_TO_PORT",)))  # noqa: S104
         limit_threads()
+        from serving.access import open_access
         from serving.sagemaker import create_sagemaker_app
 
+        access = None if settings.sagemaker_access == "platform" else open_access(settings, open_store(store_settings))
         tracing = configure_tracing()
         if tracing is not None:
             stack.callback(tracing.close)
-        app = create_sagemaker_app(settings, programs_folder=programs_folder, tracing=tracing)
+        app = create_sagemaker_app(settings, programs_folder=programs_folder, access=access, tracing=tracing)
         # Its platform asks /ping whether to replace the container, not whether to send requests: that stays green.
         _serve([Door(app, listener, lifespan=True)], ready_file, drain=lambda: None)
 

@@ -22,6 +22,7 @@ from threading import get_ident
 from typing import Annotated, Final, Literal, TypeAlias
 
 from fastapi import APIRouter, Header
+from fastapi.routing import APIRoute
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.metrics_core import (
@@ -54,6 +55,7 @@ REFUSALS: Final = (
     "load_backing_off",
     "out_of_resources",
     "too_large",
+    "unauthenticated",
 )
 # Classes of `registry.errors`, by name; whatever else a load fails of is not the domain's.
 LOAD_ERRORS: Final = (
@@ -346,9 +348,13 @@ class _Ours(Collector):
         return ()
 
 
-def make_metrics_router(metrics: Metrics) -> APIRouter:
-    """The route `GET /metrics`."""
-    router = APIRouter()
+def make_metrics_router(metrics: Metrics, route_class: type[APIRoute] = APIRoute) -> APIRouter:
+    """The route `GET /metrics`.
+
+    Args:
+        route_class: of `serving.guard`, which knows this module.
+    """
+    router = APIRouter(route_class=route_class)
 
     # Not in a thread: gauges read what the event loop owns.
     @router.get("/metrics", summary="Metrics for Prometheus", response_class=Response)

@@ -7,11 +7,10 @@ import importlib.metadata
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
-from fastapi.routing import APIRoute
 from pydantic import BaseModel, ConfigDict, ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
@@ -21,7 +20,8 @@ from registry.ticket import ticket_text
 from serving.cache import ModelStatus
 from serving.data_plane import Answer, Readiness
 from serving.edge import MAX_BODY_BYTES, CallerWatch
-from serving.errors import inference_error, problem_for, retry_headers
+from serving.errors import inference_error, problem_for, problem_headers, retry_headers
+from serving.guard import GuardedRoute, grant_of, needs
 from serving.logs import REQUEST_ID
 from serving.oip_tensors import (
     InferenceRequest,
@@ -66,6 +66,10 @@ class OipDataPlane(Protocol):
         """Every tenant of the fleet that has a model."""
         ...
 
+    def models_of(self, tenants: Iterable[str]) -> Sequence[ModelStatus]:
+        """Those of them that are of these tenants."""
+        ...
+
     def model(self, tenant: str) -> ModelStatus:
         """One of them."""
         ...
@@ -104,7 +108,7 @@ class _RepositoryRequest(BaseModel):
     parameters: dict[str, Any] = {}
 
 
-class _OipRoute(APIRoute):
+class _OipRoute(GuardedRoute):
     """A route whose failures are answered as this protocol has it: `{"error": …}`."""
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
@@ -129,6 +133,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
     # The first, since it is asked the most; what it reads, it reads itself, in half of FastAPI's time.
     @router.post("/models/{tenant}/infer")
     @router.post("/models/{tenant}/versions/{version}/infer")
+    @needs("suggest")
     async def infer(request: Request) -> Response:
         tenant: str = request.path_params["tenant"]
         version: str | None = request.path_params.get("version")
@@ -173,6 +178,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
 
     @router.get("")
     @router.get("/")
+    @needs("suggest")
     async def server() -> dict[str, Any]:
         return {
             "name": "macrofleet",
@@ -182,6 +188,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
 
     @router.get("/models/{tenant}")
     @router.get("/models/{tenant}/versions/{version}")
+    @needs("suggest")
     async def metadata(tenant: str, version: str | None = None) -> dict[str, Any]:
         model = _model(data_plane, tenant, version)
         return {
@@ -194,17 +201,21 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
 
     @router.get("/models/{tenant}/ready")
     @router.get("/models/{tenant}/versions/{version}/ready")
+    @needs("suggest")
     async def model_ready(tenant: str, version: str | None = None) -> Response:
         model = _model(data_plane, tenant, version)
         return _ready(model.serving_version is not None, name=model.tenant)
 
     @router.post("/repository/index")
+    @needs("suggest")
     async def index(request: Request) -> Response:
         asked = _repository_request(await request.body())
-        models = data_plane.models()
+        tenant = grant_of(request).tenant
+        models = data_plane.models() if tenant is None else data_plane.models_of([tenant])
         return JSONResponse([_indexed(model) for model in models if model.serving_version or not asked.ready])
 
     @router.post("/repository/models/{tenant}/load")
+    @needs("operator")
     async def load(tenant: str, request: Request) -> Response:
         if _repository_request(await request.body()).parameters:
             raise InvalidInput("a load takes no parameters", remedy="The fleet alone says what is served.")
@@ -212,12 +223,14 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
         return Response(media_type="application/json")
 
     @router.post("/repository/models/{tenant}/unload")
+    @needs("operator")
     async def unload(tenant: str, request: Request) -> Response:
         _repository_request(await request.body())  # "unload_dependents": no model has any
         await data_plane.unload_model(tenant)
         return Response(media_type="application/json")
 
     @router.api_route("/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
+    @needs("suggest")
     async def unknown() -> Response:
         raise HTTPException(404, "There is no such endpoint.")
 
@@ -234,8 +247,7 @@ def _domain_error(request: Request, error: MacrofleetError) -> Response:
         status = 400
     elif isinstance(error, ModelNotFound):
         status = 404  # a model is all that there is of a tenant here
-    retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return inference_error(status, problem.detail or str(error), {**retry, **retry_headers(error)})
+    return inference_error(status, problem.detail or str(error), {**problem_headers(problem), **retry_headers(error)})
 
 
 def _ready(is_ready: bool, **more: str) -> Response:

@@ -203,6 +203,7 @@ def replica_environments(settings: ServingSettings, replicas: int) -> list[dict[
             "MACROFLEET_PORT": str(port and port + number),
             "MACROFLEET_OPERATOR_HOST": settings.operator_host,
             "MACROFLEET_OPERATOR_PORT": str(operator_port and operator_port + number),
+            "MACROFLEET_ACCESS": settings.access,
             "MACROFLEET_INSECURE": str(settings.insecure).lower(),
             "MACROFLEET_SIGNING_KEY": settings.signing_key.get_secret_value(),
             "MACROFLEET_REPLICA": str(number),

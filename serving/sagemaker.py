@@ -12,7 +12,7 @@ import logging
 import time
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -36,13 +36,15 @@ from registry.errors import (
     ProgramUntrusted,
 )
 from registry.runtime import BoundModel, Features
+from serving.access import Grant, OpenDoor, PublishedAccess, add_access_metrics
 from serving.api import MacroOut, SuggestionRequest, SuggestionResponse
 from serving.edge import CallerWatch, Edge
 from serving.errors import Problem, add_error_handlers, problem_response
 from serving.executor import Executor, Scores
 from serving.garbage import settle_garbage_collector
+from serving.guard import Authentication, GuardedRoute, grant_of, needs
 from serving.local_bundles import LocalBundles, LocalModel
-from serving.local_models import Loaded, LocalModels
+from serving.local_models import Loaded, LocalModels, not_loaded
 from serving.metrics import Metrics, make_metrics_router
 from serving.settings import ServingSettings
 from serving.suggest import choose, is_blank, suggestion_id
@@ -91,6 +93,7 @@ def create_sagemaker_app(
     settings: ServingSettings,
     *,
     programs_folder: Path,
+    access: PublishedAccess | None,
     metrics: Metrics | None = None,
     tracing: Tracing | None = None,
 ) -> FastAPI:
@@ -99,6 +102,8 @@ def create_sagemaker_app(
     Args:
         settings: `memory_bytes`, `request_timeout_ms`, `max_queue`, `trusted_programs` and `signing_key` count here.
         programs_folder: the programs that the image brings, each in a folder under its digest.
+        access: the keys that callers are asked for: an operator's for models, a tenant's for its answers. None asks nobody:
+            the platform has let in whoever reaches the container.
         metrics: counts what happens; `GET /metrics` shows it, to whoever reaches the container.
         tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
 
@@ -107,13 +112,19 @@ def create_sagemaker_app(
     """
     metrics = metrics or Metrics()
     face = _Face(settings, programs_folder, metrics)
+    if access is not None:
+        add_access_metrics(metrics, access)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        async with face.running():
+        async with AsyncExitStack() as stack:
+            if access is not None:
+                await stack.enter_async_context(access.running())
+            await stack.enter_async_context(face.running())
             yield
 
     app = FastAPI(title="macrofleet", lifespan=lifespan, redirect_slashes=False, openapi_url=None)
+    app.add_middleware(Authentication, doorkeeper=OpenDoor() if access is None else access, metrics=metrics)
     app.add_middleware(Edge, metrics=metrics)
     if tracing is not None:
         app.add_middleware(TracingMiddleware, tracing=tracing)  # outermost: it sees what the edge answers
@@ -121,7 +132,7 @@ def create_sagemaker_app(
     # Elsewhere a tenant without a model; here an alias that nothing is loaded under, which the platform may put right.
     app.add_exception_handler(ModelNotFound, _not_loaded)
     app.include_router(face.make_router())
-    app.include_router(make_metrics_router(metrics))
+    app.include_router(make_metrics_router(metrics, GuardedRoute))
     return app
 
 
@@ -172,7 +183,7 @@ class _Face:
 
     def make_router(self) -> APIRouter:
         """The routes of the contract."""
-        router = APIRouter()
+        router = APIRouter(route_class=GuardedRoute)
         router.add_api_route("/ping", self._ping, methods=["GET"])
         router.add_api_route("/models", self._load, methods=["POST"])
         router.add_api_route("/models", self._list, methods=["GET"])
@@ -237,9 +248,11 @@ class _Face:
         _LOG.info("model unloaded", extra={"alias": alias, "models": len(self._models)})
         return JSONResponse({"status": "unloaded"})
 
+    @needs("suggest")
     async def _invoke(self, alias: str, request: Request) -> Response:
         return await self._answered(request, alias=alias)
 
+    @needs("suggest")
     async def _invoke_target(self, request: Request) -> Response:
         return await self._answered(request, alias=None)
 
@@ -247,11 +260,24 @@ class _Face:
         body = await request.body()
         self._check_ready()
         with CallerWatch(request.receive):
-            answer = await self._suggest(alias, request.headers.get(TARGET_HEADER), body)
+            answer = await self._suggest(alias, request.headers.get(TARGET_HEADER), body, grant_of(request))
         return Response(answer.model_dump_json(), media_type="application/json")
 
-    async def _suggest(self, alias: str | None, target: str | None, body: bytes) -> SuggestionResponse:
-        model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
+    def _find(self, alias: str | None, target: str | None, grant: Grant) -> LocalModel:
+        """The model that a caller means; of other tenants' it is told what it would be if they were not loaded."""
+        try:
+            model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
+        except ModelNotFound:
+            if grant.tenant is None:
+                raise
+        else:
+            if grant.covers(model.bound.manifest.tenant):
+                return model
+            del model  # or the error would keep it in memory
+        raise not_loaded()
+
+    async def _suggest(self, alias: str | None, target: str | None, body: bytes, grant: Grant) -> SuggestionResponse:
+        model = self._find(alias, target, grant)
         lent = _Lent(model.bound)
         if (trace := current_trace()) is not None:
             trace.set("macrofleet.tenant", model.bound.manifest.tenant)

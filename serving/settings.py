@@ -23,7 +23,12 @@ class ServingSettings(BaseSettings):
     Attributes:
         host: address to listen on.
         port: 0 lets the system choose; the log line "serving" names what it chose.
-        insecure: allow an address that other machines reach, although nobody is asked for a key.
+        access: "keys" asks everybody for an API key, but for health; "open" asks nobody, on loopback.
+        access_poll_seconds: how often the keys are looked at; a revoked one is refused after that.
+        access_stale_seconds: for how long keys hold that cannot be read again; then everybody is refused.
+        sagemaker_access: of SageMaker's contract, which carries no key: "platform" leaves it to the platform to let callers
+            in; "keys" asks for one.
+        insecure: allow `open` on an address that other machines reach.
         operator_host: address of the operator's faces (`/admin`, `/metrics`, `/v2`).
         operator_port: 0 lets the system choose.
         disk_folder: the local disk tier; processes on one machine may share it.
@@ -48,13 +53,17 @@ class ServingSettings(BaseSettings):
             and ids do not outlive the process that made them; unset, each process draws its own.
 
     Raises:
-        InvalidInput: `host` is reachable from elsewhere and `insecure` is not set.
+        InvalidInput: `host` is reachable from elsewhere, nobody is asked for a key, and `insecure` is not set.
     """
 
     model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", hide_input_in_errors=True)
 
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=0, le=65_535)] = 8000
+    access: Literal["keys", "open"] = "keys"
+    access_poll_seconds: Annotated[float, Field(gt=0, le=3600)] = 5
+    access_stale_seconds: Annotated[float, Field(gt=0, le=7 * 86_400)] = 3600
+    sagemaker_access: Literal["keys", "platform"] = "keys"
     insecure: bool = False
     operator_host: str = "127.0.0.1"
     operator_port: Annotated[int, Field(ge=0, le=65_535)] = 8001
@@ -100,10 +109,10 @@ class ServingSettings(BaseSettings):
     @model_validator(mode="after")
     def _keep_to_loopback(self) -> Self:
         for host in (self.host, self.operator_host):
-            if not self.insecure and not _is_loopback(host):
+            if self.access == "open" and not self.insecure and not _is_loopback(host):
                 raise InvalidInput(
-                    f"host {host!r} can be reached from other machines, and there are no API keys yet",
-                    remedy="Listen on 127.0.0.1, or set MACROFLEET_INSECURE=true where the network itself is trusted.",
+                    f"host {host!r} can be reached from other machines, and nobody is asked for an API key",
+                    remedy="Leave MACROFLEET_ACCESS at keys; MACROFLEET_INSECURE=true is for a network that is itself trusted.",
                 )
         return self
 

@@ -55,6 +55,7 @@ COMMANDS: list[list[str]] = [
     ["garbage", "runs"],
     *[["fleet", name] for name in ("show", "pin", "unpin", "limit", "preload", "rollback", "refresh", "verify")],
     *[["tenants", name] for name in ("list", "settings", "set", "delete")],
+    *[["keys", name] for name in ("create", "list", "rotate", "revoke", "publish")],
     *[["flows", name] for name in ("serve", "deploy", "status")],
     *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
 ]
@@ -68,7 +69,7 @@ def test_every_command_explains_itself(command: list[str]) -> None:
 
 
 def test_the_front_door_imports_no_room() -> None:
-    heavy = ["tensorflow", "prefect", "mlflow", "fastapi", "boto3", "polars", "numpy", "pydantic"]
+    heavy = ["tensorflow", "prefect", "mlflow", "fastapi", "boto3", "polars", "numpy", "pydantic", "sqlalchemy"]
     script = f"import sys, macrofleet; print([name for name in {heavy!r} if name in sys.modules])"
     root = Path(macrofleet.__file__).parent
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
@@ -101,6 +102,7 @@ def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
         (["tickets", "import", "--tenant", "acme", "none.csv"], "none.csv cannot be read"),
         (["tickets", "import", "--tenant", "A/b", "t.csv"], "'A/b' is not a tenant name"),
         (["tickets", "import", "--tenant", "acme", "--where", "x", "t.csv"], "is not COLUMN=VALUE"),
+        (["keys", "revoke", "0123456789"], "there is no key with that prefix"),
         (["models", "show", "acme"], "tenant acme is not in the fleet"),
         (["models", "show", "..%2F"], "is not a tenant name"),
         (["models", "export", "acme", "--out", "x"], "SageMaker's is the only one. Add --sagemaker."),

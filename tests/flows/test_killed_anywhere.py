@@ -80,14 +80,20 @@ class World:
             found = self.store.get(key_of(TENANT, version, name)).data
             assert hashlib.sha256(found).hexdigest() == file.sha256
 
+    def _mlflow(self) -> MlflowClient:
+        return MlflowClient(self.database, registry_uri=self.database)
+
     def registered(self) -> dict[str, int]:
         """How many versions MLflow has of each manifest."""
-        client = MlflowClient(self.database, registry_uri=self.database)
-        tags = [v.tags["macrofleet.manifest"] for v in client.search_model_versions(f"name='macrofleet.{TENANT}'")]
+        tags = [
+            v.tags["macrofleet.manifest"] for v in self._mlflow().search_model_versions(f"name='macrofleet.{TENANT}'")
+        ]
         return {digest: tags.count(digest) for digest in tags}
 
     def champion(self) -> str:
-        version = MlflowClient(self.database, registry_uri=self.database).get_model_version_by_alias(f"macrofleet.{TENANT}", "champion")
+        version = MlflowClient(self.database, registry_uri=self.database).get_model_version_by_alias(
+            f"macrofleet.{TENANT}", "champion"
+        )
         return str(version.tags["macrofleet.manifest"])
 
     def kept(self) -> list[str]:

@@ -77,6 +77,7 @@ def running(place: Place) -> Iterator[tuple[httpx.Client, str]]:
             "disk_folder": place.folder / "disk",
             "trusted_programs": frozenset({place.program}),
             "request_timeout_ms": 30_000,
+            "access": "open",
         }
     )
     doors: list[Door] = []

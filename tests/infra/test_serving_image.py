@@ -268,7 +268,7 @@ def test_sagemaker_starts_the_image_with_serve_and_the_environment_says_the_rest
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     began: list[Path] = []
-    monkeypatch.setattr("serving.main.run_sagemaker", lambda _, folder, **__: began.append(folder))
+    monkeypatch.setattr("serving.main.run_sagemaker", lambda _, __, folder, **___: began.append(folder))
     monkeypatch.setattr("serving.main.run", lambda *_, **__: None)  # or a failure would be a server that goes on
     for name in [name for name in os.environ if name.startswith("MACROFLEET_")]:
         monkeypatch.delenv(name)

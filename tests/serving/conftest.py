@@ -48,6 +48,8 @@ def make_settings(tmp_path: Path, bag: BuiltProgram) -> MakeSettings:
             "disk_folder": tmp_path / "disk",
             "trusted_programs": frozenset({bag.digest}),
             "signing_key": "0123456789abcdef",
+            "access": "open",
+            "sagemaker_access": "platform",
             "fleet_poll_seconds": 0.01,
             "request_timeout_ms": 30_000,
         }

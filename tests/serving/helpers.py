@@ -54,9 +54,9 @@ async def ready(settings: ServingSettings, store: ObjectStore) -> AsyncIterator[
         yield client
 
 
-async def until_ready(client: httpx.AsyncClient) -> None:
+async def until_ready(client: httpx.AsyncClient, path: str = "/readyz") -> None:
     async def answer() -> bool:
-        return (await client.get("/readyz")).status_code == 200
+        return (await client.get(path)).status_code == 200
 
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not await answer():

@@ -70,6 +70,7 @@ def settings(folder: Path, bag: BuiltProgram) -> ServingSettings:
         {
             "disk_folder": folder / "disk",
             "trusted_programs": frozenset({bag.digest}),
+            "access": "open",
             "signing_key": "0123456789abcdef",
             "request_timeout_ms": 30_000,
         }
@@ -555,7 +556,9 @@ async def test_openapi_describes_the_request(client: httpx.AsyncClient) -> None:
     references = json.dumps(document).split('"$ref": "#/components/schemas/')[1:]
     assert {reference.split('"')[0] for reference in references} <= set(schemas)
     assert operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].endswith("/SuggestionRequest")
-    assert set(operation["responses"]) == {"200", "403", "404", "409", "413", "422", "429", "503", "504"}
+    assert set(operation["responses"]) == {"200", "401", "403", "404", "409", "413", "422", "429", "503", "504"}
+    assert operation["security"] == [{"apiKey": []}]
+    assert document["components"]["securitySchemes"]["apiKey"]["scheme"] == "bearer"
     assert set(operation["responses"]["422"]["content"]) == {"application/problem+json"}
     for name in ("SuggestionRequest", "SuggestionResponse"):
         assert schemas[name]["examples"]

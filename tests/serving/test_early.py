@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from serving import doors
+from serving.access import Grant, OpenDoor
 from serving.doors import Door
 from serving.early import EarlyProtocol, Headers
 from serving.edge import QuickEdge
@@ -216,13 +217,13 @@ class Face:
     def tenant_of(self, path: str) -> str | None:
         return path[3:] if path.startswith("/t/") else None
 
-    def refusal(self, tenant: str, path: str) -> Response | None:
+    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
         self.asked.append((tenant, REQUEST_ID.get()))
         if tenant == "broken":
             raise ValueError("nobody expected this")
         return Response(path, 429) if tenant == "loud" else None
 
-    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes) -> Response | bytes:
+    async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes, grant: Grant) -> Response | bytes:
         return tenant.encode()
 
 
@@ -257,7 +258,7 @@ class QuickApp:
     """`QuickEdge` alone, behind a protocol."""
 
     def __init__(self) -> None:
-        self.edge = QuickEdge(other, Metrics(), Face())
+        self.edge = QuickEdge(other, Metrics(), Face(), OpenDoor())
         self.early_answer = self.edge.early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -286,7 +287,7 @@ async def test_on_a_connection_that_ends_a_refusal_comes_after_the_body(drains: 
 
 async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:
     face, metrics = Face(), Metrics()
-    edge = QuickEdge(other, metrics, face)
+    edge = QuickEdge(other, metrics, face, OpenDoor())
     answer = edge.early_answer(scope_of("/t/loud"))
     assert answer is not None
     status, headers, body = answer
@@ -297,14 +298,14 @@ async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:
 
 
 async def test_an_id_that_is_none_is_made_anew() -> None:
-    answer = QuickEdge(other, Metrics(), Face()).early_answer(scope_of("/t/loud", request_id=b"a b\r\nc"))
+    answer = QuickEdge(other, Metrics(), Face(), OpenDoor()).early_answer(scope_of("/t/loud", request_id=b"a b\r\nc"))
     assert answer is not None
     assert len(dict(answer[1])[b"x-request-id"]) == 32
 
 
 async def test_whoever_was_let_in_is_not_asked_again() -> None:
     face = Face()
-    edge = QuickEdge(other, Metrics(), face)
+    edge = QuickEdge(other, Metrics(), face, OpenDoor())
     scope = scope_of("/t/quiet")
     assert edge.early_answer(scope) is None
     assert await statuses(edge, scope) == [200]
@@ -313,7 +314,7 @@ async def test_whoever_was_let_in_is_not_asked_again() -> None:
 
 async def test_without_an_early_question_the_edge_asks_itself() -> None:
     face = Face()
-    edge = QuickEdge(other, Metrics(), face)
+    edge = QuickEdge(other, Metrics(), face, OpenDoor())
     assert await statuses(edge, scope_of("/t/loud")) == [429]
     assert await statuses(edge, scope_of("/t/quiet")) == [200]
     assert [tenant for tenant, _ in face.asked] == ["loud", "quiet"]
@@ -322,7 +323,7 @@ async def test_without_an_early_question_the_edge_asks_itself() -> None:
 @pytest.mark.parametrize(("path", "method"), [("/elsewhere", "POST"), ("/t/loud", "GET")])
 async def test_what_is_not_the_faces_goes_on(path: str, method: str) -> None:
     face = Face()
-    edge = QuickEdge(other, Metrics(), face)
+    edge = QuickEdge(other, Metrics(), face, OpenDoor())
     scope = scope_of(path, method=method)
     assert edge.early_answer(scope) is None
     assert await statuses(edge, scope) == [204]
@@ -331,7 +332,7 @@ async def test_what_is_not_the_faces_goes_on(path: str, method: str) -> None:
 
 
 async def test_a_failure_is_left_to_the_usual_way() -> None:
-    edge = QuickEdge(other, Metrics(), Face())
+    edge = QuickEdge(other, Metrics(), Face(), OpenDoor())
     scope = scope_of("/t/broken")
     assert edge.early_answer(scope) is None
     assert await statuses(edge, scope) == [500]

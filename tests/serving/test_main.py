@@ -23,8 +23,10 @@ import registry
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
 from registry.program import publish_program
+from registry.replicas import refresh_replicas
 from registry.store.local import LocalStore
 from serving.main import _sagemaker_port
+from tests.serving.access_world import key_for, publish
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
@@ -60,6 +62,7 @@ def started(folder: Path, **environment: str) -> Iterator[Server]:
 
 def surroundings(folder: Path, **more: str) -> dict[str, str]:
     own = {"MACROFLEET_STORE_URL": str(folder / "store"), "MACROFLEET_DISK_FOLDER": str(folder / "disk")}
+    own |= {"MACROFLEET_ACCESS": "open", "MACROFLEET_SAGEMAKER_ACCESS": "platform"}
     return {name: value for name, value in os.environ.items() if not name.startswith("MACROFLEET_")} | own | more
 
 
@@ -122,6 +125,38 @@ def server(tmp_path: Path, bag: BuiltProgram) -> Iterator[Server]:
     # A machine under load shall not turn a slow answer into a lost one.
     with started(tmp_path, MACROFLEET_TRUSTED_PROGRAMS=bag.digest, MACROFLEET_REQUEST_TIMEOUT_MS="60000") as made:
         yield made
+
+
+async def test_a_server_asks_for_keys(tmp_path: Path, bag: BuiltProgram) -> None:
+    """As it is started, with no word about access; the refusal of a suggestion goes the early way."""
+    store = LocalStore(tmp_path / "store")
+    publish_program(store, bag.folder)
+    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
+    key, other, operator = key_for("acme", "suggest"), key_for("globex", "suggest"), key_for(None, "operator")
+    publish(store, [key, other, operator])
+    told = {"MACROFLEET_TRUSTED_PROGRAMS": bag.digest, "MACROFLEET_REQUEST_TIMEOUT_MS": "60000"}
+    with started(tmp_path, MACROFLEET_ACCESS="keys", **told) as server:
+        public, private = await urls_of(server)
+        async with httpx.AsyncClient(timeout=60) as client:
+            async with asyncio.timeout(60):
+                while (await client.get(f"{public}/readyz")).status_code != 200:
+                    await asyncio.sleep(0.01)
+            url = f"{public}/v1/tenants/acme/suggestions"
+            statuses = [
+                (await client.post(url, json=ticket(), headers=headers)).status_code
+                for headers in ({}, other.header, key.header, operator.header)
+            ]
+            assert statuses == [401, 404, 200, 200]
+            for path in ("/metrics", "/admin/models", "/v2"):
+                assert (await client.get(private + path)).status_code == 401
+                assert (await client.get(private + path, headers=operator.header)).status_code == 200
+            publish(store, [operator], generation=2)
+            (told_to_read,) = refresh_replicas([private], what="access", key=operator.key)
+            assert told_to_read.generation == 2
+            assert (await client.post(url, json=ticket(), headers=key.header)).status_code == 401
+            assert refresh_replicas([private], what="access")[0].problem is not None
+        log = server.log.read_text()
+        assert not any(each.key in log for each in (key, other, operator))
 
 
 def raw(url: str, request: bytes) -> bytes:
@@ -285,10 +320,10 @@ def test_a_port_that_sagemaker_cannot_mean(given: str) -> None:
 SAGEMAKER = """
 import sys
 from pathlib import Path
-from registry.settings import read_settings
+from registry.settings import StoreSettings, read_settings
 from serving.main import run_sagemaker
 from serving.settings import ServingSettings
-run_sagemaker(read_settings(ServingSettings), Path(sys.argv[1]), ready_file=Path(sys.argv[2]))
+run_sagemaker(read_settings(ServingSettings), StoreSettings(), Path(sys.argv[1]), ready_file=Path(sys.argv[2]))
 """
 
 

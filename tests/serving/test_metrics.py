@@ -343,7 +343,9 @@ async def test_the_route_answers_in_the_format_that_is_asked_for(accept: str, co
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Metrics]:
     """The metrics of a server, its gauges included."""
-    told = ServingSettings.model_validate({"disk_folder": tmp_path / "disk", "trusted_programs": frozenset()})
+    told = ServingSettings.model_validate(
+        {"disk_folder": tmp_path / "disk", "trusted_programs": frozenset(), "access": "open"}
+    )
     plane = DataPlane(told, LocalStore(tmp_path / "store"))
     async with plane.running():
         yield plane.metrics

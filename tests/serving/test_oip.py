@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,11 +47,13 @@ from registry.errors import (
 from registry.fleet import FleetEntry, update_fleet
 from registry.program import publish_program
 from registry.store.local import LocalStore
+from serving.access import OpenDoor
 from serving.app import create_apps
 from serving.cache import ModelStatus
 from serving.data_plane import Answer, Readiness
 from serving.edge import MAX_BODY_BYTES, Edge
 from serving.errors import add_error_handlers
+from serving.guard import Authentication
 from serving.logs import JsonFormatter
 from serving.metrics import Metrics
 from serving.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_router
@@ -99,6 +101,9 @@ class PaperPlane:
             raise self.failure
         return list(self.statuses.values())
 
+    def models_of(self, tenants: Iterable[str]) -> list[ModelStatus]:
+        return [self.statuses[tenant] for tenant in tenants if tenant in self.statuses]
+
     def model(self, tenant: str) -> ModelStatus:
         if self.failure is not None:
             raise self.failure
@@ -136,8 +141,9 @@ class PaperPlane:
 
 
 def make_app(data_plane: OipDataPlane, metrics: Metrics | None = None) -> FastAPI:
-    app = FastAPI(redirect_slashes=False)
-    app.add_middleware(Edge, metrics=metrics or Metrics())
+    app, metrics = FastAPI(redirect_slashes=False), metrics or Metrics()
+    app.add_middleware(Authentication, doorkeeper=OpenDoor(), metrics=metrics)
+    app.add_middleware(Edge, metrics=metrics)
     add_error_handlers(app)
     app.include_router(make_oip_router(data_plane))
     return app
@@ -684,6 +690,7 @@ def address(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) -> Iter
         {
             "disk_folder": folder / "disk",
             "trusted_programs": frozenset({bag.digest}),
+            "access": "open",
             "signing_key": "0123456789abcdef",
             "request_timeout_ms": 30_000,
         }

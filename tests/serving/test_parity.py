@@ -92,7 +92,12 @@ async def road(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) -> A
     write_catalogue(store, TENANT, catalogue, etag=None)
     update_fleet(store, {TENANT: lambda _: FleetEntry(version=manifest.version, manifest=manifest.digest)})
     settings = ServingSettings.model_validate(
-        {"disk_folder": folder / "disk", "trusted_programs": frozenset({bag.digest}), "request_timeout_ms": 30_000}
+        {
+            "disk_folder": folder / "disk",
+            "trusted_programs": frozenset({bag.digest}),
+            "access": "open",
+            "request_timeout_ms": 30_000,
+        }
     )
     async with ready(settings, store) as client:
         yield Road(list(zip(made.tickets, examples, strict=True)), program, bundle, manifest, client)

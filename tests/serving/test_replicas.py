@@ -469,6 +469,7 @@ async def test_two_servers_over_one_fleet(tmp_path: Path, bag: BuiltProgram) -> 
         "MACROFLEET_DISK_FOLDER": str(tmp_path / "disk"),
         "MACROFLEET_TRUSTED_PROGRAMS": bag.digest,
         "MACROFLEET_REQUEST_TIMEOUT_MS": "60000",
+        "MACROFLEET_ACCESS": "open",
         "MACROFLEET_FLEET_POLL_SECONDS": "0.05",
         "MACROFLEET_PORT": "0",
         "MACROFLEET_OPERATOR_PORT": "0",

@@ -114,7 +114,7 @@ def container(bag: BuiltProgram, urls: list[str]) -> ServingSettings:
 
 @pytest.fixture(scope="module")
 def app(container: ServingSettings, programs: Path) -> FastAPI:
-    return create_sagemaker_app(container, programs_folder=programs)
+    return create_sagemaker_app(container, programs_folder=programs, access=None)
 
 
 @pytest.fixture(scope="module")
@@ -601,7 +601,7 @@ async def test_a_request_past_its_deadline_keeps_no_memory(
 ) -> None:
     # Long enough for the executor to come by on a busy machine: what expires before that is never worked on.
     impatient = container.model_copy(update={"request_timeout_ms": 500})
-    async with serving(create_sagemaker_app(impatient, programs_folder=programs)) as client:
+    async with serving(create_sagemaker_app(impatient, programs_folder=programs, access=None)) as client:
         await until_ready(client)
         await load(client, "x", urls[0])
         gate.close()
@@ -755,7 +755,7 @@ async def test_red_until_the_programs_are_loaded(
     container: ServingSettings, programs: Path, urls: list[str], gate: Gate
 ) -> None:
     gate.close()
-    async with serving(create_sagemaker_app(container, programs_folder=programs)) as client:
+    async with serving(create_sagemaker_app(container, programs_folder=programs, access=None)) as client:
         await eventually(lambda: gate.held == 1)
         for answer in (
             await client.get("/ping"),
@@ -776,7 +776,7 @@ async def test_a_damaged_program_keeps_it_red(
 ) -> None:
     shutil.copytree(programs, tmp_path / "programs")
     _flip(tmp_path / "programs" / bag.digest, "saved_model.pb")
-    async with serving(create_sagemaker_app(container, programs_folder=tmp_path / "programs")) as client:
+    async with serving(create_sagemaker_app(container, programs_folder=tmp_path / "programs", access=None)) as client:
         await eventually(lambda: "cannot be loaded" in caplog.text)
         check_problem(await client.get("/ping"), 503, "not-ready")
 
@@ -788,7 +788,9 @@ def test_a_program_under_another_name(container: ServingSettings, programs: Path
     folder.rename(folder.with_name("f" * 64))
 
     async def start() -> int:
-        async with serving(create_sagemaker_app(container, programs_folder=tmp_path / "programs")) as client:
+        async with serving(
+            create_sagemaker_app(container, programs_folder=tmp_path / "programs", access=None)
+        ) as client:
             await asyncio.get_running_loop().run_in_executor(None, lambda: None)
             return (await client.get("/ping")).status_code
 
@@ -800,10 +802,10 @@ def test_an_image_without_programs(
 ) -> None:
     for folder in (tmp_path / "nowhere", tmp_path):
         with pytest.raises(InvalidInput):
-            create_sagemaker_app(container, programs_folder=folder)
+            create_sagemaker_app(container, programs_folder=folder, access=None)
     shutil.copytree(bag.folder, tmp_path / ("a" * 64))
     with pytest.raises(InvalidInput, match="no program that this process may execute"):
-        create_sagemaker_app(container, programs_folder=tmp_path)
+        create_sagemaker_app(container, programs_folder=tmp_path, access=None)
 
 
 async def test_over_a_socket(
@@ -962,7 +964,7 @@ def test_any_calls_in_any_order(
     caplog.set_level(logging.ERROR)
     damaged = folders.copy(urls[0], "damaged")
     _flip(damaged, WEIGHTS)
-    with Blocking(create_sagemaker_app(container, programs_folder=programs)) as client:
+    with Blocking(create_sagemaker_app(container, programs_folder=programs, access=None)) as client:
         Contract.client, Contract.urls, Contract.versions, Contract.damaged = (
             client,
             urls,

@@ -12,7 +12,7 @@ DIGESTS = ["a" * 64, "b" * 64]
 
 @pytest.fixture(autouse=True)
 def _bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("HOST", "PORT", "INSECURE", "TRUSTED_PROGRAMS", "SIGNING_KEY"):
+    for name in ("ACCESS", "HOST", "PORT", "INSECURE", "TRUSTED_PROGRAMS", "SIGNING_KEY"):
         monkeypatch.delenv(f"MACROFLEET_{name}", raising=False)
 
 
@@ -42,10 +42,12 @@ def test_loopback_is_fine(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.0.0.1", "example.org", ""])
-def test_other_addresses_need_a_word(host: str) -> None:
-    with pytest.raises(InvalidInput, match="no API keys yet"):
-        ServingSettings(host=host)
-    assert ServingSettings(host=host, insecure=True).host == host
+def test_to_open_other_addresses_takes_a_word(host: str) -> None:
+    assert ServingSettings(host=host).access == "keys"
+    for name in ("host", "operator_host"):
+        with pytest.raises(InvalidInput, match="nobody is asked for an API key"):
+            ServingSettings.model_validate({name: host, "access": "open"})
+    assert ServingSettings(host=host, access="open", insecure=True).host == host
 
 
 def test_each_process_draws_its_own_key_and_none_shows() -> None:

@@ -419,7 +419,9 @@ async def test_a_container_for_sagemaker_tells_of_a_ticket_but_neither_what_it_s
     made = make_bundle(folder, tenant="acme", program=bag.digest, spec=bag.spec)
     tracing = configure_tracing()
     assert tracing is not None
-    async with serving(create_sagemaker_app(make_settings(), programs_folder=programs, tracing=tracing)) as client:
+    async with serving(
+        create_sagemaker_app(make_settings(), programs_folder=programs, access=None, tracing=tracing)
+    ) as client:
         async with asyncio.timeout(PATIENCE_SECONDS):
             while (await client.get("/ping")).status_code != 200:
                 await asyncio.sleep(0.01)

@@ -136,7 +136,12 @@ async def harmed(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) ->
     serve(store, "stranger", theirs.version, theirs.digest)
     serve(store, "missing", "0" * 16, "0" * 64)
     settings = ServingSettings.model_validate(
-        {"disk_folder": folder / "disk", "trusted_programs": frozenset({bag.digest}), "request_timeout_ms": 30_000}
+        {
+            "disk_folder": folder / "disk",
+            "trusted_programs": frozenset({bag.digest}),
+            "access": "open",
+            "request_timeout_ms": 30_000,
+        }
     )
     async with ready(settings, store) as client:
         yield client
