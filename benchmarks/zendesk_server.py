@@ -37,7 +37,7 @@ class Account:
         events: as `/api/v2/incremental/ticket_events.json` has them, in order of `timestamp`.
         users: sideloaded.
         page: how many macros and audits a page has; the exports have `export_page`.
-        cursors_from: cursors of an export before this place are not known any more.
+        generation: cursors of an export that were given under another one are not known any more.
     """
 
     macros: list[dict[str, Any]] = field(default_factory=list)
@@ -48,7 +48,7 @@ class Account:
     page: int = 100
     export_page: int = 1000
     rate_limit: int = 700
-    cursors_from: int = 0
+    generation: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,15 +150,16 @@ class ZendeskServer:
     def _export(self, query: Mapping[str, str]) -> tuple[int, dict[str, Any]]:
         tickets = self.account.tickets
         if "cursor" in query:
-            place = int(query["cursor"].removeprefix("c"))
-            if place < self.account.cursors_from:
+            generation, _, said = query["cursor"].partition("-")
+            place = int(said)
+            if generation != str(self.account.generation):
                 return 400, {"error": "InvalidPaginationParameter"}
         else:
             since = int(query["start_time"])
             place = next((n for n, one in enumerate(tickets) if one["generated_timestamp"] >= since), len(tickets))
         size = min(int(query.get("per_page", 1000)), self.account.export_page)
         page = tickets[place : place + size]
-        after = f"c{place + len(page)}"
+        after = f"{self.account.generation}-{place + len(page)}"
         return 200, {
             "tickets": page,
             "users": self.account.users,

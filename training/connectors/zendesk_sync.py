@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from registry.catalogue import Macro, make_catalogue
-from registry.errors import InvalidInput
+from registry.errors import HelpDeskRefused, InvalidInput
 from registry.names import check_tenant
 from registry.store import ObjectStore
 from training.connectors.client import HelpDesk
@@ -62,7 +62,7 @@ class SyncOptions:
     audits: int | None = None
     mask: bool = True
     rate: float | None = None
-    threads: int = 8
+    threads: int = 4
 
 
 @dataclass(slots=True, kw_only=True)
@@ -188,7 +188,13 @@ class ZendeskSync:
         except CursorExpired:
             self._step("the export's cursor has expired; beginning where it was by time", 0.0)
             self._save(cursor=None)
-            self._export_from(None)
+            try:
+                self._export_from(None)
+            except CursorExpired:
+                raise HelpDeskRefused(
+                    "the help desk does not take the cursors that it gives",
+                    remedy="Run it again later. What it gave is kept.",
+                ) from None
 
     def _export_from(self, cursor: str | None) -> None:
         since = max(0, min(self._state.exported_to, int(self._now()) - _LEAST_AGE_SECONDS))
