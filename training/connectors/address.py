@@ -30,6 +30,31 @@ def help_desk_address(subdomain: str, domain: str, *, base_url: str | None = Non
         )
     if base_url is None:
         return f"https://{subdomain}.{domain}"
+    scheme, netloc, host = _parts(base_url)
+    if not allow_http and not _is_loopback(host):
+        raise InvalidInput(
+            "the base URL is not on this machine",
+            remedy="It would be sent the account's credentials: give --allow-http where that is meant.",
+        )
+    return f"{scheme}://{netloc}"
+
+
+def own_address(base_url: str, *, allow_http: bool = False) -> str:
+    """The address of a help desk that people run themselves: https, or http on loopback or where `allow_http`.
+
+    Raises:
+        InvalidInput: it is none.
+    """
+    scheme, netloc, host = _parts(base_url)
+    if scheme != "https" and not allow_http and not _is_loopback(host):
+        raise InvalidInput(
+            "the base URL is not https", remedy="The credentials would be read on the way: give --allow-http where that is meant."
+        )
+    return f"{scheme}://{netloc}"
+
+
+def _parts(base_url: str) -> tuple[str, str, str]:
+    """Scheme, host with port, and host."""
     try:
         parts = urlsplit(base_url)
         usable = parts.scheme in _PORTS and bool(parts.hostname) and parts.port != 0 and not parts.query
@@ -37,12 +62,7 @@ def help_desk_address(subdomain: str, domain: str, *, base_url: str | None = Non
         usable = False
     if not usable or "@" in parts.netloc or parts.path not in {"", "/"} or parts.fragment:
         raise InvalidInput("the base URL is none", remedy="Write it like http://127.0.0.1:8080.")
-    if not allow_http and not _is_loopback(parts.hostname or ""):
-        raise InvalidInput(
-            "the base URL is not on this machine",
-            remedy="It would be sent the account's credentials: give --allow-http where that is meant.",
-        )
-    return f"{parts.scheme}://{parts.netloc}"
+    return parts.scheme, parts.netloc, parts.hostname or ""
 
 
 def check_same_host(base: str, url: str) -> str:
