@@ -24,6 +24,10 @@ EMAIL, TOKEN = "admin@shop.example", "stand-in-token-0123456789"
 AUTHORIZATION = f"Basic {b64encode(f'{EMAIL}/token:{TOKEN}'.encode()).decode()}"
 _AUDITS = re.compile(r"/api/v2/tickets/(\d+)/audits\.json")
 _NOW = 1_800_000_000
+_WORDS = (
+    "hello my parcel has not arrived yet and the tracking page still says that it left the warehouse last week so "
+    "please tell me where it is or send me a new one because I need it for a birthday on saturday thank you"
+)
 
 
 @dataclass(slots=True)
@@ -106,7 +110,7 @@ class ZendeskServer:
             return await self._loop.create_server(lambda: _Connection(self), "127.0.0.1", self._port)
 
         server = self._loop.run_until_complete(start())
-        self.url = "http://127.0.0.1:{}".format(server.sockets[0].getsockname()[1])
+        self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         self._ready.set()
         self._loop.run_forever()
         server.close()
@@ -219,10 +223,7 @@ def _cursor_page(name: str, rows: list[dict[str, Any]], query: Mapping[str, str]
 def many_tickets(count: int, *, macros: int = 40) -> Account:
     """An account of so many tickets, each with four updates and, for most of them, a macro."""
     account = Account(macros=[macro(number) for number in range(1, macros + 1)])
-    words = (
-        "hello my parcel has not arrived yet and the tracking page still says that it left the warehouse last week so "
-        "please tell me where it is or send me a new one because I need it for a birthday on saturday thank you"
-    ).split()
+    words = _WORDS.split()
     for number in range(1, count + 1):
         start = _NOW - 20_000_000 + 600 * number
         body = " ".join(words[(number * k) % len(words)] for k in range(1, 60)) + f" order {number:08d}"
@@ -231,7 +232,13 @@ def many_tickets(count: int, *, macros: int = 40) -> Account:
         events: list[list[dict[str, Any]]] = [
             [
                 {"type": "Create", "field_name": "subject", "value": f"Parcel {number}"},
-                {"type": "Comment", "author_id": requester, "public": True, "body": body, "html_body": f"<p>{body}</p>"},
+                {
+                    "type": "Comment",
+                    "author_id": requester,
+                    "public": True,
+                    "body": body,
+                    "html_body": f"<p>{body}</p>",
+                },
                 {"type": "Notification", "subject": "received", "body": "We have received your request."},
             ],
             [{"type": "Change", "field_name": "status", "value": "open", "previous_value": "new"}],
@@ -240,8 +247,12 @@ def many_tickets(count: int, *, macros: int = 40) -> Account:
         ]
         if number % 10:
             chosen = account.macros[number % macros]
-            events[2].insert(0, {"type": "AgentMacroReference", "macro_id": str(chosen["id"]), "macro_title": chosen["title"]})
-        add_ticket(account, number, start, requester, [(agent if k in {1, 2} else requester, e) for k, e in enumerate(events)])
+            events[2].insert(
+                0, {"type": "AgentMacroReference", "macro_id": str(chosen["id"]), "macro_title": chosen["title"]}
+            )
+        add_ticket(
+            account, number, start, requester, [(agent if k in {1, 2} else requester, e) for k, e in enumerate(events)]
+        )
     return account
 
 

@@ -18,7 +18,17 @@ from registry.errors import InvalidInput
 from registry.files import read_whole
 
 FieldName = Literal[
-    "text", "subject", "comments", "label", "ticket_id", "channel", "locale", "applied_at", "split", "macro_title", "domain"
+    "text",
+    "subject",
+    "comments",
+    "label",
+    "ticket_id",
+    "channel",
+    "locale",
+    "applied_at",
+    "split",
+    "macro_title",
+    "domain",
 ]
 _Column = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 _MOST_BYTES = 256 * 1024
@@ -42,7 +52,7 @@ class ColumnMapping(Document):
     """
 
     fields: Annotated[dict[FieldName, _Column], Field(min_length=1)]
-    constants: dict[FieldName, str] = {}
+    constants: dict[FieldName, str] = Field(default_factory=dict)
     delimiter: Annotated[str, StringConstraints(min_length=1, max_length=1)] = ","
     encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252", "shift_jis"] = "utf-8"
     time_format: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
@@ -57,7 +67,9 @@ class ColumnMapping(Document):
         """A row under the importer's names; other columns stay, to be filtered by."""
         others = {column: value for column, value in row.items() if column not in OWN_NAMES}
         mapped = {name: _at(row, column) for name, column in self.fields.items()}
-        found = {**others, **self.constants, **{name: value for name, value in mapped.items() if value is not None}}
+        found: dict[str, Any] = dict(others)
+        found.update((str(name), value) for name, value in self.constants.items())
+        found.update((name, value) for name, value in mapped.items() if value is not None)
         if isinstance(found.get("applied_at"), str):
             found["applied_at"] = self._iso(found["applied_at"])
         return found
@@ -67,7 +79,11 @@ class ColumnMapping(Document):
         if not text.strip():
             return ""
         with suppress(ValueError):
-            read = datetime.strptime(text.strip(), self.time_format) if self.time_format else datetime.fromisoformat(text.strip())
+            read = (
+                datetime.strptime(text.strip(), self.time_format)
+                if self.time_format
+                else datetime.fromisoformat(text.strip())
+            )
             return (read if read.tzinfo else read.replace(tzinfo=ZoneInfo(self.time_zone))).astimezone(UTC).isoformat()
         return text
 
@@ -89,7 +105,9 @@ def read_mapping(path: Path) -> ColumnMapping:
     try:
         ZoneInfo(found.time_zone)
     except (ValueError, ZoneInfoNotFoundError):
-        raise InvalidInput(f"{path} names no time zone: {found.time_zone[:64]!r}", remedy="Write one like Europe/Berlin.") from None
+        raise InvalidInput(
+            f"{path} names no time zone: {found.time_zone[:64]!r}", remedy="Write one like Europe/Berlin."
+        ) from None
     return found
 
 

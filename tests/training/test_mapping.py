@@ -43,7 +43,13 @@ def test_a_csv_with_names_of_its_own(tmp_path: Path) -> None:
 def test_paths_into_json_lines(tmp_path: Path) -> None:
     fields = {"text": "ticket.description", "label": "macro.id", "locale": "user.locale", "subject": "a.b"}
     mapping = read_mapping(write(tmp_path, "m.json", json.dumps({"fields": fields})))
-    row = {"ticket": {"description": "where?"}, "macro": {"id": 4}, "user": [], "a.b": "dotted name", "body": "never read"}
+    row = {
+        "ticket": {"description": "where?"},
+        "macro": {"id": 4},
+        "user": [],
+        "a.b": "dotted name",
+        "body": "never read",
+    }
     (example,) = read_tickets(write(tmp_path, "t.jsonl", json.dumps(row)), mapping=mapping).examples
     assert (example.subject, example.body, example.macro_id, example.locale) == ("dotted name", "where?", "4", "")
 

@@ -48,7 +48,8 @@ def own_address(base_url: str, *, allow_http: bool = False) -> str:
     scheme, netloc, host = _parts(base_url)
     if scheme != "https" and not allow_http and not _is_loopback(host):
         raise InvalidInput(
-            "the base URL is not https", remedy="The credentials would be read on the way: give --allow-http where that is meant."
+            "the base URL is not https",
+            remedy="The credentials would be read on the way: give --allow-http where that is meant.",
         )
     return f"{scheme}://{netloc}"
 

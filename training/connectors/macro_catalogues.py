@@ -96,8 +96,8 @@ def chatwoot_macro(one: Mapping[str, Any]) -> Macro:
     actions = []
     for action in _actions(one):
         said = action.get("action_params")
-        says = action.get("action_name") == "send_message" and isinstance(said, list) and said and isinstance(said[0], str)
-        actions.append({**action, "text": said[0]} if says else action)
+        text = said[0] if isinstance(said, list) and said and action.get("action_name") == "send_message" else None
+        actions.append({**action, "text": text} if isinstance(text, str) else action)
     restriction = None if one.get("visibility") == "global" else {"type": "User", "id": _of(one, "created_by", "id")}
     return _macro(one, one.get("name"), restriction=restriction, actions=actions)
 

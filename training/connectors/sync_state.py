@@ -150,7 +150,9 @@ class SyncStore:
         return self._store.get(self._prefix + name).data
 
     def _frames(self, names: Sequence[str], schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
-        return pl.concat([pl.DataFrame(schema=dict(schema)), *(pl.read_parquet(io.BytesIO(self._get(n))) for n in names)])
+        return pl.concat(
+            [pl.DataFrame(schema=dict(schema)), *(pl.read_parquet(io.BytesIO(self._get(n))) for n in names)]
+        )
 
 
 def _name(kind: str, token: str) -> str:

@@ -34,7 +34,7 @@ class Labelled:
 
 @dataclass(slots=True)
 class _Said:
-    author: int
+    author: Any
     public: bool
     body: str
 
@@ -131,7 +131,7 @@ def _macros(events: Iterable[Mapping[str, Any]], ids: Mapping[str, str | None], 
 
 
 def _customers(ticket: Ticket, audits: Iterable[Mapping[str, Any]]) -> frozenset[int]:
-    requesters = {ticket.requester}
+    requesters: set[int | None] = {ticket.requester}
     agents = set()
     for audit in audits:
         for event in audit.get("events") or ():
@@ -141,7 +141,7 @@ def _customers(ticket: Ticket, audits: Iterable[Mapping[str, Any]]) -> frozenset
                 agents.add(audit.get("author_id"))
             elif event.get("field_name") == "requester_id":
                 requesters |= {_number(event.get("value")), _number(event.get("previous_value"))}
-    return frozenset(requesters - agents - {0, None})  # type: ignore[arg-type]
+    return frozenset(one for one in requesters - agents if one)
 
 
 def _messages(said: Mapping[Any, _Said], customers: frozenset[int]) -> list[str]:

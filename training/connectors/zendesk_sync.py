@@ -164,8 +164,9 @@ class ZendeskSync:
         finally:
             self._exports.stop()
             self._others.stop()
-            for name in ("requests", "throttled", "retried"):
-                setattr(self.report, name, getattr(self._desk.traffic, name))
+            traffic = self._desk.traffic
+            self.report.requests, self.report.throttled = traffic.requests, traffic.throttled
+            self.report.retried = traffic.retried
             self.report.seconds = round(time.monotonic() - start, 2)
         return self.report
 
@@ -293,8 +294,8 @@ class ZendeskSync:
         for kind in self.report.references:
             self.report.references[kind] += sum(getattr(one, kind) for one in found)
         examples = frame_of(example for one in found for example in one.examples)
-        read, labelled = self._sync.put_labelled(done.values(), examples)
-        self._save(read=(*self._state.read, read), labelled=(*self._state.labelled, labelled))
+        read, made = self._sync.put_labelled(done.values(), examples)
+        self._save(read=(*self._state.read, read), labelled=(*self._state.labelled, made))
         self.report.waiting -= len(done)
 
     def _merge(self) -> None:

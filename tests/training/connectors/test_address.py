@@ -10,14 +10,33 @@ def test_an_account_is_on_its_own_host() -> None:
 
 @pytest.mark.parametrize(
     "subdomain",
-    ["", "evil.example#", "a.b", "a/b", "a@b", "a:1", "-a", "a-", "A", "ä", "a\n", "a" * 64, "a?b", "a%2e", "127.0.0.1", "a_b"],
+    [
+        "",
+        "evil.example#",
+        "a.b",
+        "a/b",
+        "a@b",
+        "a:1",
+        "-a",
+        "a-",
+        "A",
+        "ä",
+        "a\n",
+        "a" * 64,
+        "a?b",
+        "a%2e",
+        "127.0.0.1",
+        "a_b",
+    ],
 )
 def test_a_subdomain_cannot_name_another_host(subdomain: str) -> None:
     with pytest.raises(InvalidInput, match="no subdomain"):
         help_desk_address(subdomain, "zendesk.com")
 
 
-@pytest.mark.parametrize("url", ["http://127.0.0.1:80", "http://localhost:8080", "http://[::1]:9/", "https://127.8.8.8"])
+@pytest.mark.parametrize(
+    "url", ["http://127.0.0.1:80", "http://localhost:8080", "http://[::1]:9/", "https://127.8.8.8"]
+)
 def test_a_stand_in_is_on_this_machine(url: str) -> None:
     assert help_desk_address("a", "zendesk.com", base_url=url) == url.rstrip("/")
 

@@ -74,7 +74,7 @@ def test_chatwoot() -> None:
             {"action_name": "resolve_conversation", "action_params": []},
         ],
     }  # fmt: skip
-    pages = ({"payload": [row, row | {"id": 2, "visibility": "personal"}]}, {"payload": []})
+    pages: tuple[dict[str, Any], ...] = ({"payload": [row, row | {"id": 2, "visibility": "personal"}]}, {"payload": []})
     with answering("/api/v1/accounts/9/macros", *pages) as (desk, server):
         one, two = read_chatwoot(desk, PACE, account=9)
         assert len(server.targets) == 2
@@ -85,7 +85,9 @@ def test_chatwoot() -> None:
         assert len(server.targets) == 2
 
 
-@pytest.mark.parametrize("body", [{}, [], {"data": {}}, {"data": [1]}, {"data": [{"name": "no id"}]}, {"data": [{"id": True}]}])
+@pytest.mark.parametrize(
+    "body", [{}, [], {"data": {}}, {"data": [1]}, {"data": [{"name": "no id"}]}, {"data": [{"id": True}]}]
+)
 def test_other_shapes_are_refused(body: Any) -> None:
     with answering("/api/macros", body) as (desk, _), pytest.raises(HelpDeskRefused, match="docs/connectors"):
         read_gorgias(desk, PACE)

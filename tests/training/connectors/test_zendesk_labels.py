@@ -23,7 +23,14 @@ def labelled(*audits: dict[str, Any], ids: dict[str, str | None] | None = None) 
 def test_the_macros_own_reply_and_what_follows_are_not_read() -> None:
     found = labelled(
         audit(1, JANE, comment("Where is it?", JANE)),
-        audit(2, AGENT, comment("LEAK", AGENT), comment("LEAK", JANE), used(1), {"type": "Comment", "author_id": JANE, "body": "LEAK"}),
+        audit(
+            2,
+            AGENT,
+            comment("LEAK", AGENT),
+            comment("LEAK", JANE),
+            used(1),
+            {"type": "Comment", "author_id": JANE, "body": "LEAK"},
+        ),
         audit(3, JANE, comment("LEAK", JANE)),
     )
     (example,) = found.examples
@@ -121,7 +128,11 @@ def test_odd_characters_and_long_messages() -> None:
 def test_undocumented_and_broken_events_are_passed_over() -> None:
     found = labelled(
         {"id": 1, "events": None},
-        {"id": 2, "author_id": JANE, "events": [None, 7, {"type": "Comment"}, {"type": "VoiceComment", "body": "hello"}]},
+        {
+            "id": 2,
+            "author_id": JANE,
+            "events": [None, 7, {"type": "Comment"}, {"type": "VoiceComment", "body": "hello"}],
+        },
         audit(3, JANE, comment("Where?", JANE)),
         {"id": 4, "author_id": AGENT, "created_at": "soon", "events": [used(1)]},
     )

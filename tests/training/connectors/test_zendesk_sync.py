@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import concurrent.futures
 import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -146,18 +147,15 @@ def test_what_keeps_failing_ends_the_run_and_the_next_one_goes_on(store: LocalSt
 
 
 def test_ctrl_c_loses_nothing(store: LocalStore, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    import training.connectors.zendesk_sync as module
-
     server = serve(small_account())
-    plain = module.as_completed
 
     def interrupted(asked: Any) -> Iterator[Any]:
-        for number, future in enumerate(plain(asked)):
+        for number, future in enumerate(concurrent.futures.as_completed(asked)):
             if number == 3:
                 raise KeyboardInterrupt
             yield future
 
-    monkeypatch.setattr(module, "as_completed", interrupted)
+    monkeypatch.setattr("training.connectors.zendesk_sync.as_completed", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synced(store, server)
     monkeypatch.undo()
@@ -255,7 +253,9 @@ def test_events_spare_audits_where_they_name_macros(store: LocalStore, serve: Se
     account = small_account()
     add_ticket(account, 6, START + 6000, JANE, [(JANE, [comment("No macro here", JANE)])])
     for number in range(1, 7):
-        child = {"event_type": "AgentMacroReference", "macro_id": 360000001} if number < 6 else {"event_type": "Comment"}
+        child = (
+            {"event_type": "AgentMacroReference", "macro_id": 360000001} if number < 6 else {"event_type": "Comment"}
+        )
         account.events.append({"ticket_id": number, "timestamp": START + number, "child_events": [child]})
     server = serve(account)
     report = synced(store, server)
@@ -265,7 +265,11 @@ def test_events_spare_audits_where_they_name_macros(store: LocalStore, serve: Se
     server.asked.clear()
     plain_ticket(account, 9)
     account.events.append(
-        {"ticket_id": 9, "timestamp": START + 90_000, "child_events": [{"type": "AgentMacroReference", "macro_id": "1"}]}
+        {
+            "ticket_id": 9,
+            "timestamp": START + 90_000,
+            "child_events": [{"type": "AgentMacroReference", "macro_id": "1"}],
+        }
     )
     assert synced(store, server).added == 1
 
@@ -343,7 +347,9 @@ def _interleaved(store: LocalStore, first: ZendeskServer, second: ZendeskServer)
     synced(Between(Path(store.url.removeprefix("file://"))), first)
 
 
-def test_a_wrong_token_is_said_without_the_token(store: LocalStore, serve: Serve, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_wrong_token_is_said_without_the_token(
+    store: LocalStore, serve: Serve, caplog: pytest.LogCaptureFixture
+) -> None:
     from benchmarks import zendesk_server
 
     server = serve(small_account())
@@ -380,7 +386,8 @@ def test_further_pages_on_another_host_are_not_followed(store: LocalStore, serve
 
 
 @pytest.mark.parametrize(
-    "body", [b"[]", b"{}", b'{"macros": {}}', b'{"macros": [1]}', b'{"macros": [{"title": "no id"}]}', b"null", b"[" * 9999]
+    "body",
+    [b"[]", b"{}", b'{"macros": {}}', b'{"macros": [1]}', b'{"macros": [{"title": "no id"}]}', b"null", b"[" * 9999],
 )
 def test_other_shapes_are_refused(store: LocalStore, serve: Serve, body: bytes) -> None:
     server = serve(small_account())

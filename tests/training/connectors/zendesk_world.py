@@ -36,7 +36,13 @@ def used(number: int, **fields: Any) -> dict[str, Any]:
 def plain_ticket(account: Account, number: int, *, macro_number: int = 1, **fields: Any) -> None:
     """A customer's question, an agent's macro, the customer's thanks."""
     updates = [
-        (JANE, [{"type": "Create", "field_name": "subject", "value": f"Parcel {number}"}, comment(f"Where is {number}?", JANE)]),
+        (
+            JANE,
+            [
+                {"type": "Create", "field_name": "subject", "value": f"Parcel {number}"},
+                comment(f"Where is {number}?", JANE),
+            ],
+        ),
         (AGENT, [used(macro_number), comment("It is on its way.", AGENT)]),
         (JANE, [comment("Thanks!", JANE)]),
     ]
