@@ -197,7 +197,7 @@ def flows(
 @bench.command("import")
 def import_(
     tickets: Annotated[int, typer.Option(min=100, max=1_000_000, help="Tickets, each with four audits.")] = 10_000,
-    threads: Annotated[int, typer.Option(min=1, max=32, help="Requests under way at once.")] = 4,
+    threads: Annotated[int, typer.Option(min=1, max=32, help="Requests under way at once.")] = 2,
     as_json: Json = False,
     check: Check = False,
 ) -> None:

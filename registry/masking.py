@@ -79,12 +79,13 @@ _ZERO = "[0\u0660\u06f0\u0966\uff10]"
 _TRUNK = re.compile(
     rf"(?<![\w.+/-])[(]?{_ZERO}{_ZERO}?(?!{_ZERO})\d(?:{_GAP}{{0,2}}[()]?{_GAP}?\d){{7,13}}(?!\w|[-/.]\d)"
 )
-# Any number right after a word that says what it is.
+# Any number is one right after a word that says so.
+_NUMBER = re.compile(rf"(?<![\w+])[+(\uff0b]?\d(?:[()]?{_GAP}{{0,2}}[()]?{_GAP}?\d){{5,14}}(?!\d)")
 _NAMED = re.compile(
-    r"((?<![^\W_])(?:tel|telephone|telefon|t\u00e9l|t\u00e9l\u00e9phone|tel\u00e9fono|telefone|telefono|phone|mobile|mobil|cell|cellphone|"
-    r"handy|handynummer|telefonnummer|rufnummer|whatsapp|fax|m\u00f3vil|portable|celular|\u96fb\u8a71|\u96fb\u8a71\u756a\u53f7|\u643a\u5e2f)"
-    r"(?:[ \t]{1,2}(?:number|nummer|no|nr|num\u00e9ro|n\u00famero|is|ist|es|est)){0,2}[.:=\uff1a \t]{0,4})"
-    rf"([+(\uff0b]?\d(?:[()]?{_GAP}{{0,2}}[()]?{_GAP}?\d){{5,14}})(?!\d)",
+    r"(?<![^\W_])(?:tel|telephone|telefon|t\u00e9l|t\u00e9l\u00e9phone|tel\u00e9fono|telefone|telefono|phone|mobile|mobil|cell|"
+    r"cellphone|handy|handynummer|telefonnummer|rufnummer|whatsapp|fax|m\u00f3vil|portable|celular|\u96fb\u8a71|"
+    r"\u96fb\u8a71\u756a\u53f7|\u643a\u5e2f)"
+    r"(?:[ \t]{1,2}(?:number|nummer|no|nr|num\u00e9ro|n\u00famero|is|ist|es|est)){0,2}[.:=\uff1a \t]{0,4}\Z",
     re.IGNORECASE,
 )
 # Before what looks like a phone number these say that it is none.
@@ -121,7 +122,7 @@ def masked(text: str) -> str:
         return text
     text = _IBAN.sub(_iban, text)
     text = _replaced(text, _DIGITS, _cards)
-    text = _NAMED.sub(_named, text)
+    text = _NUMBER.sub(_named, text)
     text = _PLUS.sub(_phone, text)
     text = _AREA.sub(_phone, text)
     text = _AMERICAN.sub(_phone, text)
@@ -192,7 +193,8 @@ def _is_card(digits: str) -> bool:
 
 
 def _named(found: re.Match[str]) -> str:
-    return found[0] if _DATE.search(found[2]) else f"{found[1]}{PHONE}"
+    before = found.string[max(0, found.start() - _LOOK_BACK) : found.start()]
+    return PHONE if _NAMED.search(before) and not _DATE.search(found[0]) else found[0]
 
 
 def _phone(found: re.Match[str]) -> str:
