@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import random
 import re
 import threading
@@ -25,7 +24,7 @@ _MOST_BYTES = 256 * 1024 * 1024
 _LONGEST_HOLD_SECONDS = 900.0
 _USUAL_HOLD_SECONDS = 30.0
 _MOST_HOLDS = 20
-_TIMEOUT_SECONDS = 60.0
+_TIMEOUT_SECONDS = 30.0
 _CONNECTIONS = 32
 _RATE_LIMIT = "x-rate-limit"
 _SECONDS = re.compile(r"[0-9]{1,9}(?:\.[0-9]{1,9})?")
@@ -72,8 +71,6 @@ class HelpDesk:
             limits=limits,
             follow_redirects=False,
         )
-        # It says every address at INFO: thousands of lines that nobody asked for.
-        logging.getLogger("httpx").setLevel(logging.WARNING)
 
     def __enter__(self) -> Self:
         return self

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -36,6 +36,7 @@ SHARE_OF_LIMIT = 0.5
 # Where the API does not say what the account may: half of what the smallest plan has.
 USUAL_RATE = 100.0
 _CHUNK = 500
+_LOOK_UP_SECONDS = 0.5
 # Of chunks whose examples wait to be brought to the lake, which is rewritten whole.
 _MOST_PARTS = 40
 # Pages of ticket events that are looked at for a macro before it is clear that they name none.
@@ -270,19 +271,20 @@ class ZendeskSync:
             return None if audits is None else label(ticket, audits, ids=ids, mask=self._options.mask)
 
         asked = {threads.submit(read, ticket): ticket for ticket in chunk}
-        done: dict[Future[Labelled | None], Ticket] = {}
+        waiting = set(asked)
         try:
-            for future in as_completed(asked):
-                future.result()
-                done[future] = asked[future]
+            while waiting:
+                # Not for ever: a signal that comes as the main thread goes to sleep is noticed when it wakes.
+                done, waiting = wait(waiting, timeout=_LOOK_UP_SECONDS, return_when=FIRST_EXCEPTION)
+                for future in done:
+                    future.result()
         except BaseException:
             # Ctrl-C, or an API that fails: what has come is kept all the same.
             self._others.stop()
             threads.shutdown(wait=True, cancel_futures=True)
-            done = {f: t for f, t in asked.items() if f.done() and not f.cancelled() and f.exception() is None}
-            self._keep(done)
+            self._keep({f: t for f, t in asked.items() if not f.cancelled() and f.exception() is None})
             raise
-        self._keep(done)
+        self._keep(asked)
 
     def _keep(self, done: Mapping[Future[Labelled | None], Ticket]) -> None:
         if not done:

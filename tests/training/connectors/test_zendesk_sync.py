@@ -149,13 +149,13 @@ def test_what_keeps_failing_ends_the_run_and_the_next_one_goes_on(store: LocalSt
 def test_ctrl_c_loses_nothing(store: LocalStore, serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
     server = serve(small_account())
 
-    def interrupted(asked: Any) -> Iterator[Any]:
-        for number, future in enumerate(concurrent.futures.as_completed(asked)):
-            if number == 3:
-                raise KeyboardInterrupt
-            yield future
+    def interrupted(asked: set[Any], **_: Any) -> Any:
+        some = concurrent.futures.as_completed(asked)
+        for _number in range(3):
+            next(some)
+        raise KeyboardInterrupt
 
-    monkeypatch.setattr("training.connectors.zendesk_sync.as_completed", interrupted)
+    monkeypatch.setattr("training.connectors.zendesk_sync.wait", interrupted)
     with pytest.raises(KeyboardInterrupt):
         synced(store, server)
     monkeypatch.undo()
