@@ -41,7 +41,6 @@ NoMask = Annotated[
         "--no-mask", help="Keep e-mail addresses, phone, card and account numbers and tokens as they came in."
     ),
 ]
-_DAYS = 365
 
 
 @tickets.command("import")
@@ -141,9 +140,9 @@ def zendesk(
     Example: macrofleet tickets sync zendesk --tenant acme --subdomain acme-support
     """
     from training.connectors.zendesk_run import sync_zendesk
-    from training.connectors.zendesk_sync import SyncOptions
+    from training.connectors.zendesk_sync import SYNCED_DAYS, SyncOptions
 
-    begin = since.replace(tzinfo=UTC) if since else datetime.now(UTC) - timedelta(days=_DAYS)
+    begin = since.replace(tzinfo=UTC) if since else datetime.now(UTC) - timedelta(days=SYNCED_DAYS)
     options = SyncOptions(since=int(begin.timestamp()), audits=audits, mask=not no_mask, rate=rate, threads=threads)
     with progress(quiet=False) as step:
         report = sync_zendesk(

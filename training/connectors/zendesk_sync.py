@@ -31,6 +31,8 @@ from training.tenants import replace_catalogue
 
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
+# What the first synchronisation reads, where nobody says since when.
+SYNCED_DAYS = 365
 # Of the account's own limit: other programs work with the same account.
 SHARE_OF_LIMIT = 0.5
 # Where the API does not say what the account may: half of what the smallest plan has.
