@@ -324,7 +324,11 @@ class ZendeskSync:
         if deleted and self._lake.has(self._tenant):
             self._count(frame_of(()), deleted)
         if not self._waiting().height and (self._state.waiting or self._state.read or self._state.used):
-            self._save(waiting=(), read=(), used=())
+            # What an event tells of may be exported before the event is.
+            young = pl.col("updated") > self._state.events_from - _OVERLAP_SECONDS
+            kept = known.filter(~pl.col("done") & ~pl.col("deleted") & young) if self._state.events else known.clear()
+            parts = [self._sync.put_waiting(chunk) for chunk in _chunks(kept)]
+            self._save(waiting=tuple(parts), read=(), used=())
         self._sync.sweep(self._state)
 
 

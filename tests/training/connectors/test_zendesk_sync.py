@@ -16,6 +16,7 @@ from registry.store.local import LocalStore
 from tests.training.connectors.zendesk_world import (
     AGENT,
     JANE,
+    NOW,
     START,
     comment,
     plain_ticket,
@@ -272,6 +273,33 @@ def test_events_spare_audits_where_they_name_macros(store: LocalStore, serve: Se
         }
     )
     assert synced(store, server).added == 1
+
+
+def test_an_event_that_comes_later_than_its_ticket_is_not_missed(store: LocalStore, serve: Serve) -> None:
+    account = small_account(2)
+    uses = [
+        {
+            "ticket_id": number,
+            "timestamp": NOW - 600 + number,
+            "child_events": [{"type": "AgentMacroReference", "macro_id": 1}],
+        }
+        for number in (1, 2)
+    ]
+    account.tickets = [one | {"generated_timestamp": NOW - 600 + one["id"]} for one in account.tickets]
+    account.events = uses[:1]
+    server = serve(account)
+    assert synced(store, server).added == 1
+    account.events = uses
+    assert (synced(store, server).added, ids(store)) == (1, ["1", "2"])
+    assert synced(store, server).audited == 0
+
+
+def test_half_of_what_the_account_may_is_asked_for(store: LocalStore, serve: Serve) -> None:
+    account = small_account()
+    account.rate_limit = 60_000
+    said: list[str] = []
+    synced(store, serve(account), rate=None, step=lambda text, _share: said.append(text))
+    assert "5 tickets to read, at 30000 a minute: about 0 seconds" in said
 
 
 def test_events_that_name_no_macro_are_looked_at_once(store: LocalStore, serve: Serve) -> None:

@@ -13,7 +13,7 @@ from registry.store import ObjectStore
 from training.connectors.client import HelpDesk
 from training.connectors.pace import Pace
 from training.connectors.zendesk import credentials
-from training.connectors.zendesk_sync import SyncOptions, SyncReport, ZendeskSync
+from training.connectors.zendesk_sync import Step, SyncOptions, SyncReport, ZendeskSync
 
 AGENT, JANE = 501, 9001
 START = 1_790_000_000
@@ -62,12 +62,18 @@ def desk_of(server: ZendeskServer) -> Iterator[HelpDesk]:
         yield desk
 
 
-def synced(store: ObjectStore, server: ZendeskServer, *, account: str = "shop", **options: Any) -> SyncReport:
+def synced(
+    store: ObjectStore,
+    server: ZendeskServer,
+    *,
+    account: str = "shop",
+    step: Step = lambda _text, _share: None,
+    **options: Any,
+) -> SyncReport:
     """One whole run for the tenant `acme`."""
     given = SyncOptions(**{"since": 0, "rate": 0, "threads": 2, **options})
     with desk_of(server) as desk, stamina.set_testing(True, attempts=6, cap=True):
         sync = ZendeskSync(
-            store, "acme", desk, account=account, options=given, exports=Pace(None), step=lambda _text, _share: None,
-            clock=lambda: NOW,
+            store, "acme", desk, account=account, options=given, exports=Pace(None), step=step, clock=lambda: NOW,
         )  # fmt: skip
         return sync.run()
