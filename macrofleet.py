@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ from benchmarks.command import bench
 from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
 from flows.tenant_deletion import delete
-from registry.console_output import open_configured_store
+from registry.console_output import column_values, names_of, open_configured_store, waiting
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
@@ -25,9 +25,9 @@ from registry.model_commands import models
 from registry.run_commands import runs
 from registry.verify_commands import verify
 from serving.explain_command import explain
+from training.ticket_commands import tickets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
-tickets = typer.Typer(no_args_is_help=True, help="Bring labelled tickets in.")
 programs = typer.Typer(no_args_is_help=True, help="Build and publish the programs that models run in.")
 for name, group in (
     ("tickets", tickets),
@@ -123,8 +123,8 @@ def demo(
     _use_program(program)
     request = DemoRequest(
         data=tuple(data or ()),
-        where=_pairs(where),
-        out_of_scope=_names(out_of_scope),
+        where=column_values(where),
+        out_of_scope=names_of(out_of_scope),
         tenants=tenants,
         seed=seed,
         store=Path(store) if store else None,
@@ -161,56 +161,6 @@ def demo(
             typer.echo(f"not trained: {failed['tenant']}: {failed['reason']}", err=True)
     if report.failed:
         raise typer.Exit(1)
-
-
-@tickets.command("import")
-def tickets_import(
-    path: Annotated[Path, typer.Argument(help="The file.")],
-    tenant: Tenant,
-    file_format: Annotated[str | None, typer.Option("--format", help="csv or jsonl; by default from the name.")] = None,
-    macros: Annotated[
-        Path | None, typer.Option(help="The tenant's macro catalogue as JSON; replaces the old one.")
-    ] = None,
-    add_macros: Annotated[bool, typer.Option("--add-macros", help="Labels in no catalogue become macros.")] = False,
-    label_separator: Annotated[
-        str | None, typer.Option(help="What stands between the labels of one row, where it has several.")
-    ] = None,
-    skip_invalid: Annotated[bool, typer.Option("--skip-invalid", help="Leave out rows that cannot be used.")] = False,
-    where: Where = None,
-    out_of_scope: OutOfScope = _OUT_OF_SCOPE,
-    as_json: Json = False,
-) -> None:
-    """Import labelled tickets (CSV with a header, or JSON lines): all of them or none.
-
-    Example: macrofleet tickets import --tenant acme --format csv tickets.csv
-    """
-    from registry.names import check_tenant
-    from training.importers import read_tickets
-    from training.tenants import import_examples, read_catalogue_file
-
-    check_tenant(tenant)
-    with _waiting(f"importing {path.name}"):
-        found = read_tickets(
-            path,
-            file_format=file_format,
-            where=_pairs(where),
-            out_of_scope=_names(out_of_scope),
-            label_separator=label_separator or None,
-            skip_invalid=skip_invalid,
-        )
-        merge = import_examples(
-            open_configured_store(),
-            tenant,
-            found.examples,
-            titles=found.titles,
-            catalogue=read_catalogue_file(macros) if macros else None,
-            add_macros=add_macros,
-        )
-    for problem in found.problems:
-        typer.echo(f"left out: {problem}", err=True)
-    report = {"tenant": tenant, "added": merge.added, "changed": merge.changed, "unchanged": merge.unchanged,
-              "total": merge.total, "left_out": len(found.problems)}  # fmt: skip
-    _report(report, as_json)
 
 
 @app.command()
@@ -328,8 +278,8 @@ def evaluate(
 
     tenants = read_tenants(
         data,
-        where=_pairs(where),
-        out_of_scope=_names(out_of_scope),
+        where=column_values(where),
+        out_of_scope=names_of(out_of_scope),
         single_tenant=single_tenant,
         few_shot=few_shot,
     )
@@ -356,7 +306,7 @@ def suggest(
     from serving.offline import suggest_offline
     from serving.settings import ServingSettings
 
-    with _waiting("loading the model"):
+    with waiting("loading the model"):
         report = suggest_offline(open_configured_store(), tenant, text, settings=read_settings(ServingSettings))
     if as_json:
         _print_json(report)
@@ -440,7 +390,7 @@ def programs_build(
     """Export a program and publish it; building again gives the same digest."""
     from training.programs.release import build_and_publish
 
-    with _waiting(f"building {name}"):
+    with waiting(f"building {name}"):
         digest = build_and_publish(name, open_configured_store() if publish else None, wheel=wheel)
     _report({"program": name, "digest": digest}, as_json)
 
@@ -470,38 +420,10 @@ def _progress(quiet: bool) -> Iterator[Step]:
         yield lambda text, share: bar.update(task, description=text[:60], completed=share)
 
 
-@contextmanager
-def _waiting(text: str) -> Iterator[None]:
-    """A spinner on standard error for a few seconds without a measure of progress; nothing where nobody watches."""
-    if not sys.stderr.isatty():
-        yield
-        return
-    from rich.console import Console
-
-    with Console(stderr=True).status(text):
-        yield
-
-
-def _pairs(where: Sequence[str] | None) -> dict[str, str]:
-    from registry.errors import InvalidInput
-
-    pairs = {}
-    for condition in where or ():
-        column, equals, value = condition.partition("=")
-        if not equals or not column:
-            raise InvalidInput(f"--where {condition!r} is not COLUMN=VALUE", remedy="Write --where version=v2.")
-        pairs[column] = value
-    return pairs
-
-
 def _use_program(program: str | None) -> None:
     """Have the flow fit for this program, whatever the environment says."""
     if program is not None:
         os.environ["MACROFLEET_PROGRAM"] = program
-
-
-def _names(text: str) -> frozenset[str]:
-    return frozenset(name.strip() for name in text.split(",") if name.strip())
 
 
 def _report(report: dict[str, Any], as_json: bool) -> None:

@@ -197,6 +197,22 @@ def flows(
     _run(measure, as_json, check)
 
 
+@bench.command("import")
+def import_(
+    tickets: Annotated[int, typer.Option(min=100, max=1_000_000, help="Tickets, each with four audits.")] = 10_000,
+    threads: Annotated[int, typer.Option(min=1, max=32, help="Requests under way at once.")] = 2,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Tickets with their audits out of a stand-in for Zendesk, without a rate limit: throughput and memory.
+
+    Example: macrofleet bench import --json
+    """
+    from benchmarks.importing import measure_import
+
+    _run(lambda step: measure_import(tickets=tickets, threads=threads, step=step), as_json, check)
+
+
 def _run(measure: Callable[[Step], dict[str, Any]], as_json: bool, check: bool) -> None:
     with progress(quiet=False) as step:
         report = measure(step)

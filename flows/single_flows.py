@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from prefect import flow, get_run_logger
@@ -16,12 +17,16 @@ from flows.runs import UNDONE
 from flows.tenant_deletion import open_deletion
 from flows.verify_report import differences_page, found_text, open_lines
 from registry import fleet_control, garbage, reconcile
+from registry.errors import InvalidInput
 from registry.names import check_tenant
 from registry.retention import Retention
 from registry.settings import StoreSettings, TrackingSettings, read_settings
-from registry.store import open_store
+from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
+from training.connectors.zendesk_run import sync_zendesk
+from training.connectors.zendesk_sync import SYNCED_DAYS, SyncOptions, SyncReport
 from training.importers import read_tickets
+from training.mapping import read_mapping
 from training.tenants import import_examples, read_catalogue_file
 
 # Whoever emits it has its tenant retrained: `retrain_tenant` is triggered by it.
@@ -70,49 +75,90 @@ def rollback(tenants: list[str], *, to: str | None = None, release: bool = False
 @flow(name="import_tickets", validate_parameters=False)
 def import_tickets(
     tenant: str,
-    path: str,
+    path: str | None = None,
     *,
     file_format: str | None = None,
+    mapping: str | None = None,
     macros: str | None = None,
     add_macros: bool = False,
     label_separator: str | None = None,
     skip_invalid: bool = False,
+    zendesk: str | None = None,
+    since: str | None = None,
+    audits: int | None = None,
+    mask: bool = True,
     retrain: bool = False,
 ) -> State[None]:
-    """Import labelled tickets from a file that this machine can read: `macrofleet tickets import`.
+    """Import labelled tickets from a file that this machine can read, or from Zendesk: `macrofleet tickets import`, `sync`.
 
     Args:
         tenant: whose they are.
         path: of the file.
         file_format: "csv" or "jsonl"; None takes it from the file's name.
+        mapping: a file that says which column is which field.
         macros: a file with the tenant's catalogue, which replaces the old one.
         add_macros: labels that are in no catalogue become macros.
         label_separator: what stands between the labels of one row, where it has several.
         skip_invalid: leave out rows that cannot be used.
+        zendesk: an account's subdomain, instead of a file. The worker's environment has the credentials, and the address is
+            always Zendesk's: who may start flows may not have them sent elsewhere.
+        since: a day such as 2026-03-01, for the first synchronisation with Zendesk; by default a year ago.
+        audits: read those of so many of Zendesk's tickets at most.
+        mask: replace personal data.
         retrain: have the tenant retrained afterwards, where the import changed anything; needs a Prefect server.
 
     Raises:
-        MacrofleetError: see `training.importers.read_tickets` and `training.tenants.import_examples`.
+        MacrofleetError: see `training.importers.read_tickets`, `training.tenants.import_examples` and
+            `training.connectors.zendesk_run.sync_zendesk`.
     """
     check_tenant(tenant)
+    if (path is None) == (zendesk is None):
+        raise InvalidInput("there is no source, or more than one", remedy="Give a path or a Zendesk subdomain.")
     store = open_store(read_settings(StoreSettings))
     with run_book(store) as book:
         book.begin()
-        found = read_tickets(
-            Path(path), file_format=file_format, label_separator=label_separator, skip_invalid=skip_invalid
-        )
-        merge = import_examples(
-            store,
-            tenant,
-            found.examples,
-            titles=found.titles,
-            catalogue=read_catalogue_file(Path(macros)) if macros else None,
-            add_macros=add_macros,
-        )
-    if retrain and (merge.added or merge.changed):
+        if zendesk is not None:
+            report = _from_zendesk(store, tenant, zendesk, since=since, audits=audits, mask=mask)
+            changed = report.catalogue_changed or report.added or report.changed or report.removed
+            said = f"added {report.added}, changed {report.changed}, removed {report.removed}, waiting {report.waiting}"
+        else:
+            found = read_tickets(
+                Path(str(path)),
+                file_format=file_format,
+                mapping=read_mapping(Path(mapping)) if mapping else None,
+                label_separator=label_separator,
+                skip_invalid=skip_invalid,
+                mask=mask,
+            )
+            merge = import_examples(
+                store,
+                tenant,
+                found.examples,
+                titles=found.titles,
+                catalogue=read_catalogue_file(Path(macros)) if macros else None,
+                add_macros=add_macros,
+            )
+            changed = merge.added or merge.changed
+            left_out = len(found.problems)
+            said = f"added {merge.added}, changed {merge.changed}, unchanged {merge.unchanged}, left out {left_out}"
+    if retrain and changed:
         emit_event(RETRAIN_EVENT, {"prefect.resource.id": f"{TENANT_RESOURCE}.{tenant}", TENANT_RESOURCE: tenant})
-    said = f"added {merge.added}, changed {merge.changed}, unchanged {merge.unchanged}, left out {len(found.problems)}"
     return Completed(message=f"tenant {tenant}: {said}")
+
+
+def _from_zendesk(
+    store: ObjectStore, tenant: str, subdomain: str, *, since: str | None, audits: int | None, mask: bool
+) -> SyncReport:
+    try:
+        begin = datetime.fromisoformat(since) if since else datetime.now(UTC) - timedelta(days=SYNCED_DAYS)
+    except ValueError:
+        raise InvalidInput("since is no day", remedy="Write it like 2026-03-01.") from None
+    begin = begin if begin.tzinfo else begin.replace(tzinfo=UTC)
+    options = SyncOptions(since=int(begin.timestamp()), audits=audits, mask=mask)
+    log = get_run_logger()
+    return sync_zendesk(
+        store, tenant, subdomain=subdomain, options=options, step=lambda text, _share: log.info("%s", text)
+    )
 
 
 @flow(name="collect_garbage", validate_parameters=False)

@@ -58,6 +58,36 @@ def progress(quiet: bool) -> Iterator[Step]:
         yield lambda text, share: bar.update(task, description=text[:60], completed=share)
 
 
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """A spinner on standard error for a few seconds without a measure of progress; nothing where nobody watches."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
+
+
+def column_values(where: Sequence[str] | None) -> dict[str, str]:
+    """`--where COLUMN=VALUE` as pairs. Raises InvalidInput."""
+    from registry.errors import InvalidInput
+
+    pairs = {}
+    for condition in where or ():
+        column, equals, value = condition.partition("=")
+        if not equals or not column:
+            raise InvalidInput(f"--where {condition!r} is not COLUMN=VALUE", remedy="Write --where version=v2.")
+        pairs[column] = value
+    return pairs
+
+
+def names_of(text: str) -> frozenset[str]:
+    """Names separated by commas."""
+    return frozenset(name.strip() for name in text.split(",") if name.strip())
+
+
 def print_report(report: Mapping[str, Any], as_json: bool) -> None:
     """One JSON object, or a line for each key."""
     if as_json:

@@ -128,6 +128,22 @@ class ShardTaken(MacrofleetError):
     """A shard was given to another process; what was begun here is that one's to do."""
 
 
+class HelpDeskUnavailable(MacrofleetError):
+    """A help desk's API is not reached, fails, or answers with half a body; a retry may do better."""
+
+
+class HelpDeskRefused(MacrofleetError):
+    """A help desk's API refuses: these credentials, or this request.
+
+    Args:
+        status: of the answer; 0 where it is the answer's content that cannot be used.
+    """
+
+    def __init__(self, what: str, *, status: int = 0, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.status = status
+
+
 class WebhookUnavailable(MacrofleetError):
     """The webhook was not reached, or is overloaded; a retry may do better."""
 

@@ -68,6 +68,11 @@ def examples_key(tenant: str) -> str:
     return f"lake/tenants/{check_tenant(tenant)}/examples.parquet"
 
 
+def sync_prefix(tenant: str, source: str) -> str:
+    """The prefix of what a synchronisation of a tenant with a help desk has read and not yet brought to the lake."""
+    return f"{lake_prefix(tenant)}sync/{source}/"
+
+
 def training_record_key(tenant: str) -> str:
     """The key of the record of a tenant's last training."""
     return f"lake/tenants/{check_tenant(tenant)}/training.json"

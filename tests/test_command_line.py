@@ -42,6 +42,7 @@ COMMANDS: list[list[str]] = [
     [],
     ["demo"],
     ["tickets", "import"],
+    *[["tickets", "sync", name] for name in ("zendesk", "gorgias", "intercom", "chatwoot")],
     ["train"],
     ["evaluate"],
     ["models", "list"],
@@ -57,7 +58,7 @@ COMMANDS: list[list[str]] = [
     *[["tenants", name] for name in ("list", "settings", "set", "delete")],
     *[["keys", name] for name in ("create", "list", "rotate", "revoke", "publish")],
     *[["flows", name] for name in ("serve", "deploy", "status")],
-    *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak")],
+    *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak", "import")],
 ]
 
 
@@ -234,3 +235,38 @@ def running(folder: Path) -> list[str]:
             if str(folder).encode() in said:
                 found.append(process.name)
     return found
+
+
+def test_a_help_desk_is_synchronised_and_its_token_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    from benchmarks.zendesk_server import EMAIL, TOKEN, ZendeskServer
+    from tests.training.connectors.zendesk_world import small_account
+
+    command = ["tickets", "sync", "zendesk", "--tenant", "acme", "--subdomain", "shop", "--since", "2020-01-01"]
+    assert "MACROFLEET_ZENDESK_TOKEN" in run(*command, code=1)[1]
+    monkeypatch.setenv("MACROFLEET_ZENDESK_TOKEN", TOKEN)
+    monkeypatch.setenv("MACROFLEET_ZENDESK_EMAIL", EMAIL)
+    with ZendeskServer(small_account()) as server:
+        out, err = run(*command, "--base-url", server.url, "--rate", "0", "--json")
+        report = json.loads(out)
+        assert (report["tickets"], report["added"], report["waiting"]) == (5, 5, 0)
+        assert "5 tickets to read" in err
+        assert TOKEN not in out + err
+        assert server.asked["/api/v2/tickets/1/audits.json"] == 1
+        out, _ = run(*command, "--base-url", server.url, "--rate", "0", "--restart", "--json")
+        assert (json.loads(out)["unchanged"], server.asked["/api/v2/tickets/1/audits.json"]) == (5, 2)
+
+
+def test_a_help_desk_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MACROFLEET_ZENDESK_TOKEN", "t")
+    for given in (["--subdomain", "evil.example/"], ["--subdomain", "shop", "--base-url", "http://192.0.2.1"]):
+        _, err = run("tickets", "sync", "zendesk", "--tenant", "acme", *given, code=1)
+        assert "no subdomain" in err or "not on this machine" in err
+
+
+def test_a_file_with_a_mapping_unmasked(place: Path) -> None:
+    (place / "m.toml").write_text('[fields]\ntext = "Frage"\nlabel = "Makro"\n')
+    (place / "t.csv").write_text("Frage,Makro\nmail a@b.example,ship\n")
+    command = ["tickets", "import", "--tenant", "acme", "t.csv", "--mapping", "m.toml", "--json"]
+    assert json.loads(run(*command)[0])["added"] == 1
+    assert json.loads(run(*command)[0])["unchanged"] == 1
+    assert json.loads(run(*command, "--no-mask")[0])["changed"] == 1

@@ -4,7 +4,9 @@ CSV (with a header) and JSON lines carry the same fields. Needed: the text (`tex
 ticket's `comments`: a list of `{"author": "customer" or "agent", "body", "public", "created_at"}`, in a CSV as JSON) and
 the label (`label` or `macro_id`). Optional: `ticket_id`, `subject`, `channel`, `locale`, `applied_at` or `created_at`
 (ISO 8601), `split` (train, val, test), `macro_title`, `domain`. Texts are taken as they came in, HTML and all: what a
-model reads of them is `registry.ticket`'s affair, in training as in serving.
+model reads of them is `registry.ticket`'s affair, in training as in serving. Only personal data are masked
+(`registry.masking`), unless that is switched off. A mapping (`training.mapping`) says which columns of a file with names of
+its own these are.
 """
 
 from __future__ import annotations
@@ -22,8 +24,10 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput
+from registry.masking import masked
 from registry.ticket import customer_messages
 from training.examples import SPLITS, Example
+from training.mapping import ColumnMapping
 
 # The serving face refuses more than this (413), so a model never sees more in production either.
 MAX_TEXT_BYTES = 64 * 1024
@@ -65,6 +69,8 @@ def read_tickets(
     label_separator: str | None = None,
     few_shot: int | None = None,
     skip_invalid: bool = False,
+    mapping: ColumnMapping | None = None,
+    mask: bool = True,
 ) -> Imported:
     """Read labelled tickets from a file. A ticket to which several macros were applied may stand in as many rows.
 
@@ -76,6 +82,8 @@ def read_tickets(
         few_shot: of the training rows keep only so many examples a label: those whose column `few_shot` is this number or
             a smaller one.
         skip_invalid: leave out rows that cannot be used, and say which.
+        mapping: which columns are which fields.
+        mask: replace personal data in subjects and messages. Ids that are made of a row's content stay the same.
 
     Raises:
         InvalidInput: the file cannot be read, or rows cannot be used; names the first of them and why.
@@ -83,10 +91,12 @@ def read_tickets(
     chosen = file_format or path.suffix.lstrip(".").lower()
     if chosen not in _READERS:
         raise InvalidInput(f"{path} has the format {chosen!r}", remedy="Use --format csv or --format jsonl.")
-    reading = _Reading(out_of_scope, label_separator)
+    if mapping is not None and label_separator is None:
+        label_separator = mapping.label_separator
+    reading = _Reading(out_of_scope, label_separator, mask=mask)
     found = reading.found
     try:
-        for number, row, problem_of_row in _READERS[chosen](path):
+        for number, row, problem_of_row in _READERS[chosen](path, mapping):
             if where and any(column in row and row[column] != value for column, value in where.items()):
                 continue
             if few_shot is not None and not _in_sample(path, row, few_shot):
@@ -99,8 +109,8 @@ def read_tickets(
                 found.problems.append(f"row {number}: {problem}")
     except UnicodeDecodeError as problem:
         raise InvalidInput(
-            f"{path} is not UTF-8 (byte {problem.start} of a block of it)",
-            remedy="Save it as UTF-8, or convert it: iconv -f latin1 -t utf-8.",
+            f"{path} is not {problem.encoding.upper()} (byte {problem.start} of a block of it)",
+            remedy="Save it as UTF-8, or name its encoding in a mapping file (--mapping).",
         ) from None
     except OSError as problem:
         raise InvalidInput(f"{path} cannot be read ({problem.strerror})", remedy="Check the path.") from None
@@ -141,10 +151,11 @@ class _Comment:
 class _Reading:
     """A file while it is read."""
 
-    def __init__(self, out_of_scope: frozenset[str], label_separator: str | None) -> None:
+    def __init__(self, out_of_scope: frozenset[str], label_separator: str | None, *, mask: bool) -> None:
         self.found = Imported()
         self._out_of_scope = out_of_scope
         self._separator = label_separator
+        self._hidden = masked if mask else str
         self._rows: dict[str, tuple[int, int]] = {}  # by ticket id: its row, and its place among the examples
         self._repeats: Counter[str] = Counter()
 
@@ -163,9 +174,9 @@ class _Reading:
         domain = row.get("domain", "").strip()
         example = Example(
             ticket_id=row.get("ticket_id", "").strip() or self._made_id(row, domain, subject, body, labels, split),
-            subject=subject,
-            body=body,
-            latest=latest,
+            subject=self._hidden(subject),
+            body=self._hidden(body),
+            latest=self._hidden(latest),
             macro_id=labels[0] if labels else None,
             also=labels[1:],
             channel=row.get("channel", "").strip(),
@@ -294,28 +305,39 @@ def _time(text: str) -> datetime | None:
 _Rows = Iterator[tuple[int, dict[str, str], str]]
 
 
-def _csv_rows(path: Path) -> _Rows:
+def _csv_rows(path: Path, mapping: ColumnMapping | None) -> _Rows:
     # The module's own limit (128 KiB a field) would name a parser's problem where the row's is meant.
     csv.field_size_limit(64 * 1024 * 1024)
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        rows = csv.reader(file, strict=True)
+    with path.open(encoding=_encoding(mapping), newline="") as file:
+        rows = csv.reader(file, strict=True, delimiter=mapping.delimiter if mapping else ",")
         try:
             header = [name.strip() for name in next(rows, [])]
-            _check_columns(path, header)
+            _check_columns(path, header, mapping)
             for row in rows:
                 if row:
                     # A row with too many or too few fields is shifted: better no example than a wrong one.
                     fits = len(row) == len(header)
                     problem = "" if fits else f"it has {len(row)} fields, the header has {len(header)}"
-                    yield rows.line_num, dict(zip(header, row, strict=False)), problem
+                    found = dict(zip(header, row, strict=False))
+                    yield rows.line_num, mapping.renamed(found) if mapping else found, problem
         except csv.Error as problem_of_file:
             raise InvalidInput(
                 f"{path} line {rows.line_num} is not CSV: {problem_of_file}", remedy="Check the quotation marks."
             ) from None
 
 
-def _check_columns(path: Path, header: list[str]) -> None:
-    if not set(header) & {*_TEXT, "subject", _COMMENTS} or not set(header) & set(_LABEL):
+def _encoding(mapping: ColumnMapping | None) -> str:
+    return "utf-8-sig" if mapping is None or mapping.encoding == "utf-8" else mapping.encoding
+
+
+def _check_columns(path: Path, header: list[str], mapping: ColumnMapping | None) -> None:
+    if mapping is not None:
+        if missing := mapping.missing(header):
+            raise InvalidInput(
+                f"{path} has no column {missing[0]!r}, which the mapping names; it has {', '.join(header)[:200] or 'none'}",
+                remedy="Mend the mapping, or its delimiter.",
+            )
+    elif not set(header) & {*_TEXT, "subject", _COMMENTS} or not set(header) & set(_LABEL):
         raise InvalidInput(
             f"{path} has the columns {', '.join(header)[:200] or 'none'}",
             remedy="It needs a text column (text or body) and a label column (label or macro_id).",
@@ -324,8 +346,8 @@ def _check_columns(path: Path, header: list[str]) -> None:
         raise InvalidInput(f"{path} names a column twice: {', '.join(header)[:200]}", remedy="Rename one of them.")
 
 
-def _jsonl_rows(path: Path) -> _Rows:
-    with path.open(encoding="utf-8-sig") as file:
+def _jsonl_rows(path: Path, mapping: ColumnMapping | None) -> _Rows:
+    with path.open(encoding=_encoding(mapping)) as file:
         for number, line in enumerate(file, start=1):
             if not line.strip():
                 continue
@@ -337,6 +359,8 @@ def _jsonl_rows(path: Path) -> _Rows:
                 ) from None
             if not isinstance(value, dict):
                 raise InvalidInput(f"{path} line {number} is not a JSON object", remedy="Write one JSON object a line.")
+            if mapping is not None:
+                value = mapping.renamed(value)
             yield number, {key: _plain(key, field) for key, field in value.items()}, ""
 
 
@@ -348,4 +372,4 @@ def _plain(name: str, value: Any) -> str:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else ""
 
 
-_READERS: dict[str, Callable[[Path], _Rows]] = {"csv": _csv_rows, "jsonl": _jsonl_rows}
+_READERS: dict[str, Callable[[Path, ColumnMapping | None], _Rows]] = {"csv": _csv_rows, "jsonl": _jsonl_rows}

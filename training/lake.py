@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -27,16 +27,23 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "split": pl.String,
 }
 _ATTEMPTS = 8
+# What a connector calls the examples of a ticket with the number 17: `17`, and `17#4711` for later ones.
+_TICKET_OF = r"^([0-9]{1,18})(?:#[0-9]+)?$"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Merge:
-    """What an import did to a tenant's examples."""
+    """What an import did to a tenant's examples.
+
+    Attributes:
+        removed: of tickets that were read again and have no such example any more, or are gone.
+    """
 
     added: int
     changed: int
     unchanged: int
     total: int
+    removed: int = 0
 
 
 class Lake:
@@ -51,21 +58,46 @@ class Lake:
         Raises:
             PublishConflict: other importers kept winning.
         """
-        fresh = {example.ticket_id: example for example in examples}
+        return self.replace(tenant, frame_of(examples), tickets=())
+
+    def replace(self, tenant: str, fresh: pl.DataFrame, *, tickets: Collection[int]) -> Merge:
+        """Merge examples that a help desk's connector made, and remove those of its tickets that it made no more.
+
+        Args:
+            fresh: as `frame_of` makes it. Of rows with one ticket id the last counts.
+            tickets: numbers of the tickets that were read; whatever the lake has under their ids (`17`, `17#4711`) goes where
+                it is not among `fresh`.
+
+        Raises:
+            PublishConflict: other importers kept winning.
+        """
+        fresh = fresh.unique("ticket_id", keep="last")
+        read = pl.DataFrame({"ticket": list(tickets)}, schema={"ticket": pl.Int64})
         first: Merge | None = None
         for _ in range(_ATTEMPTS):
             before, etag = self._load(tenant)
-            known = {example.ticket_id: example for example in before}
-            merged = known | fresh
-            added = len(merged) - len(known)
-            changed = sum(known[key] != example for key, example in fresh.items() if key in known)
-            result = Merge(added=added, changed=changed, unchanged=len(fresh) - added - changed, total=len(merged))
-            if not added and not changed:
+            kept = before.join(fresh, on="ticket_id", how="anti")
+            if len(read):
+                number = pl.col("ticket_id").str.extract(_TICKET_OF).cast(pl.Int64, strict=False)
+                kept = kept.with_columns(ticket=number).join(read, on="ticket", how="anti").drop("ticket")
+            known = before.join(fresh, on="ticket_id", how="semi")
+            unchanged = (
+                _comparable(known).join(_comparable(fresh), on=list(_SCHEMA), how="semi", nulls_equal=True).height
+            )
+            result = Merge(
+                added=fresh.height - known.height,
+                changed=known.height - unchanged,
+                unchanged=unchanged,
+                total=kept.height + fresh.height,
+                removed=before.height - known.height - kept.height,
+            )
+            if not (result.added or result.changed or result.removed):
                 # After a refused write this is what we find when it was our own, its answer lost.
                 return first or result
             first = first or result
+            data = encode(pl.concat([kept, fresh]).sort("ticket_id"))
             try:
-                self._store.put(examples_key(tenant), _encode(merged.values()), if_match=etag, if_absent=etag is None)
+                self._store.put(examples_key(tenant), data, if_match=etag, if_absent=etag is None)
                 return result
             except PreconditionFailed:
                 continue
@@ -73,7 +105,8 @@ class Lake:
 
     def read(self, tenant: str) -> list[Example]:
         """A tenant's examples, empty where it has none."""
-        return self._load(tenant)[0]
+        frame, _ = self._load(tenant)
+        return [Example(**{**row, "also": tuple(row["also"])}) for row in frame.iter_rows(named=True)]
 
     def has(self, tenant: str) -> bool:
         """Whether a tenant has examples, without reading them."""
@@ -89,23 +122,39 @@ class Lake:
         keys = (info.key for info in self._store.list(LAKE_PREFIX))
         return [key.removeprefix(LAKE_PREFIX).removesuffix(suffix) for key in keys if key.endswith(suffix)]
 
-    def _load(self, tenant: str) -> tuple[list[Example], str | None]:
+    def _load(self, tenant: str) -> tuple[pl.DataFrame, str | None]:
+        key = examples_key(tenant)
         try:
-            found = self._store.get(examples_key(tenant))
+            found = self._store.get(key)
         except ObjectNotFound:
-            return [], None
-        try:
-            frame = pl.read_parquet(io.BytesIO(found.data)).select(_SCHEMA.keys())
-        except PolarsError as problem:
-            raise InvalidInput(
-                f"{self._store.url}/{examples_key(tenant)} is not a lake file: {problem}",
-                remedy="Remove it and import the tenant's tickets again.",
-            ) from None
-        return [Example(**{**row, "also": tuple(row["also"])}) for row in frame.iter_rows(named=True)], found.etag
+            return pl.DataFrame(schema=_SCHEMA), None
+        return decode(found.data, what=f"{self._store.url}/{key}"), found.etag
 
 
-def _encode(examples: Iterable[Example]) -> bytes:
-    rows = sorted((asdict(example) for example in examples), key=lambda row: str(row["ticket_id"]))
+def frame_of(examples: Iterable[Example]) -> pl.DataFrame:
+    """Examples as the lake keeps them."""
+    # Not asdict, which copies deeply: an example's fields are plain.
+    rows = [{name: getattr(example, name) for name in _SCHEMA} for example in examples]
+    return pl.DataFrame(rows, schema=_SCHEMA)
+
+
+def encode(frame: pl.DataFrame) -> bytes:
+    """Examples as a Parquet file."""
     buffer = io.BytesIO()
-    pl.DataFrame(rows, schema=_SCHEMA).write_parquet(buffer, compression="zstd")
+    frame.write_parquet(buffer, compression="zstd")
     return buffer.getvalue()
+
+
+def decode(data: bytes, *, what: str) -> pl.DataFrame:
+    """Examples out of a Parquet file. Raises InvalidInput, which names `what`."""
+    try:
+        return pl.read_parquet(io.BytesIO(data)).select(_SCHEMA.keys())
+    except PolarsError as problem:
+        raise InvalidInput(
+            f"{what} is not a lake file: {problem}", remedy="Remove it and import the tenant's tickets again."
+        ) from None
+
+
+def _comparable(frame: pl.DataFrame) -> pl.DataFrame:
+    """With lists as strings, which frames can be joined on; no macro's id holds the separator."""
+    return frame.with_columns(also=pl.col("also").list.join("\x1f"))

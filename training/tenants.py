@@ -74,6 +74,32 @@ def _write(store: ObjectStore, tenant: str, rows: list[Example], plan: _Plan, ag
     raise PublishConflict(f"the catalogue of tenant {tenant} kept changing under this import", remedy="Run it again.")
 
 
+def replace_catalogue(store: ObjectStore, tenant: str, catalogue: Catalogue) -> bool:
+    """Have a help desk's catalogue be the tenant's, and say whether it is another than before.
+
+    Raises:
+        InvalidInput: it is empty, and the tenant's is not: most likely the credentials may not read macros.
+        PublishConflict: other writers kept winning.
+    """
+    check_tenant(tenant)
+    for _ in range(_ATTEMPTS):
+        found = read_catalogue(store, tenant)
+        current, etag = found if found else (None, None)
+        if current == catalogue:
+            return False
+        if current is not None and current.macros and not catalogue.macros:
+            raise InvalidInput(
+                f"the help desk shows no macros, and tenant {tenant} has {len(current.macros)}",
+                remedy="Check that the token's user may see macros. Nothing was changed.",
+            )
+        try:
+            write_catalogue(store, tenant, catalogue, etag=etag)
+            return True
+        except PreconditionFailed:
+            continue
+    raise PublishConflict(f"the catalogue of tenant {tenant} kept changing under this import", remedy="Run it again.")
+
+
 def _planned(
     store: ObjectStore,
     tenant: str,

@@ -27,6 +27,7 @@ from registry.leases import Leases
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
+from training.connectors.zendesk_sync import SyncOptions, SyncReport
 from training.examples import Example
 from training.lake import Lake
 
@@ -238,6 +239,34 @@ def test_an_import_asks_for_a_retraining_where_it_is_to_and_changed_anything(
     import_tickets("acme", str(file), retrain=True)
     resource = {"prefect.resource.id": "macrofleet.tenant.acme", "macrofleet.tenant": "acme"}
     assert events == [("macrofleet.tenant.retrain", resource)]
+
+
+def test_an_import_from_zendesk(
+    store: ObjectStore, events: list[tuple[str, dict[str, str]]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, SyncOptions]] = []
+
+    def sync(_store: ObjectStore, tenant: str, *, subdomain: str, options: SyncOptions, step: Any) -> SyncReport:
+        asked.append((subdomain, options))
+        step("reading macros", 0.0)
+        return SyncReport(tenant=tenant, added=len(asked) % 2, waiting=4)
+
+    monkeypatch.setattr(single_flows, "sync_zendesk", sync)
+    first: State[Any] = import_tickets(
+        "acme", zendesk="shop", since="2026-03-01", audits=7, mask=False, retrain=True, return_state=True
+    )
+    assert first.message == "tenant acme: added 1, changed 0, removed 0, waiting 4"
+    assert asked == [("shop", SyncOptions(since=1772323200, audits=7, mask=False))]
+    assert len(events) == 1
+    import_tickets("acme", zendesk="shop", retrain=True)
+    assert len(events) == 1, "nothing new"
+
+
+@pytest.mark.parametrize("given", [{}, {"path": "a.csv", "zendesk": "shop"}, {"zendesk": "shop", "since": "soon"}])
+def test_an_import_has_one_source(store: ObjectStore, given: dict[str, str]) -> None:
+    failed: State[Any] = import_tickets("acme", **given, return_state=True)
+    assert failed.is_failed()
+    assert "source" in str(failed.message) or "since" in str(failed.message)
 
 
 def test_garbage_is_collected_or_only_counted(store: ObjectStore) -> None:

@@ -211,3 +211,18 @@ def test_a_few_shot_sample_cuts_the_training_rows_only(tmp_path: Path) -> None:
     path.write_text("text,label\na,x\n")
     with pytest.raises(InvalidInput, match="has no column few_shot"):
         read_tickets(path, few_shot=5)
+
+
+def test_personal_data_are_masked_unless_that_is_switched_off(tmp_path: Path) -> None:
+    thread = [{"author": "customer", "body": f"{n} mail a{n}@b.example"} for n in (1, 2)]
+    rows = [
+        {"subject": "call +49 170 1234567", "comments": thread, "label": "x"},
+        {"text": "a@b.example", "label": "a@b.example", "macro_title": "to a@b.example"},
+    ]
+    path = write(tmp_path, "\n".join(map(json.dumps, rows)), "t.jsonl")
+    found, plain = read_tickets(path), read_tickets(path, mask=False)
+    one, two = found.examples
+    assert (one.subject, one.body, one.latest) == ("call [phone]", "1 mail [email]", "2 mail [email]")
+    assert (two.body, two.macro_id, found.titles) == ("[email]", "a@b.example", {"a@b.example": "to a@b.example"})
+    assert plain.examples[0].latest == "2 mail a2@b.example"
+    assert [e.ticket_id for e in found.examples] == [e.ticket_id for e in plain.examples], "they replace each other"

@@ -1,0 +1,126 @@
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from registry.masking import masked
+from registry.ticket import clean_message
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("mail jane.doe+x@shop.example.com.", "mail [email]."),
+        ('<a href="mailto:j@x.de">j@x.de</a>', '<a href="mailto:[email]">[email]</a>'),
+        ("<jane@example.com> wrote", "<[email]> wrote"),
+        ("joe&#64;x.org", "[email]"),
+        ("jürgen@müller.example", "[email]"),
+        ("＠ jane＠example.com", "＠ [email]"),
+        ("see https://u:p4ss@x.example/a", "see https://[token]@x.example/a"),
+    ],
+)
+def test_addresses_and_logins(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("card 4111-1111-1111-1111 exp 12/27", "card [card] exp 12/27"),
+        ("4111111111111111", "[card]"),
+        ("4111 1111 1111 1111 12/27 123", "[card] 12/27 123"),
+        ("2 4111 1111 1111 1111", "2 [card]"),
+        ("1 2 3 4 5 6 7 8 5500 0055 5555 5559 and", "1 2 3 4 5 6 7 8 [card] and"),
+        ("amex 3782 822463 10005", "amex [card]"),
+        ("４１１１ １１１１ １１１１ １１１１", "[card]"),
+        ("DE89 3704 0044 0532 0130 00 BITTE", "[iban] BITTE"),
+        ("de89370400440532013000", "[iban]"),
+        ("GB82-WEST-1234-5698-7654-32.", "[iban]."),
+    ],
+)
+def test_cards_and_accounts(text: str, expected: str) -> None:
+    assert masked(text) == expected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "+49 170 1234567", "+49 (0)170 1234567", "+1-202-555-0143", "(202) 555-0143", "202-555-0143", "1 202 555 0143",
+        "0049 170 1234567", "0170 1234567", "01701234567", "03-1234-5678", "06 12 34 56 78", "+49&nbsp;170&nbsp;1234567",
+        "+４４ ２０ ７９４６ ０９５８", "٠١٧٠ ١٢٣٤٥٦٧", "(030) 901820",
+    ],
+)  # fmt: skip
+def test_phone_numbers(text: str) -> None:
+    assert masked(f"call {text} now") == "call [phone] now"
+
+
+def test_numbers_that_are_said_to_be_phones() -> None:
+    assert masked("my phone number is 5551234.") == "my phone number is [phone]."
+    assert masked("Tel.: 612 345 678") == "Tel.: [phone]"
+    assert masked("電話：090-1234-5678") == "電話：[phone]"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "order 123-4567890-1234567", "order number 0123456789", "order #0123456789", "Bestellnummer: 0170 1234567",
+        "order 00491701234567", "#4111111111111112", "invoice 2026-00012345", "tracking 00340434161094021501",
+        "on 2026-03-01 10:30", "01.02.2026 12:15", "01-02-2026 10 pieces", "phone 2026-03-01", "IMEI 490154203237518",
+        "EUR 1 234 567 890", "1,234,567.89", "version 10.0.19041.1234", "192.168.100.200", "00:11:22:33:44:55",
+        "DE89370400440532013001", "DE12 is my size", "5@3.50 each", "+12 345", "password: forgotten", "my token is lost",
+        "9780306406157", "at 10-12 or 14-16", "eyJust kidding", "a@b", "@jane", "{{ticket.id}}",
+    ],
+)  # fmt: skip
+def test_what_is_nobodys_stays(text: str) -> None:
+    assert masked(text) == text
+
+
+@pytest.mark.parametrize(
+    "secret",
+    [
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxIn0.abcdefghijk", "sk_live_51H8abcdEFGHijkl", "ghp_" + "a1" * 18,
+        "AKIAIOSFODNN7EXAMPLE", "xoxb-123456789012-abcdefghij", "glpat-abcdefghij0123456789", "shpat_" + "0a" * 16,
+    ],
+)  # fmt: skip
+def test_keys(secret: str) -> None:
+    assert masked(f"it is {secret}, why?") == "it is [token], why?"
+
+
+def test_secrets_by_what_stands_before_them() -> None:
+    assert masked("password: hunter22") == "password: [token]"
+    assert masked('"api_key": "abc123def"') == '"api_key": "[token]"'
+    assert masked("Authorization: Bearer abc.123-def") == "Authorization: Bearer [token]"
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIE0\n-----END RSA PRIVATE KEY-----"
+    assert masked(f"here {key} it is") == "here [token] it is"
+
+
+def test_placeholders_outlive_the_cleaning() -> None:
+    said = masked('<p>Write to <a href="mailto:j@x.de">j@x.de</a> or 0170 1234567</p>')
+    assert clean_message(said) == "Write to [email] or [phone]"
+
+
+PIECES = ("a@b.example", "+49 170 1234567", "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "tel ", "0", "1", " ", "-",
+          "@", "(", ")", "+", "&nbsp;", "&#64;", "order ", "eyJ", "sk_live_", "token: ", "://", ":", "[phone]", "x")  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(PIECES), max_size=30).map("; ".join))
+def test_masking_again_changes_nothing(text: str) -> None:
+    once = masked(text)
+    assert masked(once) == once
+
+
+@pytest.mark.parametrize(
+    "piece", [*PIECES, "1 ", "01-", "a@", "1&nbsp;", "id 0123456789 ", "password:", "DE12-", "eyJaaaaaaaa."]
+)
+def test_time_grows_with_the_text_alone(piece: str) -> None:
+    def seconds(length: int) -> float:
+        text = piece * (length // len(piece))
+        start = time.process_time()
+        masked(text)
+        return time.process_time() - start
+
+    masked(piece)
+    small, large = min(seconds(8_000) for _ in range(3)), seconds(128_000)
+    # Sixteen times the text; a quadratic rule would take 256 times as long.
+    assert large < max(64 * small, 0.1)

@@ -1,0 +1,1 @@
+"""Help desks: their APIs, read as they are, into macros and examples."""
