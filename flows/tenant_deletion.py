@@ -55,6 +55,8 @@ def open_deletion(*, own: str | None = None) -> TenantDeletion:
     from flows.prefect_traces import PrefectPlace
     from flows.run_traces import RunsPlace
     from flows.settings import FlowSettings
+    from registry.database import DatabaseSettings
+    from registry.key_place import KeysPlace
     from registry.leases import Leases, this_process
     from registry.settings import StoreSettings, read_settings
     from registry.store import open_store
@@ -73,6 +75,7 @@ def open_deletion(*, own: str | None = None) -> TenantDeletion:
     tiers = [settings.disk_folder, settings.disk_folder / "champions"]
     places: list[Place] = [
         FleetPlace(store),
+        KeysPlace(store, read_settings(DatabaseSettings)),
         RunsPlace(store),
         HiddenPlace(store),
         TrackingPlace(tracking),

@@ -36,6 +36,12 @@ class DatabaseSettings(BaseSettings):
 
     url: SecretStr = SecretStr("sqlite:///macrofleet-data/macrofleet.db")
 
+    @property
+    def file(self) -> Path | None:
+        """The file, where it is SQLite. Raises InvalidInput."""
+        url = _checked(self.url.get_secret_value())
+        return Path(url.database) if url.drivername == "sqlite" and url.database else None
+
 
 class Database:
     """A database, its schema brought up to date at the first use. Close it after use; threads may share it.
@@ -131,6 +137,8 @@ def _open(url: URL) -> Engine:
     def connected(connection: Any, _record: Any) -> None:
         connection.isolation_level = None
         connection.execute("PRAGMA synchronous = FULL")
+        # What is deleted, a tenant's keys for one, is not to stay readable in the file.
+        connection.execute("PRAGMA secure_delete = ON")
 
     @event.listens_for(engine, "begin")
     def begun(connection: Connection) -> None:

@@ -193,6 +193,18 @@ class KeyBook:
             connection.execute(sa.update(_KEYS).where(these, _KEYS.c.revoked_at.is_(None)).values(revoked_at=now))
             return _records(connection, these)
 
+    def forget(self, tenant: str) -> int:
+        """Delete the records of all of a tenant's keys, for a tenant that is deleted; how many there were."""
+        now = int(self._clock())
+        with self._database.begin() as connection:
+            count = connection.scalar(
+                sa.select(sa.func.count()).select_from(_KEYS).where(_KEYS.c.tenant == check_tenant(tenant))
+            )
+            if count:
+                _change(connection, now)
+                connection.execute(sa.delete(_KEYS).where(_KEYS.c.tenant == tenant))
+        return int(count or 0)
+
     def records(self, *, tenant: str | None = None) -> list[KeyRecord]:
         """Every key there ever was, or a tenant's, the oldest first."""
         chosen = () if tenant is None else (_KEYS.c.tenant == check_tenant(tenant),)

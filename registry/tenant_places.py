@@ -11,6 +11,7 @@ from registry.errors import InvalidInput, ObjectNotFound
 from registry.fleet import FleetEntry, edit_fleet, present_generation, read_shard, rewrite_shard
 from registry.fleet_history import FLEET_SHARD
 from registry.layout import (
+    ACCESS_KEYS,
     COLLECTION,
     FLEET_PREFIX,
     LAKE_PREFIX,
@@ -220,8 +221,8 @@ def forget_own(store: ObjectStore, tenant: str) -> int:
     return StorePlace(store).remove(tenant) + LeasePlace(store).remove(tenant)
 
 
-def _shared(tenant: str) -> tuple[str, str]:
-    return fleet_shard_prefix(fleet_shard(tenant)), RUNS_PREFIX
+def _shared(tenant: str) -> tuple[str, ...]:
+    return fleet_shard_prefix(fleet_shard(tenant)), RUNS_PREFIX, ACCESS_KEYS
 
 
 def unseen(store: ObjectStore, prefix: str) -> list[ObjectState]:

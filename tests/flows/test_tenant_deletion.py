@@ -20,9 +20,12 @@ from flows.deployments import FLOWS
 from flows.prefect_traces import PrefectPlace
 from flows.runs import RunPlan, ShardRecord, run_name
 from flows.single_flows import delete_tenant, retrain_tenant
+from registry.database import DatabaseSettings, opened_database
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, TenantNotFound
 from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.key_publishing import publish_keys
+from registry.keys import KeyBook
 from registry.layout import examples_key, run_key, run_shard_key
 from registry.leases import Leases
 from registry.publishing import record_provenance
@@ -55,6 +58,7 @@ def store(versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest
         "STORE_SECRET_KEY": versioned_settings.secret_key.get_secret_value(),
         "DISK_FOLDER": str(tmp_path / "disk"),
         "TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "DATABASE_URL": f"sqlite:///{tmp_path}/macrofleet.db",
     }.items():
         monkeypatch.setenv(f"MACROFLEET_{name}", str(value))
     made_store = open_store(versioned_settings)
@@ -81,6 +85,11 @@ def store(versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest
         made_store.put(run_key(run, "plan.json"), plan)
     shard = ShardRecord(written_at=datetime.now(UTC), working=(TENANT, "globex"), outcomes=({"tenant": TENANT},))
     made_store.put(run_shard_key(run, 0), shard.to_bytes())
+    with opened_database(DatabaseSettings()) as database:
+        keys = KeyBook(database)
+        for tenant in (TENANT, "globex"):
+            keys.create(tenant, ["suggest"], note=f"of {tenant}")
+            publish_keys(keys, made_store)  # written over once
     Leases(made_store, holder=f"process 1 on the machine of {TENANT}").take(TENANT).release()
     with get_client(sync_client=True) as client:
         page = f"1 trained\n\n| tenant | state |\n|---|---|\n| {TENANT} | trained |\n| globex | trained |"
@@ -121,7 +130,7 @@ def test_nothing_is_left_of_the_tenant_anywhere(
     listed = json.loads(delete("--dry-run", "--json").stdout)
     assert listed["dry_run"]
     assert len(contents(versioned_settings)) == before
-    places = {"fleet", "runs", "earlier versions", "mlflow", "prefect", "this machine's disk", "store", "lease"}
+    places = {"fleet", "keys", "runs", "earlier versions", "mlflow", "prefect", "this machine's disk", "store", "lease"}
     assert listed["left"].keys() == places
     assert all(listed["left"].values()), "the test makes something of each kind"
 
@@ -186,7 +195,7 @@ def test_the_flow_deletes_and_keeps_nothing_but_its_parameter(
 
 
 def test_the_flow_fails_where_something_is_left(store: ObjectStore) -> None:
-    store.put("access/keys.json", b'{"keys": [{"tenant": "acme"}]}')
+    store.put("notes/of-somebody.json", b'{"about": [{"tenant": "acme"}]}')
     done: State[Any] = delete_tenant(TENANT, return_state=True)
     assert done.is_failed()
     assert str(done.message).endswith("; left, see the log: store (1)")
