@@ -106,9 +106,10 @@ class Stage:
 
         Args:
             settings: by their variables' names without `MACROFLEET_`, in any case. Nobody is asked for a key unless
-                `access` says so.
+                `access` says so, and no answer is remembered unless `answer_bytes` does: what is measured is the model.
         """
-        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in {"access": "open", **settings}.items()}
+        named = {"access": "open", "answer_bytes": 0, **settings}
+        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in named.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
         before = os.sched_getaffinity(0)
         with LocalServer(self.folder, environment, cores=self.cores.server_cores) as server:

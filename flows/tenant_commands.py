@@ -1,4 +1,4 @@
-"""`macrofleet tenants …`: what tenants want of their training, and which of them are eligible for a model.
+"""`macrofleet tenants …`: what tenants want of their training and suggestions, and which of them are eligible for a model.
 
 Nothing but typer is imported before a command runs. Other modules add commands to `tenants`.
 """
@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from flows.standing import Standing
     from registry.tenant_settings import TenantSettings
 
-tenants = typer.Typer(no_args_is_help=True, help="Say what tenants want of their training, and see who is eligible.")
+tenants = typer.Typer(
+    no_args_is_help=True, help="Say what tenants want of training and suggestions, and see who is eligible."
+)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Argument(metavar="TENANT")]
@@ -58,7 +60,7 @@ def _line(one: Standing) -> list[str]:
 
 @tenants.command("settings")
 def show_settings(tenant: Tenant, as_json: Json = False) -> None:
-    """What holds for a tenant's training: its own settings, and the environment's or the defaults for the others.
+    """What holds for a tenant: its own settings, and for its training the environment's or the defaults for the others.
 
     Example: macrofleet tenants settings acme
     """
@@ -91,12 +93,22 @@ def change_settings(
         Literal["auto", "manual", "shadow"] | None,
         typer.Option(help="How a model that passes the gate comes to serve."),
     ] = None,
+    exclude_macros: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="A macro that is never suggested. Repeatable: these, and no others any more."),
+    ] = None,
+    off_groups: Annotated[
+        list[str] | None,
+        typer.Option(metavar="ID", help="A group whose members get no suggestions. Repeatable, like --exclude-macros."),
+    ] = None,
     unset: Annotated[
         list[str] | None, typer.Option(metavar="SETTING", help="No longer the tenant's own: months, say. Repeatable.")
     ] = None,
     as_json: Json = False,
 ) -> None:
     """Give tenants settings of their own, or take them away; what is not named stays. The next training follows them.
+
+    Servers follow --exclude-macros and --off-groups within a minute, without training (MACROFLEET_CATALOGUE_SECONDS).
 
     Example: macrofleet tenants set acme --least-tickets 50 --unset precision
     """
@@ -112,6 +124,8 @@ def change_settings(
         "months": months,
         "retrain_after_days": retrain_after_days,
         "promotion": promotion,
+        "exclude_macros": sorted(set(exclude_macros)) if exclude_macros else None,
+        "off_groups": sorted(set(off_groups)) if off_groups else None,
     }
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}
     taken = [name.replace("-", "_") for name in unset or ()]
@@ -135,14 +149,19 @@ def change_settings(
 
 
 def _print_settings(tenant: str, run: FlowSettings, own: TenantSettings, as_json: bool) -> None:
-    rows = {}
+    from registry.tenant_settings import TenantSettings
+
+    rows: dict[str, dict[str, Any]] = {}
     for name, value in run.overlaid(own).model_dump().items():
         from_run = "environment" if name in run.model_fields_set else "default"
         rows[name] = {"value": value, "from": from_run if getattr(own, name) is None else "tenant"}
+    for name in sorted(TenantSettings.model_fields.keys() - rows.keys()):
+        value = getattr(own, name)
+        rows[name] = {"value": [] if value is None else list(value), "from": "default" if value is None else "tenant"}
     if as_json:
         print_json({"tenant": tenant, "settings": rows})
         return
-    cells = [[name, str(row["value"]), _source(name, row["from"])] for name, row in rows.items()]
+    cells = [[name, _text(row["value"]), _source(name, row["from"])] for name, row in rows.items()]
     print_table(["setting", "value", "from"], cells)
 
 
@@ -155,4 +174,6 @@ def _own(settings: TenantSettings) -> dict[str, Any]:
 
 
 def _text(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value)) or "none"
     return "unset" if value is None else str(value)

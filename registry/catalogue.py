@@ -18,6 +18,7 @@ from registry.store import ObjectStore
 from registry.ticket import clean_message
 
 MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
+_LANGUAGE = re.compile(r"([A-Za-z]{2,8})(?:[-_].*)?", re.DOTALL)
 _REPLIES = ("reply_body", "comment_body", "body", "text")
 _PLACEHOLDER = re.compile(r"\{\{[^{}]*+\}\}|\{%[^{}%]*+%\}")
 
@@ -31,6 +32,7 @@ class Macro(Document):
         active: a macro switched off is not suggested.
         restriction: who may use it, as the help desk says it; None for everybody.
         actions: what applying it does, as the help desk says it.
+        locale: of what it says, `en-GB` say; None where it fits every ticket.
     """
 
     id: MacroId
@@ -38,6 +40,25 @@ class Macro(Document):
     active: bool = True
     restriction: dict[str, Any] | None = None
     actions: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
+    locale: Annotated[str, Field(max_length=64)] | None = None
+
+    @property
+    def groups(self) -> frozenset[str] | None:
+        """The groups whose members may use it, by id; None is everybody, and none at all is nobody that we know of.
+
+        Known is Zendesk's restriction by group, `{"type": "Group", "id": 1, "ids": [1, 2]}`. Every other restriction,
+        personal macros' and those that nobody has heard of, lets nobody use it.
+        """
+        if self.restriction is None:
+            return None
+        if str(self.restriction.get("type", "")).lower() != "group":
+            return frozenset()
+        ids = self.restriction.get("ids")
+        found = [*(ids if isinstance(ids, list) else ()), self.restriction.get("id")]
+        # Numbers in the help desk's own answers, strings in requests; True is an int, and no id.
+        return frozenset(
+            str(one) for one in found if isinstance(one, int | str) and not isinstance(one, bool) and one != ""
+        )
 
     @property
     def personal(self) -> bool:
@@ -70,6 +91,12 @@ class Catalogue(Document):
     def suggestible(self) -> dict[str, Macro]:
         """The macros that anybody may be shown, by id: active and not restricted."""
         return {macro.id: macro for macro in self.macros if macro.active and macro.restriction is None}
+
+
+def base_language(locale: str | None) -> str | None:
+    """The language of a locale: `pt` of `pt-BR` and `PT_br`; None where there is none, or it is no locale."""
+    found = None if locale is None else _LANGUAGE.fullmatch(locale.strip())
+    return found[1].lower() if found else None
 
 
 def make_catalogue(macros: Iterable[Macro]) -> Catalogue:

@@ -18,6 +18,7 @@ from registry.layout import MANIFEST, model_key
 from registry.models import serving_entry
 from registry.names import check_tenant
 from registry.store import ObjectStore
+from registry.suggestion_rules import read_rules
 
 # Beside the bundle's files in an archive: what may be suggested, for a server that has no store to ask.
 CATALOGUE = "catalogue.json"
@@ -116,15 +117,19 @@ def export_sagemaker(store: ObjectStore, tenant: str, *, folder: Path, replace: 
 
 
 def _suggestible(store: ObjectStore, tenant: str) -> Catalogue:
-    """Ids and titles of what anybody may be shown: what actions a macro takes is not the server's business."""
+    """Ids, titles and locales of what anybody may be shown and the tenant does not exclude.
+
+    What actions a macro takes is not the server's business.
+    """
     found = read_catalogue(store, tenant)
     if found is None:
         raise CatalogueUnavailable(
             f"tenant {tenant} has no macro catalogue in {store.url}",
             remedy="Import it: macrofleet tickets import --macros FILE.",
         )
-    macros = found[0].suggestible().values()
-    return Catalogue(macros=tuple(Macro(id=macro.id, title=macro.title) for macro in macros))
+    excluded = frozenset(read_rules(store, tenant).exclude_macros or ())
+    macros = [macro for macro in found[0].suggestible().values() if macro.id not in excluded]
+    return Catalogue(macros=tuple(Macro(id=macro.id, title=macro.title, locale=macro.locale) for macro in macros))
 
 
 def _fetch_bundle(store: ObjectStore, tenant: str, version: str, digest: str, folder: Path) -> str:

@@ -1,4 +1,4 @@
-"""What a tenant wants of its training, where that is not what everybody gets: one small object a tenant."""
+"""What a tenant wants of its training and its suggestions, where that is not what everybody gets: one small object a tenant."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from registry.fleet import edit_fleet
 from registry.layout import catalogue_key, examples_key, tenant_settings_key
 from registry.names import check_tenant
 from registry.store import ObjectStore
+from registry.suggestion_rules import MAX_SETTINGS_BYTES, ExcludedMacros, Groups
 
-_MAX_BYTES = 64 * 1024
 _ATTEMPTS = 8
 
 ProgramChoice: TypeAlias = Literal["auto", "bag", "encoder"]
@@ -30,7 +30,7 @@ Days: TypeAlias = Annotated[int, Field(ge=1, le=36_500)]
 
 
 class TenantSettings(Document):
-    """A tenant's own settings of training; None takes the training run's.
+    """A tenant's own settings. None takes the training run's, or for suggestions: no such rule.
 
     A field that is not known is refused: a setting that nobody follows would be worse than an error.
 
@@ -43,6 +43,8 @@ class TenantSettings(Document):
         retrain_after_days: train again after so long, although nothing changed.
         promotion: whether what passes the gate serves at once (`auto`), waits for a person (`manual`), or is compared on
             live traffic first (`shadow`).
+        exclude_macros: ids of macros that are never suggested; servers follow it within their `catalogue_seconds`.
+        off_groups: ids of groups: whoever is in one of them gets no suggestions.
     """
 
     program: ProgramChoice | None = None
@@ -53,6 +55,8 @@ class TenantSettings(Document):
     months: Months | None = None
     retrain_after_days: Days | None = None
     promotion: Promotion | None = None
+    exclude_macros: ExcludedMacros | None = None
+    off_groups: Groups | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,7 +137,7 @@ def _validated(changes: Mapping[str, object]) -> dict[str, Any]:
 def _read(store: ObjectStore, tenant: str) -> tuple[TenantSettings, str | None]:
     key = tenant_settings_key(tenant)
     try:
-        found = store.get(key, max_bytes=_MAX_BYTES)
+        found = store.get(key, max_bytes=MAX_SETTINGS_BYTES)
     except ObjectNotFound:
         return TenantSettings(), None
     return TenantSettings.parse(found.data, what=f"{store.url}/{key}", error=InvalidInput), found.etag

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
@@ -34,13 +34,13 @@ _PREFIX, _SUFFIX = "/v1/tenants/", "/suggestions"
 _ROUTE = f"{_PREFIX}{{tenant}}{_SUFFIX}"
 _TIMEOUT = TypeAdapter(Annotated[int, Field(ge=1, le=60_000)])
 _COMPONENT = "#/components/schemas/{model}"
-_SCHEME = "apiKey"
+SECURITY_SCHEME = "apiKey"
 _PROBLEMS = {
     401: "There is no API key, or none that is valid.",
     403: "The key lacks the scope, or explanations are asked for by somebody who is no administrator.",
     404: "There is no such tenant, or none that the caller may know of.",
     409: "The tenant has no model yet; the detail says why.",
-    413: "The body is over 64 KiB.",
+    413: "The body is over {size}.",
     422: "The request is malformed; `fields` says where.",
     429: "The tenant is over its rate or its concurrency; see Retry-After.",
     503: "Too busy, starting, or the model cannot be loaded; see Retry-After.",
@@ -52,7 +52,7 @@ _DETAILS = {
     403: "explanations are for administrators",
     404: "there is no such tenant",
     409: "tenant acme has no model to serve: too few examples",
-    413: f"A request's body may have {MAX_BODY_BYTES} bytes.",
+    413: "A request's body may have {size} bytes.",
     422: "ticket.id: Field required",
     429: "tenant acme asks more than 50 times a second",
 }
@@ -90,7 +90,7 @@ class Ticket(_Strict):
 
 
 class Agent(_Strict):
-    """Who asks."""
+    """Who asks. Macros that are restricted to groups are suggested to whoever names one of theirs."""
 
     id: Name
     groups: Annotated[tuple[Name, ...], Field(max_length=500)] = ()
@@ -162,7 +162,7 @@ class SuggestionResponse(BaseModel):
         json_schema_extra={
             "examples": [
                 {
-                    "suggestion_id": "0hTzZ0mJm3m8c7n1yq8jV5Zk",
+                    "suggestion_id": "s1_0hTzZ0mJm3m8c7n1yq8jVw",
                     "model_version": "9f2b6c1d4e5a7788",
                     "abstained": False,
                     "reason": None,
@@ -221,7 +221,7 @@ class SuggestionFace:
             timeout: the header X-Request-Timeout-Ms.
         """
         try:
-            return await self._answer(tenant, body, None if timeout is None else _parse_timeout(timeout), grant)
+            return await self.answer_asked(tenant, body, None if timeout is None else _parse_timeout(timeout), grant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         except RequestValidationError as error:
@@ -234,10 +234,15 @@ class SuggestionFace:
             RequestValidationError: the body is no request.
             MacrofleetError: what `DataPlane.ask` and `DataPlane.answer` raise.
         """
-        self._data_plane.ask(tenant)
-        return await self._answer(tenant, body, timeout_ms, grant)
+        self.ask(tenant)
+        return await self.answer_asked(tenant, body, timeout_ms, grant)
 
-    async def _answer(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
+    def ask(self, tenant: str) -> None:
+        """Count a request against its tenant's limits. Raises what `DataPlane.ask` raises."""
+        self._data_plane.ask(tenant)
+
+    async def answer_asked(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
+        """What `answer` gives, for who has asked already."""
         asked = _parse(body)
         text = asked.ticket.text()
         if is_blank(text):
@@ -254,6 +259,8 @@ class SuggestionFace:
             revision=asked.ticket.revision,
             limit=asked.limit,
             exclude=asked.exclude,
+            groups=asked.agent.groups if asked.agent else (),
+            locale=asked.ticket.locale,
             timeout_seconds=timeout_seconds,
         )
         suggested = answer.suggestions.macros
@@ -284,18 +291,12 @@ def make_router(face: SuggestionFace) -> APIRouter:
     @router.post(
         _ROUTE.replace("{tenant}", "{tenant:path}"),
         response_model=SuggestionResponse,
-        responses={
-            status: {
-                "description": text,
-                "content": {PROBLEM_JSON: {"schema": _reference(ProblemDetails), "examples": _examples(status)}},
-            }
-            for status, text in _PROBLEMS.items()
-        },
+        responses=problem_responses(_ROUTE),
         openapi_extra={
-            "security": [{_SCHEME: []}],
+            "security": [{SECURITY_SCHEME: []}],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": _reference(SuggestionRequest)}},
+                "content": {"application/json": {"schema": reference(SuggestionRequest)}},
             },
         },
         summary="Suggest macros for a ticket",
@@ -307,10 +308,8 @@ def make_router(face: SuggestionFace) -> APIRouter:
         x_request_timeout_ms: Annotated[int | None, Header(ge=1, le=60_000)] = None,
     ) -> Response:
         """Up to three of the tenant's macros, best first; none when no macro is good enough."""
-        return Response(
-            await face.answer(tenant, await request.body(), x_request_timeout_ms, grant_of(request)),
-            media_type="application/json",
-        )
+        body = await face.answer(tenant, await request.body(), x_request_timeout_ms, grant_of(request))
+        return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
 
     return router
 
@@ -364,7 +363,29 @@ def _parse_timeout(value: str) -> int:
         raise RequestValidationError([{**found, "loc": ("header", "x-request-timeout-ms")}]) from None
 
 
-def _examples(status: int) -> dict[str, Any]:
+def problem_responses(
+    path: str, *, without: Collection[int] = (), max_bytes: int = MAX_BODY_BYTES
+) -> dict[int | str, dict[str, Any]]:
+    """What a route of suggestions may answer beside a success, for its documentation.
+
+    Args:
+        path: its template.
+        without: statuses that it does not have.
+        max_bytes: of a body.
+    """
+    return {
+        status: {
+            "description": text.format(size=f"{max_bytes // 1024} KiB"),
+            "content": {
+                PROBLEM_JSON: {"schema": reference(ProblemDetails), "examples": _examples(status, path, max_bytes)}
+            },
+        }
+        for status, text in _PROBLEMS.items()
+        if status not in without
+    }
+
+
+def _examples(status: int, path: str, max_bytes: int) -> dict[str, Any]:
     """What a problem with this status looks like, by its kind."""
     fields = [FieldProblem(field="ticket.id", message="Field required")] if status == 422 else None
     examples = {}
@@ -372,8 +393,8 @@ def _examples(status: int) -> dict[str, Any]:
         if problem.status == status and problem.kind not in _OF_OTHER_FACES:
             body = problem_details(
                 problem,
-                path=_ROUTE.format(tenant="acme"),
-                detail=_DETAILS.get(status, ""),
+                path=path.format(tenant="acme"),
+                detail=_DETAILS.get(status, "").format(size=max_bytes),
                 fields=fields,
                 request_id="5f0c6a3b9d1e4c7fa2b8d03e61c94f75",
             )
@@ -381,13 +402,17 @@ def _examples(status: int) -> dict[str, Any]:
     return examples
 
 
-def _reference(model: type[BaseModel]) -> dict[str, str]:
+def reference(model: type[BaseModel]) -> dict[str, str]:
+    """Where an OpenAPI document has a model."""
     return {"$ref": _COMPONENT.format(model=model.__name__)}
 
 
-def add_schemas(openapi: Mapping[str, Any]) -> None:
-    """Complete an OpenAPI document with what FastAPI cannot see: the request, which we parse, and the problems."""
-    for model in (SuggestionRequest, ProblemDetails):
+def add_schemas(openapi: Mapping[str, Any], *models: type[BaseModel]) -> None:
+    """Complete an OpenAPI document with what FastAPI cannot see: the requests, which we parse, and the problems."""
+    described: tuple[type[BaseModel], ...] = (SuggestionRequest, ProblemDetails, *models)
+    for model in described:
         schema = model.model_json_schema(ref_template=_COMPONENT)
         openapi["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
-    openapi["components"]["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "mf_…"}}
+    openapi["components"]["securitySchemes"] = {
+        SECURITY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "mf_…"}
+    }

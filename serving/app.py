@@ -22,12 +22,14 @@ from serving.access import (
 )
 from serving.admin import make_admin_router
 from serving.api import SuggestionFace, add_schemas, make_health_router, make_router
+from serving.batch import BatchRequest, make_batch_router
 from serving.data_plane import DataPlane
 from serving.early import Headers
 from serving.edge import Edge, QuickEdge
 from serving.errors import add_error_handlers
 from serving.guard import Authentication, GuardedRoute
 from serving.metrics import Metrics, make_metrics_router
+from serving.observing import Observer
 from serving.oip import make_oip_router
 from serving.settings import ServingSettings
 from serving.tracing import Tracing, TracingMiddleware
@@ -59,7 +61,7 @@ class _App(FastAPI):
         made_before = self.openapi_schema is not None
         schema = super().openapi()
         if not made_before:
-            add_schemas(schema)
+            add_schemas(schema, BatchRequest)
         return schema
 
 
@@ -79,16 +81,23 @@ class Apps:
     access: PublishedAccess | None
 
 
-def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing | None = None) -> Apps:
+def create_apps(
+    settings: ServingSettings,
+    store: ObjectStore,
+    tracing: Tracing | None = None,
+    *,
+    observer: Observer | None = None,
+) -> Apps:
     """The applications that serve the fleet of `store`.
 
     Args:
         settings: the addresses are not looked at.
         store: only ever read.
         tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
+        observer: hears of every answer.
     """
     access = open_access(settings, store) if settings.access == "keys" else None
-    data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready)
+    data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready, observer=observer)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -134,7 +143,9 @@ def create_apps(settings: ServingSettings, store: ObjectStore, tracing: Tracing 
         add_error_handlers(app)
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(face))
+    public.include_router(make_batch_router(face))
     operator.include_router(make_router(face), include_in_schema=False)
+    operator.include_router(make_batch_router(face), include_in_schema=False)
     operator.include_router(make_admin_router(data_plane, access))
     operator.include_router(make_metrics_router(data_plane.metrics, GuardedRoute))
     operator.include_router(make_oip_router(data_plane))

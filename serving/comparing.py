@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any
 
 from numpy.typing import NDArray
 
-from registry.bundle import Label
-from serving.suggest import choose
+from serving.suggest import Shown, choose
 
 SHOWN = 3
 # What `Comparison.counts` has.
@@ -33,16 +32,9 @@ class Ranked:
     abstains: bool
 
 
-def rank(
-    scores: NDArray[Any],
-    labels: Sequence[Label],
-    titles: Mapping[str, str],
-    *,
-    exclude: Collection[str],
-    threshold: float,
-) -> Ranked:
+def rank(scores: NDArray[Any], shown: Shown, *, exclude: Collection[str], threshold: float) -> Ranked:
     """What a version says of a ticket, from its scores; the arguments are those of `choose`."""
-    best = choose(scores, labels, titles, exclude=exclude, limit=SHOWN, threshold=0.0).macros
+    best = choose(scores, shown, exclude=exclude, limit=SHOWN, threshold=0.0).macros
     score = best[0].score if best else 0.0
     return Ranked(tuple(macro.id for macro in best), score, abstains=not best or score < threshold)
 

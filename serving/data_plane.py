@@ -26,6 +26,8 @@ from registry.explain import Contribution
 from registry.fleet import Fleet, FleetReader
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
+from serving.answers import Answers
+from serving.asking import Answer, Asked
 from serving.cache import Lease, ModelCache, ModelStatus
 from serving.canaries import Canaries
 from serving.catalogues import Catalogues
@@ -35,10 +37,12 @@ from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
+from serving.observing import NoObserver, Observer
+from serving.policy import Policy
 from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
 from serving.shadows import Answered, ShadowReport, Shadows
-from serving.suggest import Suggestions, choose, suggestion_id
+from serving.suggest import Suggestions, choose
 from serving.threads import Workers
 from serving.tracing import current_trace
 from serving.traffic import Traffic
@@ -48,15 +52,6 @@ from serving.trial_metrics import add_trial_metrics
 _LOG = logging.getLogger(__name__)
 _SWAPS_AT_ONCE = 4
 _TRAFFIC_SECONDS = 60.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
-    """What a tenant's model says to a ticket."""
-
-    suggestion_id: str
-    model_version: str
-    suggestions: Suggestions
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +79,7 @@ class DataPlane:
         store: read only.
         metrics: counts what happens.
         also_ready: what else must be so before requests may be sent here.
+        observer: hears of every answer.
     """
 
     def __init__(
@@ -93,9 +89,11 @@ class DataPlane:
         metrics: Metrics | None = None,
         *,
         also_ready: Callable[[], bool] = lambda: True,
+        observer: Observer | None = None,
     ) -> None:
         self._settings = settings
         self._also_ready = also_ready
+        self._observer = observer or NoObserver()
         self.metrics = metrics or Metrics()
         self._key = settings.signing_key.get_secret_value().encode()
         self._traffic = Traffic()
@@ -129,6 +127,9 @@ class DataPlane:
             observer=_CacheEvents(self.metrics, lambda model: self._files.start(model.bound.forget_pages)),
         )
         self._catalogues = Catalogues(store, workers=self._readers, refresh_seconds=settings.catalogue_seconds)
+        self._answers: Answers[Answer] = Answers(
+            budget_bytes=settings.answer_bytes, tenant_share=settings.answer_tenant_share
+        )
         self._admission = Admission(
             concurrency=settings.tenant_concurrency, requests_per_second=settings.tenant_requests_per_second
         )
@@ -208,10 +209,12 @@ class DataPlane:
         tenant: str,
         text: str,
         *,
-        ticket: str,
-        revision: int,
+        ticket: str | None,
+        revision: int = 0,
         limit: int,
-        exclude: Collection[str],
+        exclude: Collection[str] = (),
+        groups: Collection[str] = (),
+        locale: str | None = None,
         timeout_seconds: float | None = None,
     ) -> Answer:
         """Suggest macros for a ticket, after `ask`.
@@ -219,9 +222,12 @@ class DataPlane:
         Args:
             tenant: whose model.
             text: `registry.ticket.ticket_text` of the ticket.
-            ticket: its id, and `revision` which state of it; only the suggestion's id depends on them.
+            ticket: its id, and `revision` which state of it. Answers to it are remembered, by its text as well; those to a
+                ticket without an id are not.
             limit: how many macros at most.
             exclude: ids of macros that are not wanted.
+            groups: ids of the agent's groups: who is in none sees what is for everybody.
+            locale: of the ticket: macros in another language are left out.
             timeout_seconds: when the caller stops waiting; None takes the setting.
 
         Raises:
@@ -233,61 +239,111 @@ class DataPlane:
             LoadBackingOff: the model failed to load a moment ago.
             NotReady, CatalogueUnavailable, BundleCorrupt, ProgramCorrupt, ProgramUntrusted, StoreError: not now.
         """
-        seconds = self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds
-        deadline = time.monotonic() + seconds
+        request = Asked(
+            tenant=tenant,
+            text=text,
+            ticket=ticket,
+            revision=revision,
+            limit=limit,
+            exclude=exclude,
+            groups=groups,
+            locale=locale,
+            seconds=self._settings.request_timeout_ms / 1000 if timeout_seconds is None else timeout_seconds,
+        )
         try:
             with self._admission.enter(tenant, self._watch.entry(tenant).limits):
                 trace = current_trace()
                 if trace is not None:
                     trace.set("macrofleet.tenant", tenant)
-                lease = self._cache.try_lease(tenant)
-                titles = self._catalogues.known(tenant)
-                if lease is None or titles is None:
-                    asked = time.monotonic()
-                    try:
-                        lease, titles = await self._fetched(tenant, lease, titles, seconds=seconds)
-                    finally:
-                        if trace is not None:
-                            trace.phase("load_wait", asked, time.monotonic())
-                with lease as model:
-                    scores, job = await model.executor.score(model.bound, text, tenant=tenant, deadline=deadline)
-                    bound, version, executor = model.bound, model.version, model.executor
-                    features, place = job.features, job.index
-                    self._disk.note_use(tenant, version)
-                    labels, threshold = bound.labels, bound.manifest.threshold
-                    if trace is not None:
-                        trace.set("macrofleet.model.version", version)
-                        trace.phase("queue", job.queued, job.began)
-                        trace.phase("featurise", job.began, job.featurised)
-                        trace.phase("score", job.featurised, job.scored)
-                    del model, bound, job
+                answer = await self._answered(request)
         except Exception as error:
             self._count_failure(tenant, error)
             raise
-        chosen = choose(scores, labels, titles, exclude=exclude, limit=limit, threshold=threshold)
+        if trace is not None:
+            trace.set("macrofleet.model.version", answer.model_version)
+        macros = [macro.id for macro in answer.suggestions.macros]
+        self._observer.shown(
+            tenant,
+            suggestion_id=answer.suggestion_id,
+            model_version=answer.model_version,
+            macro_ids=macros,
+            abstained=not macros,
+            ticket_id=ticket,
+        )
+        return answer
+
+    async def _answered(self, request: Asked) -> Answer:
+        """What was answered before, where that still holds, or else what the model says."""
+        tenant = request.tenant
+        deadline = time.monotonic() + request.seconds
+        policy = self._catalogues.known(tenant)
+        known = None if policy is None else self._known_answer(request, policy)
+        if known is not None:
+            return known
+        lease = self._cache.try_lease(tenant)
+        if lease is None or policy is None:
+            asked = time.monotonic()
+            try:
+                lease, policy = await self._fetched(tenant, lease, policy, seconds=request.seconds)
+            finally:
+                if (trace := current_trace()) is not None:
+                    trace.phase("load_wait", asked, time.monotonic())
+        with lease as model:
+            if policy.is_off(request.groups):
+                return request.answer(self._key, policy, model.version, Suggestions((), "switched_off"))
+            scores, job = await model.executor.score(model.bound, request.text, tenant=tenant, deadline=deadline)
+            bound, version, executor = model.bound, model.version, model.executor
+            features, place = job.features, job.index
+            self._disk.note_use(tenant, version)
+            labels, threshold = bound.labels, bound.manifest.threshold
+            if (trace := current_trace()) is not None:
+                trace.phase("queue", job.queued, job.began)
+                trace.phase("featurise", job.began, job.featurised)
+                trace.phase("score", job.featurised, job.scored)
+            del model, bound, job
+        audience = policy.audience(request.groups, request.locale)
+        shown = policy.shown(version, labels, audience)
+        chosen = choose(scores, shown, exclude=request.exclude, limit=request.limit, threshold=threshold)
         self._canaries.count(tenant, version, "suggested" if chosen.macros else "abstained")
         if self._shadows.has(tenant):
             answered = Answered(
                 tenant=tenant,
-                text=text,
+                text=request.text,
                 version=version,
                 scores=scores,
-                labels=labels,
+                shown=shown,
                 threshold=threshold,
-                titles=titles,
-                exclude=exclude,
+                policy=policy,
+                audience=audience,
+                exclude=request.exclude,
                 executor=executor,
                 features=features,
                 index=place,
             )
             self._shadows.offer(answered)
-        return Answer(
-            suggestion_id=suggestion_id(
-                self._key, tenant=tenant, ticket=ticket, revision=revision, version=version, macros=chosen.macros
-            ),
-            model_version=version,
-            suggestions=chosen,
-        )
+        answer = request.answer(self._key, policy, version, chosen)
+        if request.ticket is not None and self._answers.on:
+            made_of = version, policy.version
+            self._answers.keep(tenant, request.key(audience), made_of, answer, nbytes=answer.nbytes)
+        return answer
+
+    def _known_answer(self, request: Asked, policy: Policy) -> Answer | None:
+        """An answer that is known without the model; it need not even be in memory."""
+        tenant = request.tenant
+        if policy.is_off(request.groups):
+            version = self._watch.wanted(tenant).version
+            return request.answer(self._key, policy, version, Suggestions((), "switched_off"))
+        if request.ticket is None or not self._answers.on:
+            return None
+        # What the fleet names, not what is in memory: while a new version is on its way, the old one's answers are not
+        # given again.
+        made_of = self._watch.wanted(tenant).version, policy.version
+        key = request.key(policy.audience(request.groups, request.locale))
+        answer = self._answers.find(key, made_of)
+        if answer is not None:
+            suggested = bool(answer.suggestions.macros)
+            self._canaries.count(tenant, answer.model_version, "suggested" if suggested else "abstained")
+        return answer
 
     async def explain(
         self, tenant: str, text: str, answer: Answer, *, timeout_seconds: float | None = None
@@ -312,7 +368,7 @@ class DataPlane:
             with self._admission.enter(tenant, self._watch.entry(tenant).limits):
                 lease = self._cache.try_lease(tenant)
                 if lease is None:
-                    lease, _ = await self._fetched(tenant, None, {}, seconds=seconds)
+                    lease = await self._leased(tenant, seconds)
                 with lease as model:
                     places = {label.id: place for place, label in enumerate(model.bound.labels)}
                     macros = [macro.id for macro in answer.suggestions.macros]
@@ -385,21 +441,16 @@ class DataPlane:
         return await self._models.load(ref, demand=False)
 
     async def _fetched(
-        self,
-        tenant: str,
-        lease: Lease[ServedModel] | None,
-        titles: Mapping[str, str] | None,
-        *,
-        seconds: float,
-    ) -> tuple[Lease[ServedModel], Mapping[str, str]]:
-        """What is missing of model and catalogue, fetched side by side."""
-        reading = asyncio.ensure_future(self._catalogues.titles(tenant)) if titles is None else None
+        self, tenant: str, lease: Lease[ServedModel] | None, policy: Policy | None, *, seconds: float
+    ) -> tuple[Lease[ServedModel], Policy]:
+        """What is missing of model and policy, fetched side by side."""
+        reading = asyncio.ensure_future(self._catalogues.policy(tenant)) if policy is None else None
         try:
             async with asyncio.timeout(seconds):
                 if lease is None:
                     lease = await self._cache.lease(tenant)
                 if reading is not None:
-                    titles = await reading
+                    policy = await reading
         except BaseException as error:
             if lease is not None:
                 lease.release()
@@ -411,8 +462,15 @@ class DataPlane:
                 reading.cancel()
             elif reading is not None and not reading.cancelled():
                 reading.exception()  # seen: the model's failure may have come first
-        assert titles is not None
-        return lease, titles
+        assert policy is not None
+        return lease, policy
+
+    async def _leased(self, tenant: str, seconds: float) -> Lease[ServedModel]:
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._cache.lease(tenant)
+        except TimeoutError:
+            raise DeadlineExceeded("there was no answer within the request's deadline") from None
 
     async def _load(self, ref: ModelRef, *, demand: bool) -> ServedModel:
         """A model in memory, unless its tenant has left the fleet while it was loaded: then TenantNotFound."""
@@ -463,6 +521,7 @@ class DataPlane:
                 if self._traffic.forget_all_but(fleet.entries):
                     await self._files.run(write_traffic, self._settings.disk_folder, self._traffic.requests())
                 self._catalogues.forget_all_but(fleet.entries)
+                self._answers.forget_all_but(fleet.entries)
                 self._admission.forget_idle()
                 self._canaries.follow(fleet)
                 self._shadows.follow(fleet)
@@ -568,6 +627,14 @@ class DataPlane:
         gauge("macrofleet_budget_bytes", about, lambda: told.disk_bytes, labels={"tier": "disk"})
         gauge("macrofleet_bytes", "Bytes of models", lambda: self._shadows.nbytes, labels={"tier": "shadow"})
         gauge("macrofleet_budget_bytes", about, lambda: told.shadow_bytes, labels={"tier": "shadow"})
+        gauge("macrofleet_bytes", "Bytes of models", lambda: self._answers.nbytes, labels={"tier": "answers"})
+        gauge("macrofleet_budget_bytes", about, lambda: told.answer_bytes, labels={"tier": "answers"})
+        self.metrics.counters(
+            "macrofleet_answer_cache_total",
+            "Requests by whether their answer was remembered",
+            ("outcome",),
+            lambda: {("hit",): self._answers.hits, ("miss",): self._answers.misses},
+        )
         states: dict[str, Callable[[Progress], int]] = {
             "planned": lambda progress: progress.models,
             "on_disk": lambda progress: progress.on_disk,

@@ -22,11 +22,15 @@ from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
 
 MAX_BODY_BYTES = 64 * 1024
+MAX_BATCH_BYTES = 256 * 1024
+_BATCH = ("/v1/tenants/", "/suggestions/batch")
 REQUEST_ID_HEADER = "X-Request-Id"
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
 _HUNG_UP = 499
 _WATCHED_AFTER_SECONDS = 0.02
+# Nobody on the way keeps an answer: it is to a POST and about one ticket, and the server itself remembers it.
+_OF_SUCCESS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
 # In a scope: tenant and grant of a request whose face has been asked, and let it in.
 _LET_IN = "macrofleet.let_in"
 _FACES = {
@@ -111,10 +115,11 @@ class Edge:
 
     async def _whole_body(self, scope: Scope, receive: Receive, sender: _Sender, length: str) -> bytes | None:
         """The body, or None where it is too long, which has been answered."""
-        body = None if _is_too_much(length) else await _read_body(receive)
+        bound = MAX_BATCH_BYTES if is_batch(scope["path"]) else MAX_BODY_BYTES
+        body = None if _is_too_much(length, bound) else await _read_body(receive, bound)
         if body is None:
             self._metrics.refused("too_large")
-            detail = f"A request's body may have {MAX_BODY_BYTES} bytes."
+            detail = f"A request's body may have {bound} bytes."
             await sender.respond(_failure(TOO_LARGE, scope["path"], detail=detail))
         return body
 
@@ -195,7 +200,9 @@ class QuickEdge(Edge):
         else:
             answer = admitted
             if ENDS in scope:
-                await _read_body(receive)  # or the caller, who still sends it, may see a reset instead of the answer
+                await _read_body(
+                    receive, MAX_BODY_BYTES
+                )  # or the caller, who still sends it, may see a reset instead of the answer
         await sender.respond(answer)
 
 
@@ -223,7 +230,7 @@ class _Sender:
         """Send a whole answer; bytes are the JSON of a success."""
         if isinstance(answer, bytes):
             self.status, body = 200, answer
-            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+            headers = [*_OF_SUCCESS, (b"content-length", b"%d" % len(answer))]
         else:
             self.status, body, headers = answer.status_code, bytes(answer.body), answer.raw_headers
         headers = _with_id(headers, self._request_id)
@@ -316,11 +323,16 @@ def _failure(problem: Problem, path: str, detail: str = "") -> Response:
     return problem_response(problem, path=path, detail=detail)
 
 
-def _is_too_much(length: str) -> bool:
-    return length.isdecimal() and (len(length) > 12 or int(length) > MAX_BODY_BYTES)
+def is_batch(path: str) -> bool:
+    """Whether a path is that of batches, which may be longer."""
+    return path.endswith(_BATCH[1]) and path.startswith(_BATCH[0])
 
 
-async def _read_body(receive: Receive) -> bytes | None:
+def _is_too_much(length: str, bound: int) -> bool:
+    return length.isdecimal() and (len(length) > 12 or int(length) > bound)
+
+
+async def _read_body(receive: Receive, bound: int) -> bytes | None:
     """The whole body, or None as soon as there is more than the bound."""
     chunks: list[bytes] = []
     size = 0
@@ -330,7 +342,7 @@ async def _read_body(receive: Receive) -> bytes | None:
             raise _Gone
         chunk = message.get("body", b"")
         size += len(chunk)
-        if size > MAX_BODY_BYTES:
+        if size > bound:
             return None
         chunks.append(chunk)
         if not message.get("more_body", False):

@@ -9,7 +9,6 @@ import re
 import stat
 import time
 import traceback
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -17,7 +16,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 
 from registry.bundle import Labels
-from registry.catalogue import MAX_CATALOGUE_BYTES, parse_catalogue
+from registry.catalogue import MAX_CATALOGUE_BYTES, Macro, parse_catalogue
 from registry.errors import (
     BundleCorrupt,
     InvalidInput,
@@ -35,6 +34,7 @@ from registry.runtime import BoundModel
 from registry.sagemaker_export import CATALOGUE
 from serving.executor import Executor
 from serving.metrics import Metrics
+from serving.policy import Policy
 from serving.programs import RunningProgram, open_program
 from serving.threads import Workers
 
@@ -50,12 +50,12 @@ class LocalModel:
     """A model in memory, with what may be suggested and the executor of its program.
 
     Attributes:
-        titles: by id, the macros that may be shown.
+        policy: what of its macros may be shown.
         memory: the mapping itself; its end gives the memory back.
     """
 
     bound: BoundModel
-    titles: Mapping[str, str]
+    policy: Policy
     executor: Executor
     version: str
     nbytes: int
@@ -165,11 +165,11 @@ class LocalBundles:
         if mapped.nbytes != nbytes:
             raise BundleCorrupt(f"{folder} was changed while it was loaded")
         running = self._program(mapped.manifest.program)
-        titles = _titles(folder, mapped.labels)
+        policy = _policy(folder, mapped.labels)
         bound = running.program.bind(mapped)
         bound.check(running.features)
         self._metrics.phase("map", time.monotonic() - began)
-        return LocalModel(bound, titles, running.executor, mapped.manifest.version, nbytes, _memory(mapped), mapped)
+        return LocalModel(bound, policy, running.executor, mapped.manifest.version, nbytes, _memory(mapped), mapped)
 
     def _program(self, digest: str) -> RunningProgram:
         check_trusted(digest, self._trusted)
@@ -242,16 +242,16 @@ def _weigh(folder: Path) -> int:
     return sizes[WEIGHTS]
 
 
-def _titles(folder: Path, labels: Labels) -> dict[str, str]:
+def _policy(folder: Path, labels: Labels) -> Policy:
     """What may be shown: the catalogue of the export; without one, everything that the model knows."""
     path = folder / CATALOGUE
     if not path.exists():
-        return {label.id: label.title for label in labels.macros}
+        return Policy(Macro(id=label.id, title=label.title) for label in labels.macros)
     try:
         catalogue = parse_catalogue(read_whole(path, MAX_CATALOGUE_BYTES, error=BundleCorrupt), what=str(path))
     except InvalidInput as problem:
         raise BundleCorrupt(str(problem)) from None
-    return {macro.id: macro.title for macro in catalogue.suggestible().values()}
+    return Policy(catalogue.macros)
 
 
 def _memory(mapped: MappedModel) -> object:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,9 +12,11 @@ from registry.explain import explain
 from registry.models import serving_entry
 from registry.runtime import BoundModel, Program, limit_threads
 from registry.store import ObjectStore
+from registry.suggestion_rules import read_rules
 from registry.ticket import ticket_text
+from serving.policy import EVERYBODY, Policy
 from serving.settings import ServingSettings
-from serving.suggest import Suggestions, choose, is_blank
+from serving.suggest import Shown, Suggestions, choose, is_blank
 
 # A command has the time to leave out each word of a ticket of many.
 _MOST_SPANS = 400
@@ -34,9 +35,7 @@ def suggest_offline(store: ObjectStore, tenant: str, text: str, *, settings: Ser
     body = _read("", text)
     opened = _open(store, tenant, settings)
     scores = opened.model.score(opened.model.featurise([body]))[0]
-    chosen = choose(
-        scores, opened.model.labels, opened.titles, exclude=(), limit=3, threshold=opened.model.manifest.threshold
-    )
+    chosen = choose(scores, opened.shown, exclude=(), limit=3, threshold=opened.model.manifest.threshold)
     return _report(tenant, opened, chosen)
 
 
@@ -66,16 +65,17 @@ def explain_offline(
     opened = _open(store, tenant, settings)
     model = opened.model
     scores = model.score(model.featurise([body]))[0]
-    titles = opened.titles
+    shown = opened.shown
     if macro is not None:
         # Asked for by name: also when it was retired since.
-        titles = {label.id: titles.get(label.id, label.title) for label in model.labels if label.id == macro}
+        titles = {label.id: shown.titles.get(label.id, label.title) for label in model.labels if label.id == macro}
+        shown = Shown.of(model.labels, titles)
         if not titles:
             raise UnknownMacro(
                 f"the model of tenant {tenant} does not know the macro {macro!r}",
                 remedy="See which it knows with `macrofleet models show`, or train again.",
             )
-    chosen = choose(scores, model.labels, titles, exclude=(), limit=3, threshold=0.0)
+    chosen = choose(scores, shown, exclude=(), limit=3, threshold=0.0)
     places = {label.id: place for place, label in enumerate(model.labels)}
     explained = explain(
         body,
@@ -94,11 +94,11 @@ def explain_offline(
 
 @dataclass(frozen=True, slots=True)
 class _Opened:
-    """What a tenant serves, and the macros that may be shown today with their titles."""
+    """What a tenant serves, and which of its macros anybody may be shown today."""
 
     version: str
     model: BoundModel
-    titles: Mapping[str, str]
+    shown: Shown
 
 
 def _read(subject: str, text: str) -> str:
@@ -113,12 +113,12 @@ def _open(store: ObjectStore, tenant: str, settings: ServingSettings) -> _Opened
     found = read_catalogue(store, tenant)
     if found is None:
         raise CatalogueUnavailable(f"tenant {tenant} has no macro catalogue in {store.url}")
-    titles = {macro.id: macro.title for macro in found[0].suggestible().values()}
+    policy = Policy(found[0].macros, read_rules(store, tenant))
     limit_threads()
     with DiskTier(settings.disk_folder, store, trusted=settings.trusted_programs) as disk:
         mapped = disk.open_model(tenant, version, digest)
         program = Program(disk.install_program(mapped.manifest.program), trusted=settings.trusted_programs)
-    return _Opened(version, program.bind(mapped), titles)
+    return _Opened(version, program.bind(mapped), policy.shown(version, mapped.labels.macros, EVERYBODY))
 
 
 def _report(tenant: str, opened: _Opened, chosen: Suggestions) -> dict[str, Any]:

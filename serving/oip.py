@@ -7,7 +7,7 @@ import importlib.metadata
 import logging
 import re
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any, Protocol
 
 from fastapi import APIRouter, Request
@@ -17,12 +17,12 @@ from starlette.responses import JSONResponse, Response
 
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
 from registry.ticket import ticket_text
+from serving.asking import Answer
 from serving.cache import ModelStatus
-from serving.data_plane import Answer, Readiness
+from serving.data_plane import Readiness
 from serving.edge import MAX_BODY_BYTES, CallerWatch
 from serving.errors import inference_error, problem_for, problem_headers, retry_headers
 from serving.guard import GuardedRoute, grant_of, needs
-from serving.logs import REQUEST_ID
 from serving.oip_tensors import (
     InferenceRequest,
     RequestedOutput,
@@ -91,10 +91,8 @@ class OipDataPlane(Protocol):
         tenant: str,
         text: str,
         *,
-        ticket: str,
-        revision: int,
+        ticket: str | None,
         limit: int,
-        exclude: Collection[str],
         timeout_seconds: float | None = None,
     ) -> Answer:
         """Suggestions for one ticket."""
@@ -150,7 +148,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
                 data_plane,
                 tenant,
                 texts,
-                request_id=asked.id or REQUEST_ID.get(),
+                request_id=asked.id,
                 limit=limit,
                 timeout_seconds=timeout_seconds,
             )
@@ -362,21 +360,20 @@ async def _suggest(
     tenant: str,
     texts: Sequence[str],
     *,
-    request_id: str,
+    request_id: str | None,
     limit: int,
     timeout_seconds: float | None,
 ) -> list[Answer]:
-    """An answer for each text, all of one version.
+    """An answer for each text, all of one version. Tickets of a request without an id are known by their texts.
 
     Each takes a lease of its own, so a swap may come between two of them: then all are answered again, which costs the
     tenant nothing of its rate.
     """
 
-    async def answered(text: str, ticket: str, left: float | None) -> Answer:
-        return await data_plane.answer(
-            tenant, text, ticket=ticket, revision=0, limit=limit, exclude=(), timeout_seconds=left
-        )
+    async def answered(text: str, ticket: str | None, left: float | None) -> Answer:
+        return await data_plane.answer(tenant, text, ticket=ticket, limit=limit, timeout_seconds=left)
 
+    tickets = [None if request_id is None else f"{request_id}:{index}" for index in range(len(texts))]
     for _ in texts:
         data_plane.ask(tenant)
     ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
@@ -385,7 +382,7 @@ async def _suggest(
         try:
             async with asyncio.TaskGroup() as group:
                 tasks = [
-                    group.create_task(answered(text, f"{request_id}:{index}", left)) for index, text in enumerate(texts)
+                    group.create_task(answered(text, ticket, left)) for text, ticket in zip(texts, tickets, strict=True)
                 ]
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None

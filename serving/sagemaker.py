@@ -47,7 +47,8 @@ from serving.local_bundles import LocalBundles, LocalModel
 from serving.local_models import Loaded, LocalModels, not_loaded
 from serving.metrics import Metrics, make_metrics_router
 from serving.settings import ServingSettings
-from serving.suggest import choose, is_blank, suggestion_id
+from serving.suggest import choose, is_blank
+from serving.suggestion_id import suggestion_id
 from serving.tracing import Tracing, TracingMiddleware, current_trace
 
 TARGET_HEADER = "X-Amzn-SageMaker-Target-Model"
@@ -309,22 +310,20 @@ class _Face:
 
     def _answer(self, model: LocalModel, asked: SuggestionRequest, scores: Scores) -> SuggestionResponse:
         manifest = model.bound.manifest
-        chosen = choose(
-            scores,
-            model.bound.labels,
-            model.titles,
-            exclude=asked.exclude,
-            limit=asked.limit,
-            threshold=manifest.threshold,
-        )
+        policy = model.policy
+        audience = policy.audience(asked.agent.groups if asked.agent else (), asked.ticket.locale)
+        shown = policy.shown(model.version, model.bound.labels, audience)
+        chosen = choose(scores, shown, exclude=asked.exclude, limit=asked.limit, threshold=manifest.threshold)
         return SuggestionResponse(
             suggestion_id=suggestion_id(
                 self._key,
                 tenant=manifest.tenant,
                 ticket=asked.ticket.id,
+                text="",  # it has an id
                 revision=asked.ticket.revision,
                 version=model.version,
-                macros=chosen.macros,
+                policy=policy.version,
+                macros=[macro.id for macro in chosen.macros],
             ),
             model_version=model.version,
             abstained=not chosen.macros,

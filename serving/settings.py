@@ -39,7 +39,9 @@ class ServingSettings(BaseSettings):
         shadow_queue: tickets that may wait to be compared; more are left out.
         trusted_programs: digests of the programs that this process may execute; comma-separated in the environment.
         fleet_poll_seconds: how often the fleet is looked at.
-        catalogue_seconds: least age at which a tenant's catalogue is read again.
+        catalogue_seconds: least age at which a tenant's catalogue and its rules are read again.
+        answer_bytes: budget of the answers that are remembered for tickets that are opened again; 0 remembers none.
+        answer_tenant_share: of that, what share one tenant's answers may have.
         request_timeout_ms: deadline of a request that names none.
         max_queue: requests that may wait for one program; a tenant may take a quarter of it.
         tenant_concurrency: requests of one tenant under way at once, where the fleet says nothing else.
@@ -76,6 +78,8 @@ class ServingSettings(BaseSettings):
     trusted_programs: Annotated[frozenset[Digest], NoDecode] = frozenset(RELEASED_PROGRAMS.values())
     fleet_poll_seconds: Annotated[float, Field(gt=0)] = 5
     catalogue_seconds: Annotated[float, Field(gt=0)] = 30
+    answer_bytes: Annotated[int, Field(ge=0)] = 32 * 1024**2
+    answer_tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     request_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000
     max_queue: Annotated[int, Field(ge=1)] = 256
     tenant_concurrency: Annotated[int, Field(ge=1)] = 64

@@ -6,14 +6,13 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 from numpy.typing import NDArray
 
-from registry.bundle import Label
 from registry.errors import MacrofleetError, ModelNotFound, NotReady
 from registry.fleet import Fleet, FleetEntry
 from registry.runtime import Features
@@ -23,6 +22,8 @@ from serving.executor import Executor, Scores, Spare
 from serving.fleet_watch import ModelRef
 from serving.metrics import OTHER, Metrics
 from serving.models import ServedModel
+from serving.policy import Audience, Policy
+from serving.suggest import Shown
 from serving.traffic import Traffic
 
 _LOG = logging.getLogger(__name__)
@@ -39,8 +40,8 @@ class Answered:
     """A ticket that was answered, and all that its tenant's shadow needs to be compared on it.
 
     Attributes:
-        version: that answered, with its `scores`, `labels` and `threshold`.
-        titles, exclude: what may be shown, as for `choose`.
+        version: that answered, with its `scores` and `threshold`, and what of its macros may be `shown`.
+        policy, audience: what may be shown of the shadow's, and to whom; `exclude` is what was not wanted.
         executor: that made the features.
         features: of the ticket's batch, at place `index`.
     """
@@ -49,9 +50,10 @@ class Answered:
     text: str
     version: str
     scores: NDArray[Any]
-    labels: Sequence[Label]
+    shown: Shown
     threshold: float
-    titles: Mapping[str, str]
+    policy: Policy
+    audience: Audience
     exclude: Collection[str]
     executor: Executor
     features: Features | None
@@ -263,8 +265,9 @@ class Shadows:
             return
         self._count(tally, "compared")
         said = answered
-        champion = rank(said.scores, said.labels, said.titles, exclude=said.exclude, threshold=said.threshold)
-        shadow = rank(outcome, labels, said.titles, exclude=said.exclude, threshold=threshold)
+        champion = rank(said.scores, said.shown, exclude=said.exclude, threshold=said.threshold)
+        shown = said.policy.shown(tally.shadow, labels, said.audience)
+        shadow = rank(outcome, shown, exclude=said.exclude, threshold=threshold)
         tally.comparison.add(champion, shadow)
         if said.tenant not in self._named:
             self._others.add(champion, shadow)

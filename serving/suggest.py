@@ -1,21 +1,19 @@
-"""From scores to suggestions: what may be shown, what is good enough, and an id to refer to it by. No I/O."""
+"""From scores to suggestions: the best of what may be shown, where they are good enough. No I/O."""
 
 from __future__ import annotations
 
-import base64
-import hmac
 import unicodedata
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic_core import to_json
 
 from registry.bundle import Label
 
-Reason = Literal["below_threshold", "no_active_macro"]
+# The group of whoever asks is switched off; nothing of the model's may be shown; what may be is not good enough.
+Reason = Literal["below_threshold", "no_active_macro", "switched_off"]
 
 # Finding the largest of a hundred a few times costs a quarter of sorting them.
 _TAKEN_ONE_BY_ONE = 4
@@ -44,21 +42,40 @@ def is_blank(text: str) -> bool:
     return all(unicodedata.category(character) in _UNSEEN for character in text)
 
 
+class Shown:
+    """What may be shown of a model's macros. Made once for many tickets.
+
+    Args:
+        labels: the macros, in the order of the scores.
+        titles: of today, by id; at least those of the macros that may be shown.
+        may: whether each label's macro may be.
+
+    Attributes:
+        mask: the same as an array; None where all may be.
+    """
+
+    __slots__ = ("labels", "mask", "titles")
+
+    def __init__(self, labels: Sequence[Label], titles: Mapping[str, str], may: Iterable[bool]) -> None:
+        self.labels = labels
+        self.titles = titles
+        mask = np.fromiter(may, np.bool_, len(labels))
+        self.mask: NDArray[np.bool_] | None = None if mask.all() else mask
+
+    @classmethod
+    def of(cls, labels: Sequence[Label], titles: Mapping[str, str]) -> Shown:
+        """All macros that have a title."""
+        return cls(labels, titles, (label.id in titles for label in labels))
+
+
 def choose(
-    scores: NDArray[Any],
-    labels: Sequence[Label],
-    titles: Mapping[str, str],
-    *,
-    exclude: Collection[str],
-    limit: int,
-    threshold: float,
+    scores: NDArray[Any], shown: Shown, *, exclude: Collection[str], limit: int, threshold: float
 ) -> Suggestions:
     """The best macros that may be shown.
 
     Args:
         scores: probabilities [macros]. They are not renormalised when macros drop out.
-        labels: what each score is for.
-        titles: by id, the macros that may be shown today; a label that is not among them drops out.
+        shown: what may be, of the same macros.
         exclude: ids that the caller does not want.
         limit: how many at most.
         threshold: there are no suggestions when the best remaining score is below it.
@@ -68,36 +85,30 @@ def choose(
         "below_threshold" when none was good enough.
     """
     chosen: list[SuggestedMacro] = []
-    for index in _best_first(scores):
+    labels = shown.labels
+    for index in _best_first(scores, shown.mask):
         macro = labels[index].id
-        title = titles.get(macro)
-        if title is None or macro in exclude:
+        if macro in exclude:
             continue
         score = float(scores[index])
         if not chosen and score < threshold:
             return Suggestions((), "below_threshold")
-        chosen.append(SuggestedMacro(macro, title, score))
+        chosen.append(SuggestedMacro(macro, shown.titles[macro], score))
         if len(chosen) == limit:
             break
     return Suggestions(tuple(chosen), None if chosen else "no_active_macro")
 
 
-def _best_first(scores: NDArray[Any]) -> Iterator[int]:
-    """Indices by falling score, ties in order; sorted only where the first few do not do."""
-    left = scores.copy()
+def _best_first(scores: NDArray[Any], mask: NDArray[np.bool_] | None) -> Iterator[int]:
+    """Indices by falling score, ties in order, of what the mask lets pass; sorted only where the first few do not do."""
+    left = scores.copy() if mask is None else np.where(mask, scores, scores.dtype.type(-1.0))
     for _ in range(min(_TAKEN_ONE_BY_ONE, len(left))):
         index = int(left.argmax())
+        if left[index] < 0:
+            return
         yield index
         left[index] = -1.0
     for index in np.argsort(-left, kind="stable").tolist():
-        if left[index] >= 0:
-            yield index
-
-
-def suggestion_id(
-    key: bytes, *, tenant: str, ticket: str, revision: int, version: str, macros: Sequence[SuggestedMacro]
-) -> str:
-    """An id that the same answer to the same ticket always has, and that nobody without the key can make up."""
-    said = to_json([tenant, ticket, revision, version, [macro.id for macro in macros]])
-    digest = hmac.digest(key, said, "sha256")
-    return base64.urlsafe_b64encode(digest[:18]).decode()
+        if left[index] < 0:
+            return
+        yield index

@@ -25,5 +25,5 @@ class TrainingSettings(BaseModel):
         """These, but where `own` say otherwise; the later ones win."""
         values = {name: getattr(self, name) for name in TrainingSettings.model_fields}
         for settings in own:
-            values |= settings.model_dump(exclude_none=True)
+            values |= settings.model_dump(exclude_none=True, include=set(TrainingSettings.model_fields))
         return TrainingSettings.model_validate(values)

@@ -18,6 +18,7 @@ from registry.fleet import FleetEntry, update_fleet
 from registry.layout import tenant_settings_key
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
+from registry.suggestion_rules import SuggestionRules, read_rules
 from registry.tenant_settings import TenantSettings, edit_tenant_settings, read_tenant_settings
 from training.examples import Example
 from training.lake import Lake
@@ -141,6 +142,8 @@ def test_settings_say_where_each_comes_from(store: ObjectStore, monkeypatch: pyt
         "months": {"value": 12, "from": "environment"},
         "retrain_after_days": {"value": 30, "from": "default"},
         "promotion": {"value": "manual", "from": "tenant"},
+        "exclude_macros": {"value": [], "from": "default"},
+        "off_groups": {"value": [], "from": "default"},
     }
     lines = {line.split()[0]: line.split()[1:] for line in run("settings", "acme").splitlines()}
     assert lines["setting"] == ["value", "from"]
@@ -166,10 +169,23 @@ def test_settings_are_set_and_unset(store: ObjectStore) -> None:
     ]
 
 
+def test_what_is_never_suggested_is_set_and_unset(store: ObjectStore) -> None:
+    said = run("set", "acme", "--exclude-macros", "m2", "--exclude-macros", "m1", "--off-groups", "7")
+    assert said.splitlines() == ["acme: exclude_macros unset -> m1 m2, off_groups unset -> 7"]
+    assert read_rules(store, "acme") == SuggestionRules(exclude_macros=("m1", "m2"), off_groups=("7",))
+    assert run_json("settings", "acme")["settings"]["exclude_macros"] == {"value": ["m1", "m2"], "from": "tenant"}
+    assert run("set", "acme", "--exclude-macros", "m3", "--unset", "off-groups").splitlines() == [
+        "acme: exclude_macros m1 m2 -> m3, off_groups 7 -> unset"
+    ]
+    assert read_rules(store, "acme") == SuggestionRules(exclude_macros=("m3",))
+    assert read_rules(store, "tiny") == SuggestionRules()
+
+
 @pytest.mark.parametrize(
     ("arguments", "complaint"),
     [
         ([], "nothing to set"),
+        (["--exclude-macros", ""], "the setting exclude_macros cannot be used"),
         (["--months", "0"], "the setting months cannot be used"),
         (["--precision", "1.5"], "the setting precision cannot be used"),
         (["--unset", "month"], "the setting month cannot be used"),

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from registry.bundle import Label
 from serving.comparing import COUNTS, SCORE_BINS, Comparison, Ranked, rank
+from serving.suggest import Shown
 
 IDS = [f"m{number}" for number in range(6)]
 LABELS = [Label(id=name, title=name.upper()) for name in IDS]
@@ -30,9 +31,8 @@ RANKED = st.builds(
 def test_a_ranking_is_that_of_what_may_be_shown(
     scores: list[float], shown: set[str], exclude: set[str], threshold: float
 ) -> None:
-    found = rank(
-        np.array(scores, np.float32), LABELS, {name: name for name in shown}, exclude=exclude, threshold=threshold
-    )
+    of_today = Shown.of(LABELS, {name: name for name in shown})
+    found = rank(np.array(scores, np.float32), of_today, exclude=exclude, threshold=threshold)
     best = sorted((-score, place) for place, score in enumerate(scores) if IDS[place] in shown - exclude)[:3]
     assert found.macros == tuple(IDS[place] for _, place in best)
     assert found.score == (-best[0][0] if best else 0.0)
@@ -65,7 +65,10 @@ def test_every_count_is_what_its_name_says(pairs: list[tuple[Ranked, Ranked]]) -
 
 def test_a_version_agrees_with_itself() -> None:
     said = rank(
-        np.array([0.1, 0.7, 0.2], np.float32), LABELS[:3], {name: name for name in IDS}, exclude=(), threshold=0.5
+        np.array([0.1, 0.7, 0.2], np.float32),
+        Shown.of(LABELS[:3], {name: name for name in IDS}),
+        exclude=(),
+        threshold=0.5,
     )
     comparison = Comparison()
     comparison.add(said, said)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -49,8 +49,9 @@ from registry.program import publish_program
 from registry.store.local import LocalStore
 from serving.access import OpenDoor
 from serving.app import create_apps
+from serving.asking import Answer
 from serving.cache import ModelStatus
-from serving.data_plane import Answer, Readiness
+from serving.data_plane import Readiness
 from serving.edge import MAX_BODY_BYTES, Edge
 from serving.errors import add_error_handlers
 from serving.guard import Authentication
@@ -127,10 +128,8 @@ class PaperPlane:
         tenant: str,
         text: str,
         *,
-        ticket: str,
-        revision: int,
+        ticket: str | None,
         limit: int,
-        exclude: Collection[str],
         timeout_seconds: float | None = None,
     ) -> Answer:
         self.asked.append({"text": text, "ticket": ticket, "limit": limit, "timeout_seconds": timeout_seconds})
@@ -225,7 +224,9 @@ async def test_what_the_data_plane_is_asked(plane: PaperPlane, paper: httpx.Asyn
     body = request(texts(" parcel\n"), limit_of(2))
     answer = await paper.post(INFER, content=body, headers={"X-Request-Id": "edge"})
     assert outputs_of(answer)["MACRO_ID"]["shape"] == [1, 2]
-    assert plane.asked == [{"text": "parcel", "ticket": "edge:0", "limit": 2, "timeout_seconds": None}]
+    assert plane.asked == [{"text": "parcel", "ticket": None, "limit": 2, "timeout_seconds": None}]
+    await paper.post(INFER, content=request(texts("parcel"), id="mine"))
+    assert plane.asked[1]["ticket"] == "mine:0"
     assert "id" not in answer.json()
     assert "parameters" not in answer.json()
 
@@ -321,7 +322,7 @@ async def test_tickets_are_under_way_together(plane: PaperPlane, paper: httpx.As
 
     plane.answer = after_the_others_came  # type: ignore[method-assign]
     async with asyncio.timeout(PATIENCE_SECONDS):
-        answer = await paper.post(INFER, content=request(texts(*[f"a{index}" for index in range(MAX_TICKETS)])))
+        answer = await paper.post(INFER, content=request(texts(*[f"a{index}" for index in range(MAX_TICKETS)]), id="r"))
     assert outputs_of(answer)["SUGGESTION_ID"]["data"][-1].endswith(f":{MAX_TICKETS - 1}")
 
 

@@ -1,0 +1,96 @@
+"""What the server's OpenAPI document promises, held to by requests that schemathesis makes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from benchmarks.fleets import publish_tenants
+from flows.local_server import LocalServer
+from registry.program import publish_program
+from registry.store.local import LocalStore
+from tests.serving.helpers import BuiltProgram
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
+EXAMPLES = 60
+PATHS = ("/v1/tenants/{tenant}/suggestions", "/v1/tenants/{tenant}/suggestions/batch", "/healthz", "/readyz")
+
+
+@pytest.fixture(scope="module")
+def url(tmp_path_factory: pytest.TempPathFactory, bag: BuiltProgram) -> Iterator[str]:
+    folder = tmp_path_factory.mktemp("promises")
+    store = LocalStore(folder / "store")
+    publish_program(store, bag.folder)
+    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
+    environment = {
+        "MACROFLEET_STORE_URL": str(folder / "store"),
+        "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
+        "MACROFLEET_TRUSTED_PROGRAMS": bag.digest,
+        "MACROFLEET_ACCESS": "open",
+        "MACROFLEET_REQUEST_TIMEOUT_MS": "60000",
+    }
+    with LocalServer(folder, environment) as server:
+        yield server.url
+
+
+def document_without_keys(url: str) -> dict[str, Any]:
+    """What the server says of itself, but for its callers: this one lets everybody in."""
+    document: dict[str, Any] = httpx.get(f"{url}/openapi.json").json()
+    for operations in document["paths"].values():
+        for operation in operations.values():
+            operation.pop("security", None)
+    return document
+
+
+def test_the_document_names_every_route_that_is_tried(url: str) -> None:
+    document = httpx.get(f"{url}/openapi.json").json()
+    assert set(document["paths"]) == set(PATHS)
+
+
+@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
+@pytest.mark.parametrize("path", PATHS)
+def test_answers_are_as_the_document_says(url: str, path: str, mode: str) -> None:
+    """Statuses, content types and bodies; and what breaks the schema is refused, never with an error of the server."""
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi import checks
+
+    method = "GET" if path.endswith("z") else "POST"
+    if method == "GET" and mode == "NEGATIVE":
+        pytest.skip("it takes nothing")
+    promised = [
+        not_a_server_error,
+        checks.status_code_conformance,
+        checks.content_type_conformance,
+        checks.response_headers_conformance,
+        checks.response_schema_conformance,
+    ]
+    if mode == "NEGATIVE":
+        promised.append(checks.negative_data_rejection)
+    operation = schemathesis.openapi.from_dict(document_without_keys(url))[path][method]
+    cases = operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode])
+    statuses = set()
+
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        derandomize=True,
+        database=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(case=cases, known=st.booleans())
+    def drive(case: Any, known: bool) -> None:
+        if known and "tenant" in (case.path_parameters or {}):
+            case.path_parameters["tenant"] = "acme"
+        statuses.add(case.call_and_validate(url, checks=promised).status_code)
+
+    drive()
+    if mode == "POSITIVE":
+        assert 200 in statuses
+    else:
+        assert 422 in statuses
