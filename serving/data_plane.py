@@ -203,6 +203,21 @@ class DataPlane:
             self._count_refusal(error)
             raise
 
+    def holdback_share(self, tenant: str) -> float:
+        """Of a tenant's views with something to show, what share shows nothing; 0 for a tenant that there is not."""
+        entry = self._watch.fleet.entries.get(tenant) if self._watch.fleet else None
+        if entry is None:
+            return 0.0
+        return self._settings.holdback_share if entry.holdback is None else entry.holdback
+
+    def hear(self, tenant: str, version: str, *, accepted: bool) -> None:
+        """An agent applied one of the macros that a version had suggested, or did not. For a tenant in the fleet."""
+        self._canaries.hear(tenant, version, "accepted" if accepted else "declined")
+
+    def knows(self, tenant: str) -> bool:
+        """Whether the fleet has a tenant; true while it cannot be known. May be called from any thread."""
+        return self._is_known(tenant)
+
     async def answer(
         self,
         tenant: str,

@@ -52,6 +52,7 @@ def make_settings(tmp_path: Path, bag: BuiltProgram) -> MakeSettings:
             "sagemaker_access": "platform",
             "fleet_poll_seconds": 0.01,
             "request_timeout_ms": 30_000,
+            "holdback_share": 0.0,
         }
         return ServingSettings.model_validate({**values, **changes})
 
