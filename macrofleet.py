@@ -21,6 +21,7 @@ from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
 from registry.model_commands import models
+from registry.report_command import report
 from serving.explain_command import explain
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -39,6 +40,7 @@ for name, group in (
 ):
     app.add_typer(group, name=name)
 app.command()(explain)
+app.command()(report)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]
