@@ -87,6 +87,9 @@ def change_settings(
     least_macros: Annotated[int | None, typer.Option(help="Macros used in them that are needed.")] = None,
     months: Annotated[int | None, typer.Option(help="How far back tickets and macros are counted.")] = None,
     retrain_after_days: Annotated[int | None, typer.Option(help="Train again after so long in any case.")] = None,
+    least_acceptance: Annotated[
+        float | None, typer.Option(help="Train again where agents apply one of the macros shown less often: 0.2.")
+    ] = None,
     promotion: Annotated[
         Literal["auto", "manual", "shadow"] | None,
         typer.Option(help="How a model that passes the gate comes to serve."),
@@ -111,6 +114,7 @@ def change_settings(
         "least_macros": least_macros,
         "months": months,
         "retrain_after_days": retrain_after_days,
+        "least_acceptance": least_acceptance,
         "promotion": promotion,
     }
     changes: dict[str, object] = {name: value for name, value in given.items() if value is not None}

@@ -25,7 +25,10 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "macro_id": pl.String,
     "also": pl.List(pl.String),
     "split": pl.String,
+    "prompted": pl.Boolean,
 }
+# Columns that files of earlier releases lack.
+_ADDED = ("prompted",)
 _ATTEMPTS = 8
 
 
@@ -95,7 +98,9 @@ class Lake:
         except ObjectNotFound:
             return [], None
         try:
-            frame = pl.read_parquet(io.BytesIO(found.data)).select(_SCHEMA.keys())
+            frame = pl.read_parquet(io.BytesIO(found.data))
+            lacking = [pl.lit(None, _SCHEMA[name]).alias(name) for name in _ADDED if name not in frame.columns]
+            frame = frame.with_columns(lacking).select(_SCHEMA.keys())
         except PolarsError as problem:
             raise InvalidInput(
                 f"{self._store.url}/{examples_key(tenant)} is not a lake file: {problem}",
