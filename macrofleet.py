@@ -22,6 +22,7 @@ from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
 from registry.model_commands import models
+from registry.report_command import report
 from registry.run_commands import runs
 from registry.verify_commands import verify
 from serving.explain_command import explain
@@ -45,6 +46,7 @@ app.command()(explain)
 tenants_group.command("delete")(delete)
 fleet.command("verify")(verify)
 garbage.command("runs")(runs)
+app.command()(report)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]
 Tenant = Annotated[str, typer.Option("--tenant", help="The tenant: lower-case letters, digits, '_' and '-'.")]

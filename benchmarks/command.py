@@ -213,6 +213,30 @@ def import_(
     _run(lambda step: measure_import(tickets=tickets, threads=threads, step=step), as_json, check)
 
 
+@bench.command()
+def feedback(
+    tenants: Annotated[int, typer.Option(min=1, max=10_000, help="Tenants that it is about.")] = 100,
+    seconds: Seconds = 10,
+    connections: Connections = 64,
+    kills: Annotated[int, typer.Option(min=0, max=1000, help="Servers to kill under load.")] = 20,
+    s3: Annotated[bool, typer.Option("--s3", help="Ship to an S3 server instead of a folder.")] = False,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Feedback that a server accepts, each on its disk before the answer; what is left of it when servers are killed.
+
+    Example: macrofleet bench feedback --json
+    """
+    from benchmarks.feedback import measure_feedback
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_feedback(
+            tenants=tenants, seconds=seconds, connections=connections, kills=kills, s3=s3, step=step
+        )
+
+    _run(measure, as_json, check)
+
+
 def _run(measure: Callable[[Step], dict[str, Any]], as_json: bool, check: bool) -> None:
     with progress(quiet=False) as step:
         report = measure(step)

@@ -29,6 +29,8 @@ from training.programs.release import built_folder
 # A model's share of a disk, its label table and what is around it included.
 MODEL_ROOM_BYTES = 10_500_000
 _BODIES = 200
+# Every answer has the macros that it would have.
+_DEFAULTS = {"access": "open", "holdback_share": 0, "answer_bytes": 0}
 # How far apart capacities before and after a run may lie.
 _STEADY = 0.8
 # Requests made beforehand for each tenant, with another ticket each.
@@ -106,10 +108,10 @@ class Stage:
 
         Args:
             settings: by their variables' names without `MACROFLEET_`, in any case. Nobody is asked for a key unless
-                `access` says so, and no answer is remembered unless `answer_bytes` does: what is measured is the model.
+                `access` says so, no view is held back, and no answer is remembered unless `answer_bytes` does: what is
+                measured is the model.
         """
-        named = {"access": "open", "answer_bytes": 0, **settings}
-        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in named.items()}
+        given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in {**_DEFAULTS, **settings}.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
         before = os.sched_getaffinity(0)
         with LocalServer(self.folder, environment, cores=self.cores.server_cores) as server:

@@ -198,6 +198,7 @@ def _settle(folder: Path, store: StoreSettings) -> None:
             "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
             "MACROFLEET_DATABASE_URL": f"sqlite:///{folder / 'macrofleet.db'}",
             "MACROFLEET_ACCESS": "keys",
+            "MACROFLEET_HOLDBACK_SHARE": "0",  # it is there to show suggestions
             "MACROFLEET_TRACKING_URI": f"sqlite:///{folder / 'mlflow.db'}",
             "PREFECT_HOME": str(folder / "prefect"),
             # Libraries that write into the home folder when they are imported.

@@ -9,6 +9,7 @@ from datetime import datetime
 from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
 from registry.errors import BundleCorrupt, MacrofleetError, ModelNotFound, NotEnoughData, ObjectNotFound, TenantNotFound
+from registry.feedback import Feedback, Shown, read_feedback
 from registry.fleet import FleetEntry, in_threads
 from registry.layout import catalogue_key, model_key
 from registry.models import read_manifest
@@ -19,6 +20,7 @@ from registry.tombstones import is_buried
 from training.choosing import programs_of
 from training.eligibility import Eligibility, judge_eligibility
 from training.examples import Example
+from training.feedback import join_feedback, poor_acceptance
 from training.fitting import FitSettings
 from training.inputs import Inputs, inputs_of
 from training.lake import Lake
@@ -57,6 +59,7 @@ class Tenant:
     """What there is to know of a tenant before it is trained.
 
     Attributes:
+        examples: its tickets, with what feedback says of them.
         settings: its own over the run's.
     """
 
@@ -107,12 +110,18 @@ def is_there(store: ObjectStore, name: str) -> bool:
 
 
 def read_tenant(store: ObjectStore, name: str, run: FlowSettings, wish: Wish) -> Tenant:
-    """Read a tenant's tickets, macros and settings.
+    """Read a tenant's tickets, macros, settings and feedback.
 
     Raises:
         TenantNotFound: it has neither tickets nor macros.
-        InvalidInput: one of them cannot be read.
+        InvalidInput, StoreError: one of them cannot be read.
     """
+    return _with_feedback(store, name, run, wish, list(read_feedback(store, name)))
+
+
+def _with_feedback(
+    store: ObjectStore, name: str, run: FlowSettings, wish: Wish, feedback: Sequence[Shown | Feedback]
+) -> Tenant:
     examples = Lake(store).read(name)
     found = read_catalogue(store, name)
     if not examples and found is None:
@@ -120,7 +129,7 @@ def read_tenant(store: ObjectStore, name: str, run: FlowSettings, wish: Wish) ->
     asked = TenantSettings(precision=wish.precision, program=wish.program)
     return Tenant(
         name=name,
-        examples=examples,
+        examples=join_feedback(examples, feedback),
         catalogue=found[0] if found else None,
         settings=run.overlaid(read_tenant_settings(store, name), asked),
     )
@@ -135,7 +144,8 @@ def find_need(
         NotEnoughData: it is not eligible.
         TenantNotFound, InvalidInput: as `read_tenant`.
     """
-    tenant = read_tenant(store, name, run, wish)
+    feedback = list(read_feedback(store, name))
+    tenant = _with_feedback(store, name, run, wish, feedback)
     eligibility = tenant.eligibility(now)
     if not eligibility.eligible:
         raise NotEnoughData(
@@ -152,6 +162,9 @@ def find_need(
         retrain_after_days=tenant.settings.retrain_after_days,
         retrain=wish.retrain,
         force=wish.force,
+        poor_acceptance=poor_acceptance(
+            name, feedback, found.record, entry, now, least=tenant.settings.least_acceptance
+        ),
     )
     if decided.action == "settle" and not _is_published(store, name, found.record):
         decided = Why(action="train", reason="its last version is gone from the store")

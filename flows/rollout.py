@@ -21,11 +21,12 @@ from registry.promotion import was_taken_back
 from training.statistics import wilson_interval
 
 OUTCOMES = ("suggested", "abstained", "failed")
+HEARD = ("accepted", "declined")
 DEVIATIONS = 3.0
 # Fewer requests than this are no evidence of anything.
 LEAST_REQUESTS = 20
 # What may rise without harm. Another model may abstain a little more often, and still be the better one.
-TOLERATED_FAILED, TOLERATED_ABSTAINED = 0.005, 0.05
+TOLERATED_FAILED, TOLERATED_ABSTAINED, TOLERATED_DECLINED = 0.005, 0.05, 0.05
 # Where it is not known how the canaries were before, they are compared with other tenants, which differ by nature.
 TOLERATED_AMONG_TENANTS = 0.25
 # Of the versions on trial that servers have needed: above this, it is not single bundles that cannot be loaded.
@@ -62,6 +63,26 @@ class Counts:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Heard:
+    """Suggestions that were shown and that feedback came to; `HEARD` names the fields."""
+
+    accepted: int = 0
+    declined: int = 0
+
+    @property
+    def all(self) -> int:
+        """Of both kinds."""
+        return self.accepted + self.declined
+
+    def __add__(self, other: Heard) -> Heard:
+        return Heard(self.accepted + other.accepted, self.declined + other.declined)
+
+    def __sub__(self, other: Heard) -> Heard:
+        """What is more than in `other`; nothing is less than nothing."""
+        return Heard(max(self.accepted - other.accepted, 0), max(self.declined - other.declined, 0))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ServerCounts:
     """What one server has counted since it began.
@@ -69,6 +90,7 @@ class ServerCounts:
     Attributes:
         every: requests of all tenants.
         new: those of tenants on trial, under the version on trial; `before`: under the one that served before.
+        every_heard, new_heard, before_heard: what agents did with suggestions, of the same three.
         serving: versions on trial that it has in memory.
         unloadable: those that it failed to load.
     """
@@ -76,6 +98,9 @@ class ServerCounts:
     every: Counts = Counts()
     new: Counts = Counts()
     before: Counts = Counts()
+    every_heard: Heard = Heard()
+    new_heard: Heard = Heard()
+    before_heard: Heard = Heard()
     serving: int = 0
     unloadable: int = 0
 
@@ -175,8 +200,32 @@ def judge(start: Mapping[str, ServerCounts], now: Mapping[str, ServerCounts]) ->
             tolerated_among_tenants=TOLERATED_AMONG_TENANTS,
         ),
     ]
+    found.append(_declined(start, now))
     reasons = tuple(reason for reason in found if reason is not None)
     return Verdict(asked=new.asked, reasons=reasons, missing=_missing(start, now))
+
+
+def _declined(start: Mapping[str, ServerCounts], now: Mapping[str, ServerCounts]) -> str | None:
+    """The same for suggestions that agents did not take. Where no feedback comes there is no evidence, and no reason."""
+    new = sum((each.new_heard for each in now.values()), Heard())
+    before = sum((each.before_heard for each in now.values()), Heard())
+    until, since = Heard(), Heard()
+    for server, each in now.items():
+        first = start.get(server, ServerCounts())
+        if each.every_heard.all < first.every_heard.all:
+            first = ServerCounts()  # it began anew
+        others_until = first.every_heard - first.new_heard - first.before_heard
+        until += others_until
+        since += each.every_heard - each.new_heard - each.before_heard - others_until
+    return _risen(
+        "suggestions that were not taken",
+        new=_Share(new.declined, new.all),
+        before=_Share(before.declined, before.all),
+        elsewhere_before=_Share(until.declined, until.all),
+        elsewhere=_Share(since.declined, since.all),
+        tolerated=TOLERATED_DECLINED,
+        tolerated_among_tenants=TOLERATED_AMONG_TENANTS,
+    )
 
 
 @dataclass(frozen=True, slots=True)

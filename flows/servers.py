@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic import SecretStr
 
-from flows.rollout import OUTCOMES, Counts, ServerCounts
+from flows.rollout import HEARD, OUTCOMES, Counts, Heard, ServerCounts
 from registry.replicas import refresh_replicas, scrape_replicas
 
-_LOG = logging.getLogger(__name__)
 _ANSWERS, _CANARIES, _MODELS = "macrofleet_answers_total", "macrofleet_canary_answers", "macrofleet_canary_models"
+_JUDGED, _CANARIES_JUDGED = "macrofleet_suggestions_judged_total", "macrofleet_canary_judged"
+_WANTED = (_ANSWERS, _CANARIES, _MODELS, _JUDGED, _CANARIES_JUDGED)
+_LOG = logging.getLogger(__name__)
 
 
 class HttpServers:
@@ -57,7 +59,7 @@ def read_counts(text: str) -> ServerCounts:
         ValueError: the text is not of Prometheus's format.
     """
     # Parsing all of it takes longer than making it.
-    wanted = "".join(line for line in text.splitlines(keepends=True) if line.startswith((_ANSWERS, _CANARIES, _MODELS)))
+    wanted = "".join(line for line in text.splitlines(keepends=True) if line.startswith(_WANTED))
     values = {
         (sample.name, frozenset(sample.labels.items())): int(sample.value)
         for family in text_string_to_metric_families(wanted)
@@ -70,7 +72,13 @@ def read_counts(text: str) -> ServerCounts:
     def counts(name: str, **labels: str) -> Counts:
         return Counts(**{outcome: value(name, outcome=outcome, **labels) for outcome in OUTCOMES})
 
+    def heard(name: str, **labels: str) -> Heard:
+        return Heard(**{outcome: value(name, outcome=outcome, **labels) for outcome in HEARD})
+
     return ServerCounts(
+        every_heard=heard(_JUDGED),
+        new_heard=heard(_CANARIES_JUDGED, version="new"),
+        before_heard=heard(_CANARIES_JUDGED, version="before"),
         every=counts(_ANSWERS),
         new=counts(_CANARIES, version="new"),
         before=counts(_CANARIES, version="before"),

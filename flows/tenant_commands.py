@@ -89,6 +89,9 @@ def change_settings(
     least_macros: Annotated[int | None, typer.Option(help="Macros used in them that are needed.")] = None,
     months: Annotated[int | None, typer.Option(help="How far back tickets and macros are counted.")] = None,
     retrain_after_days: Annotated[int | None, typer.Option(help="Train again after so long in any case.")] = None,
+    least_acceptance: Annotated[
+        float | None, typer.Option(help="Train again where agents apply one of the macros shown less often: 0.2.")
+    ] = None,
     promotion: Annotated[
         Literal["auto", "manual", "shadow"] | None,
         typer.Option(help="How a model that passes the gate comes to serve."),
@@ -123,6 +126,7 @@ def change_settings(
         "least_macros": least_macros,
         "months": months,
         "retrain_after_days": retrain_after_days,
+        "least_acceptance": least_acceptance,
         "promotion": promotion,
         "exclude_macros": sorted(set(exclude_macros)) if exclude_macros else None,
         "off_groups": sorted(set(off_groups)) if off_groups else None,

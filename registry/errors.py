@@ -160,6 +160,18 @@ class TooManyLoads(Overloaded):
     """More models are to be fetched from the store than may be in a second."""
 
 
+class FeedbackUnavailable(MacrofleetError):
+    """Feedback cannot be kept now: the journal is at its bound, or its disk refuses. Nothing of it was kept.
+
+    Args:
+        retry_after_seconds: when a retry may do better.
+    """
+
+    def __init__(self, what: str, *, retry_after_seconds: float = 10.0, remedy: str = "") -> None:
+        super().__init__(what, remedy=remedy)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class TenantThrottled(MacrofleetError):
     """A tenant asks for more than its share.
 

@@ -27,6 +27,8 @@ _MAX_ROOT_BYTES = 1024 * 1024
 _MAX_SHARD_BYTES = 64 * 1024 * 1024
 _WRITE_ATTEMPTS = 12
 _THREADS = 16
+# More would be a test of the product, not a sample of what agents do without it.
+MAX_HOLDBACK: Final = 0.5
 
 Version = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 In = TypeVar("In")
@@ -114,6 +116,7 @@ class FleetEntry(Document):
         shadow_manifest: digest of that version's manifest.
         rollout: where the tenant is in a staged roll-out.
         limits: what the tenant may use of each replica.
+        holdback: of its views with something to show, what share shows nothing; None takes the replica's own setting.
         lease_token: of the lease under which a version was published last; it only grows.
     """
 
@@ -132,6 +135,7 @@ class FleetEntry(Document):
     shadow_manifest: Digest | None = None
     rollout: Rollout | None = None
     limits: TenantLimits | None = None
+    holdback: Annotated[float, Field(ge=0, le=MAX_HOLDBACK, allow_inf_nan=False)] | None = None
     lease_token: Annotated[int, Field(ge=0)] = 0
 
     @property

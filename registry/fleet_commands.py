@@ -124,6 +124,26 @@ def limit(
     _report(edited, dry_run, as_json)
 
 
+@fleet.command("holdback")
+def holdback(
+    tenants: Tenants,
+    share: Annotated[float | None, typer.Option("--share", help="0.03 holds back three of a hundred; 0 none.")] = None,
+    none: Annotated[bool, typer.Option("--none", help="No share of their own: the replica's setting holds.")] = False,
+    dry_run: DryRun = False,
+    as_json: Json = False,
+) -> None:
+    """Say for which share of tickets agents see no suggestions, so that it is known what they do without.
+
+    Example: macrofleet fleet holdback acme --share 0.05
+    """
+    from registry import fleet_control
+    from registry.errors import InvalidInput
+
+    if none == (share is not None):
+        raise InvalidInput("it takes a share or --none", remedy="Give either: --share 0.03, say.")
+    _report(fleet_control.hold_back(open_configured_store(), tenants, share, write=not dry_run), dry_run, as_json)
+
+
 @fleet.command("preload")
 def preload(
     plan: Annotated[str, typer.Argument(metavar="PLAN", help="all, pinned, none, top, bytes, or unset.")],
@@ -315,6 +335,7 @@ def _row(entry: FleetEntry) -> dict[str, Any]:
         "pinned": entry.keep_loaded,
         "held": entry.hold_version,
         "limits": limits.model_dump(mode="json", exclude_none=True) if limits else None,
+        "holdback": entry.holdback,
         "reason": entry.reason,
     }
 

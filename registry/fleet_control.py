@@ -14,7 +14,18 @@ from pydantic import ValidationError
 
 from registry.collecting import claim_version
 from registry.errors import BundleCorrupt, InvalidInput, MacrofleetError, ModelNotFound, PublishConflict, TenantNotFound
-from registry.fleet import UNSET, Fleet, FleetEdit, FleetEntry, PreloadPlan, TenantLimits, Unset, edit_fleet, in_threads
+from registry.fleet import (
+    MAX_HOLDBACK,
+    UNSET,
+    Fleet,
+    FleetEdit,
+    FleetEntry,
+    PreloadPlan,
+    TenantLimits,
+    Unset,
+    edit_fleet,
+    in_threads,
+)
 from registry.models import read_manifest
 from registry.names import check_tenant
 from registry.store import ObjectStore
@@ -82,6 +93,21 @@ def limit(
 def unlimit(store: ObjectStore, tenants: Sequence[str], *, write: bool = True) -> FleetEdit:
     """Take tenants' own limits away: each replica's settings hold again. Raises TenantNotFound."""
     return _edit(store, tenants, lambda entry: entry.model_copy(update={"limits": None}), write=write)
+
+
+def hold_back(store: ObjectStore, tenants: Sequence[str], share: float | None, *, write: bool = True) -> FleetEdit:
+    """Set of which share of their views with something to show tenants see nothing; None leaves it to each replica.
+
+    Raises:
+        InvalidInput: no such share.
+        TenantNotFound: one is not in the fleet.
+    """
+    if share is not None and not 0 <= share <= MAX_HOLDBACK:
+        raise InvalidInput(
+            f"{share:g} is not a share of views that can be held back",
+            remedy=f"Give 0 to {MAX_HOLDBACK:g}; 0.03 is usual.",
+        )
+    return _edit(store, tenants, lambda entry: entry.model_copy(update={"holdback": share}), write=write)
 
 
 def set_preload(store: ObjectStore, plan: PreloadPlan | None, *, write: bool = True) -> FleetEdit:

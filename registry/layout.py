@@ -83,6 +83,22 @@ def tombstone_key(tenant: str) -> str:
     return f"{TOMBSTONES_PREFIX}{hashlib.sha256(check_tenant(tenant).encode()).hexdigest()[:32]}.json"
 
 
+def feedback_prefix(tenant: str) -> str:
+    """The prefix of all feedback on a tenant's suggestions."""
+    return f"{lake_prefix(tenant)}feedback/"
+
+
+def feedback_key(tenant: str, day: str, writer: str, segment: int) -> str:
+    """The key of one tenant's part of one segment of a server's journal of feedback.
+
+    Args:
+        day: when the segment was begun, `2026-11-03`, so that readers of some days list no others.
+        writer: of the journal; no two have the same.
+        segment: its number.
+    """
+    return f"{feedback_prefix(tenant)}{day}/{writer}-{segment:08d}.jsonl.gz"
+
+
 LAKE_PREFIX = "lake/tenants/"
 TOMBSTONES_PREFIX = "deleted/"
 

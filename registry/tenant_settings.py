@@ -27,6 +27,7 @@ Precision: TypeAlias = Annotated[float, Field(gt=0, lt=1)]
 Count: TypeAlias = Annotated[int, Field(ge=1, le=1_000_000)]
 Months: TypeAlias = Annotated[int, Field(ge=1, le=1200)]
 Days: TypeAlias = Annotated[int, Field(ge=1, le=36_500)]
+Acceptance: TypeAlias = Annotated[float, Field(ge=0, le=1)]
 
 
 class TenantSettings(Document):
@@ -41,6 +42,7 @@ class TenantSettings(Document):
         least_tickets, least_macros, months: so many tickets with a shared macro in so many months, and so many macros
             used in them, are needed for a model.
         retrain_after_days: train again after so long, although nothing changed.
+        least_acceptance: train again where agents apply one of the macros shown less often than this; 0 is never.
         promotion: whether what passes the gate serves at once (`auto`), waits for a person (`manual`), or is compared on
             live traffic first (`shadow`).
         exclude_macros: ids of macros that are never suggested; servers follow it within their `catalogue_seconds`.
@@ -54,6 +56,7 @@ class TenantSettings(Document):
     least_macros: Count | None = None
     months: Months | None = None
     retrain_after_days: Days | None = None
+    least_acceptance: Acceptance | None = None
     promotion: Promotion | None = None
     exclude_macros: ExcludedMacros | None = None
     off_groups: Groups | None = None

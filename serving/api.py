@@ -29,6 +29,7 @@ from serving.errors import (
 )
 from serving.guard import GuardedRoute, grant_if_any, grant_of, needs
 from serving.suggest import Reason, is_blank
+from serving.views import Views
 
 _PREFIX, _SUFFIX = "/v1/tenants/", "/suggestions"
 _ROUTE = f"{_PREFIX}{{tenant}}{_SUFFIX}"
@@ -56,8 +57,8 @@ _DETAILS = {
     422: "ticket.id: Field required",
     429: "tenant acme asks more than 50 times a second",
 }
-# Problems that only the operator's faces and SageMaker's can have.
-_OF_OTHER_FACES = {"already-loaded", "out-of-resources"}
+# Problems that only the operator's faces, SageMaker's, and feedback can have.
+_OF_OTHER_FACES = {"already-loaded", "out-of-resources", "feedback-unavailable"}
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -156,7 +157,11 @@ class ExplainedMacroOut(MacroOut):
 
 
 class SuggestionResponse(BaseModel):
-    """Up to `limit` macros, best first, or none and the reason."""
+    """Up to `limit` macros, best first, or none and the reason.
+
+    `held_back`: there are macros, and they are not shown, as for a few per cent of tickets, so that it is known what agents
+    do without suggestions.
+    """
 
     model_config = ConfigDict(
         json_schema_extra={
@@ -165,6 +170,7 @@ class SuggestionResponse(BaseModel):
                     "suggestion_id": "s1_0hTzZ0mJm3m8c7n1yq8jVw",
                     "model_version": "9f2b6c1d4e5a7788",
                     "abstained": False,
+                    "held_back": False,
                     "reason": None,
                     "macros": [{"id": "m12", "title": "Shipping::Where is my parcel", "score": 0.83}],
                 }
@@ -175,6 +181,7 @@ class SuggestionResponse(BaseModel):
     suggestion_id: str
     model_version: str
     abstained: bool
+    held_back: bool = False
     reason: Reason | None
     macros: list[ExplainedMacroOut | MacroOut]
 
@@ -190,8 +197,9 @@ class SuggestionFace:
 
     path = _ROUTE
 
-    def __init__(self, data_plane: DataPlane) -> None:
+    def __init__(self, data_plane: DataPlane, views: Views) -> None:
         self._data_plane = data_plane
+        self._views = views
 
     @staticmethod
     def tenant_of(path: str) -> str | None:
@@ -263,7 +271,9 @@ class SuggestionFace:
             locale=asked.ticket.locale,
             timeout_seconds=timeout_seconds,
         )
-        suggested = answer.suggestions.macros
+        # Explanations are for administrators, who look at the model and not at a ticket of theirs.
+        held_back = self._views.see(tenant, asked.ticket.id, answer, eligible=not asked.explain)
+        suggested = () if held_back else answer.suggestions.macros
         macros: list[dict[str, Any]] = [
             {"id": macro.id, "title": macro.title, "score": macro.score} for macro in suggested
         ]
@@ -276,7 +286,8 @@ class SuggestionFace:
             {
                 "suggestion_id": answer.suggestion_id,
                 "model_version": answer.model_version,
-                "abstained": not macros,
+                "abstained": not answer.suggestions.macros,
+                "held_back": held_back,
                 "reason": answer.suggestions.reason,
                 "macros": macros,
             }
@@ -412,7 +423,7 @@ def add_schemas(openapi: Mapping[str, Any], *models: type[BaseModel]) -> None:
     described: tuple[type[BaseModel], ...] = (SuggestionRequest, ProblemDetails, *models)
     for model in described:
         schema = model.model_json_schema(ref_template=_COMPONENT)
-        openapi["components"]["schemas"] |= {**schema.pop("$defs"), model.__name__: schema}
+        openapi["components"]["schemas"] |= {**schema.pop("$defs", {}), model.__name__: schema}
     openapi["components"]["securitySchemes"] = {
         SECURITY_SCHEME: {"type": "http", "scheme": "bearer", "bearerFormat": "mf_…"}
     }

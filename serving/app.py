@@ -27,12 +27,17 @@ from serving.data_plane import DataPlane
 from serving.early import Headers
 from serving.edge import Edge, QuickEdge
 from serving.errors import add_error_handlers
+from serving.feedback_api import FeedbackRequest, make_feedback_router
+from serving.feedback_log import FeedbackLog, add_feedback_metrics
 from serving.guard import Authentication, GuardedRoute
+from serving.journal import journals_folder
 from serving.metrics import Metrics, make_metrics_router
 from serving.observing import Observer
 from serving.oip import make_oip_router
 from serving.settings import ServingSettings
+from serving.shipping import Shipper
 from serving.tracing import Tracing, TracingMiddleware
+from serving.views import Views
 
 
 class _App(FastAPI):
@@ -61,7 +66,7 @@ class _App(FastAPI):
         made_before = self.openapi_schema is not None
         schema = super().openapi()
         if not made_before:
-            add_schemas(schema, BatchRequest)
+            add_schemas(schema, BatchRequest, FeedbackRequest)
         return schema
 
 
@@ -73,12 +78,14 @@ class Apps:
         public: the product API and health; its lifespan runs the data plane.
         operator: `/admin`, `/metrics`, `/v2` and health; works while the lifespan of `public` lasts.
         access: the API keys; None where nobody is asked for one.
+        feedback: on its way to the store.
     """
 
     public: FastAPI
     operator: FastAPI
     data_plane: DataPlane
     access: PublishedAccess | None
+    feedback: FeedbackLog
 
 
 def create_apps(
@@ -92,12 +99,20 @@ def create_apps(
 
     Args:
         settings: the addresses are not looked at.
-        store: only ever read.
+        store: feedback is written to it, and nothing else.
         tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
-        observer: hears of every answer.
+        observer: hears of every view, instead of the journal of feedback.
     """
     access = open_access(settings, store) if settings.access == "keys" else None
-    data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready, observer=observer)
+    data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready)
+    feedback = FeedbackLog(
+        journals_folder(settings.disk_folder, store.url),
+        Shipper(store, is_known=data_plane.knows),
+        max_bytes=settings.feedback_bytes,
+        segment_bytes=settings.feedback_segment_bytes,
+        segment_seconds=settings.feedback_segment_seconds,
+    )
+    add_feedback_metrics(data_plane.metrics, feedback)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -105,6 +120,7 @@ def create_apps(
             if access is not None:
                 await stack.enter_async_context(access.running())
             await stack.enter_async_context(data_plane.running())
+            await stack.enter_async_context(feedback.running())
             yield
 
     doorkeepers: dict[str, Doorkeeper]
@@ -114,7 +130,9 @@ def create_apps(
     else:
         # Whoever reaches a loopback address can reach the operator's as well.
         doorkeepers = {"public": OpenDoor(ANY_SUGGESTION if settings.insecure else EVERYTHING), "operator": OpenDoor()}
-    face = SuggestionFace(data_plane)
+    face = SuggestionFace(
+        data_plane, Views(observer or feedback, share_of=data_plane.holdback_share, salt=settings.holdback_salt)
+    )
     public = _App(
         face,
         data_plane.metrics,
@@ -144,12 +162,13 @@ def create_apps(
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(face))
     public.include_router(make_batch_router(face))
+    public.include_router(make_feedback_router(data_plane, feedback))
     operator.include_router(make_router(face), include_in_schema=False)
     operator.include_router(make_batch_router(face), include_in_schema=False)
     operator.include_router(make_admin_router(data_plane, access))
     operator.include_router(make_metrics_router(data_plane.metrics, GuardedRoute))
     operator.include_router(make_oip_router(data_plane))
-    return Apps(public, operator, data_plane, access)
+    return Apps(public, operator, data_plane, access, feedback)
 
 
 def create_app(settings: ServingSettings, store: ObjectStore) -> FastAPI:

@@ -11,6 +11,8 @@ from serving.fleet_watch import ModelRef
 Outcome: TypeAlias = Literal["suggested", "abstained", "failed"]
 Which: TypeAlias = Literal["new", "before"]
 OUTCOMES: Final[tuple[Outcome, ...]] = ("suggested", "abstained", "failed")
+Heard: TypeAlias = Literal["accepted", "declined"]
+HEARD: Final[tuple[Heard, ...]] = ("accepted", "declined")
 WHICH: Final[tuple[Which, ...]] = ("new", "before")
 # Of one tenant; the one that serves and the one before are what a trial compares.
 _VERSIONS = 2
@@ -25,7 +27,21 @@ class Canaries:
     def __init__(self) -> None:
         self._counts: dict[str, dict[str, dict[Outcome, int]]] = {}
         self._all: dict[Outcome, int] = dict.fromkeys(OUTCOMES, 0)
+        self._heard: dict[str, dict[str, dict[Heard, int]]] = {}
+        self._all_heard: dict[Heard, int] = dict.fromkeys(HEARD, 0)
         self._trials: dict[str, tuple[ModelRef, str]] = {}
+
+    def hear(self, tenant: str, version: str, outcome: Heard) -> None:
+        """An agent of a tenant in the fleet applied one of the macros that a version had suggested, or did not.
+
+        Versions that answered nothing here are not counted by version: whoever gives feedback may name any.
+        """
+        self._all_heard[outcome] += 1
+        if version in self._counts.get(tenant, ()):
+            versions = self._heard.setdefault(tenant, {})
+            versions.setdefault(version, dict.fromkeys(HEARD, 0))[outcome] += 1
+            for gone in versions.keys() - self._counts[tenant].keys():
+                del versions[gone]
 
     def count(self, tenant: str, version: str, outcome: Outcome) -> None:
         """A request of a tenant in the fleet was answered by a version, or failed while that one was to answer."""
@@ -43,6 +59,7 @@ class Canaries:
     def follow(self, fleet: Fleet) -> None:
         """Learn who is on trial, and forget who has left the fleet."""
         self._counts = {tenant: counts for tenant, counts in self._counts.items() if tenant in fleet.entries}
+        self._heard = {tenant: heard for tenant, heard in self._heard.items() if tenant in fleet.entries}
         self._trials = {
             tenant: (ModelRef(tenant, entry.version, entry.manifest), entry.previous)
             for tenant, entry in fleet.entries.items()
@@ -60,6 +77,18 @@ class Canaries:
             counts = self._counts.get(tenant, {}).get(ref.version if which == "new" else before)
             total += counts[outcome] if counts else 0
         return total
+
+    def heard(self, which: Which, outcome: Heard) -> int:
+        """What was heard of the suggestions of the tenants on trial, by the version that made them."""
+        total = 0
+        for tenant, (ref, before) in self._trials.items():
+            counts = self._heard.get(tenant, {}).get(ref.version if which == "new" else before)
+            total += counts[outcome] if counts else 0
+        return total
+
+    def all_heard(self) -> Mapping[tuple[str, ...], int]:
+        """What was heard of the suggestions to every tenant, by outcome."""
+        return {(outcome,): count for outcome, count in self._all_heard.items()}
 
     def all_answers(self) -> Mapping[tuple[str, ...], int]:
         """Answers of every tenant, by outcome."""

@@ -37,7 +37,6 @@ from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
-from serving.observing import NoObserver, Observer
 from serving.policy import Policy
 from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
@@ -79,7 +78,6 @@ class DataPlane:
         store: read only.
         metrics: counts what happens.
         also_ready: what else must be so before requests may be sent here.
-        observer: hears of every answer.
     """
 
     def __init__(
@@ -89,11 +87,9 @@ class DataPlane:
         metrics: Metrics | None = None,
         *,
         also_ready: Callable[[], bool] = lambda: True,
-        observer: Observer | None = None,
     ) -> None:
         self._settings = settings
         self._also_ready = also_ready
-        self._observer = observer or NoObserver()
         self.metrics = metrics or Metrics()
         self._key = settings.signing_key.get_secret_value().encode()
         self._traffic = Traffic()
@@ -204,6 +200,21 @@ class DataPlane:
             self._count_refusal(error)
             raise
 
+    def holdback_share(self, tenant: str) -> float:
+        """Of a tenant's views with something to show, what share shows nothing; 0 for a tenant that there is not."""
+        entry = self._watch.fleet.entries.get(tenant) if self._watch.fleet else None
+        if entry is None:
+            return 0.0
+        return self._settings.holdback_share if entry.holdback is None else entry.holdback
+
+    def hear(self, tenant: str, version: str, *, accepted: bool) -> None:
+        """An agent applied one of the macros that a version had suggested, or did not. For a tenant in the fleet."""
+        self._canaries.hear(tenant, version, "accepted" if accepted else "declined")
+
+    def knows(self, tenant: str) -> bool:
+        """Whether the fleet has a tenant; true while it cannot be known. May be called from any thread."""
+        return self._is_known(tenant)
+
     async def answer(
         self,
         tenant: str,
@@ -261,15 +272,6 @@ class DataPlane:
             raise
         if trace is not None:
             trace.set("macrofleet.model.version", answer.model_version)
-        macros = [macro.id for macro in answer.suggestions.macros]
-        self._observer.shown(
-            tenant,
-            suggestion_id=answer.suggestion_id,
-            model_version=answer.model_version,
-            macro_ids=macros,
-            abstained=not macros,
-            ticket_id=ticket,
-        )
         return answer
 
     async def _answered(self, request: Asked) -> Answer:

@@ -27,6 +27,7 @@ from registry.errors import (
     BundleCorrupt,
     CatalogueUnavailable,
     DeadlineExceeded,
+    FeedbackUnavailable,
     InvalidInput,
     LoadBackingOff,
     MacrofleetError,
@@ -95,6 +96,9 @@ PROBLEMS: dict[type[MacrofleetError], Problem] = {
     OutOfResources: Problem(507, "out-of-resources", "Out of resources", "The model does not fit into what is left."),
     TenantThrottled: Problem(429, "throttled", "Too many requests of this tenant", retry_after=1),
     Overloaded: Problem(503, "overloaded", "Overloaded", "More requests are waiting than may wait.", 1),
+    FeedbackUnavailable: Problem(
+        503, "feedback-unavailable", "Feedback cannot be kept", "Feedback cannot be kept now; nothing of it was.", 10
+    ),
     NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "Deadline exceeded", "No answer within the deadline."),
 }

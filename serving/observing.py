@@ -29,20 +29,3 @@ class Observer(Protocol):
             held_back: nothing was shown although there was something to show.
         """
         ...
-
-
-class NoObserver:
-    """Forgets at once."""
-
-    def shown(
-        self,
-        tenant: str,
-        *,
-        suggestion_id: str,
-        model_version: str,
-        macro_ids: Sequence[str],
-        abstained: bool,
-        ticket_id: str | None = None,
-        held_back: bool = False,
-    ) -> None:
-        """See `Observer`."""

@@ -12,7 +12,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
 from registry.files import Digest
-from registry.fleet import PreloadPlan
+from registry.fleet import MAX_HOLDBACK, PreloadPlan
 from registry.program import RELEASED_PROGRAMS
 from registry.settings import user_cache
 
@@ -51,6 +51,10 @@ class ServingSettings(BaseSettings):
         preload: what must be on local disk before the server is ready, where the fleet says nothing: "all", "pinned",
             "none", "top:N" (tenants by recent traffic) or "bytes:N".
         preload_broken: whether a model that cannot be had keeps the server from being ready: "excuse" or "block".
+        feedback_bytes: of feedback and impressions that are on local disk and not in the store yet; more feedback is refused.
+        feedback_segment_bytes, feedback_segment_seconds: size and age at which what was written is shipped to the store.
+        holdback_share: of views with something to show, what share shows nothing, where the fleet says nothing else.
+        holdback_salt: of the choice of these; the same at all replicas.
         signing_key: makes suggestion ids. Replicas must share one, or the same ticket has another id at each of them,
             and ids do not outlive the process that made them; unset, each process draws its own.
 
@@ -87,6 +91,11 @@ class ServingSettings(BaseSettings):
     cold_loads_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50
     preload: Annotated[PreloadPlan, NoDecode] = PreloadPlan(models="all")
     preload_broken: Literal["excuse", "block"] = "excuse"
+    feedback_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**3
+    feedback_segment_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**2
+    feedback_segment_seconds: Annotated[float, Field(gt=0, le=86_400)] = 900
+    holdback_share: Annotated[float, Field(ge=0, le=MAX_HOLDBACK, allow_inf_nan=False)] = 0.03
+    holdback_salt: str = "macrofleet"
     signing_key: Annotated[SecretStr, Field(min_length=16)] = Field(
         default_factory=lambda: SecretStr(secrets.token_hex(32))
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from serving.cache import ModelStatus
-from serving.canaries import OUTCOMES, WHICH, Canaries
+from serving.canaries import HEARD, OUTCOMES, WHICH, Canaries
 from serving.fleet_watch import ModelRef
 from serving.metrics import Metrics
 from serving.shadows import Shadows
@@ -22,7 +22,16 @@ def add_trial_metrics(
         status: what the cache knows of a version that the fleet names.
     """
     metrics.counters("macrofleet_answers_total", "Requests that were let in", ("outcome",), canaries.all_answers)
+    about = "Suggestions that were shown, by whether the agent applied one of the macros"
+    metrics.counters("macrofleet_suggestions_judged_total", about, ("outcome",), canaries.all_heard)
     for which in WHICH:
+        for heard in HEARD:
+            metrics.gauge(
+                "macrofleet_canary_judged",
+                "Suggestions to tenants on trial that feedback came to, since the process began",
+                lambda which=which, heard=heard: canaries.heard(which, heard),  # type: ignore[misc]
+                labels={"version": which, "outcome": heard},
+            )
         for outcome in OUTCOMES:
             metrics.gauge(
                 "macrofleet_canary_answers",

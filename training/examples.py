@@ -27,6 +27,7 @@ class Example:
         also: further macros that were applied to it.
         applied_at: when the macro was applied, else when the ticket was made; None where neither is known.
         split: train, val or test where the data come with a split of their own.
+        prompted: whether the macro was applied after it had been suggested; None where that is not known.
     """
 
     ticket_id: str
@@ -39,6 +40,7 @@ class Example:
     locale: str = ""
     applied_at: datetime | None = None
     split: str | None = None
+    prompted: bool | None = None
 
     @cached_property
     def text(self) -> str:
@@ -66,10 +68,7 @@ class Split:
 
 def fingerprint(examples: Iterable[Example]) -> str:
     """A digest over what training reads of the examples, whatever their order."""
-    rows = sorted(
-        json.dumps([e.ticket_id, e.text, e.macro_ids, e.split, e.applied_at and e.applied_at.isoformat()])
-        for e in examples
-    )
+    rows = sorted(json.dumps(_read_of(example)) for example in examples)
     return hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
@@ -102,6 +101,12 @@ def cut_by_time(examples: Iterable[Example], count: int) -> tuple[list[Example],
 def digest(text: str) -> str:
     """What rows are ordered by where no time orders them: the same every time, and nothing else."""
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+
+
+def _read_of(e: Example) -> list[object]:
+    read: list[object] = [e.ticket_id, e.text, e.macro_ids, e.split, e.applied_at and e.applied_at.isoformat()]
+    # Tickets without feedback have the digest that they had before there was any.
+    return read if e.prompted is None else [*read, e.prompted]
 
 
 def _in_order(examples: Iterable[Example]) -> list[Example]:

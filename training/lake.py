@@ -25,7 +25,10 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "macro_id": pl.String,
     "also": pl.List(pl.String),
     "split": pl.String,
+    "prompted": pl.Boolean,
 }
+# Columns that files of earlier releases lack.
+_ADDED = ("prompted",)
 _ATTEMPTS = 8
 # What a connector calls the examples of a ticket with the number 17: `17`, and `17#4711` for later ones.
 _TICKET_OF = r"^([0-9]{1,18})(?:#[0-9]+)?$"
@@ -148,7 +151,9 @@ def encode(frame: pl.DataFrame) -> bytes:
 def decode(data: bytes, *, what: str) -> pl.DataFrame:
     """Examples out of a Parquet file. Raises InvalidInput, which names `what`."""
     try:
-        return pl.read_parquet(io.BytesIO(data)).select(_SCHEMA.keys())
+        frame = pl.read_parquet(io.BytesIO(data))
+        lacking = [pl.lit(None, _SCHEMA[name]).alias(name) for name in _ADDED if name not in frame.columns]
+        return frame.with_columns(lacking).select(_SCHEMA.keys())
     except PolarsError as problem:
         raise InvalidInput(
             f"{what} is not a lake file: {problem}", remedy="Remove it and import the tenant's tickets again."

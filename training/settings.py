@@ -4,7 +4,17 @@ from __future__ import annotations
 
 from pydantic import BaseModel, ConfigDict
 
-from registry.tenant_settings import Count, Days, Months, Precision, ProgramChoice, Promotion, TenantSettings, Weights
+from registry.tenant_settings import (
+    Acceptance,
+    Count,
+    Days,
+    Months,
+    Precision,
+    ProgramChoice,
+    Promotion,
+    TenantSettings,
+    Weights,
+)
 
 
 class TrainingSettings(BaseModel):
@@ -19,6 +29,7 @@ class TrainingSettings(BaseModel):
     least_macros: Count = 3
     months: Months = 9
     retrain_after_days: Days = 30
+    least_acceptance: Acceptance = 0.2
     promotion: Promotion = "auto"
 
     def overlaid(self, *own: TenantSettings) -> TrainingSettings:

@@ -18,6 +18,7 @@ from registry.runtime import Features, Program
 from training.calibration import DEFAULT_PRECISION
 from training.evaluation import Evaluation, Judged, evaluate, judge
 from training.examples import Example, fingerprint, split_examples
+from training.feedback import limit_prompted
 from training.fitting import FitSettings, Fitter
 from training.folded_fit import FoldedFit, featurise, score
 from training.heads import HeadFitter
@@ -90,7 +91,7 @@ class Trainer:
         Raises:
             NotEnoughData: too few examples, or fewer than two macros in them; says how many there are.
         """
-        examples = learnable(examples, catalogue)
+        examples = limit_prompted(learnable(examples, catalogue))
         held, labels = self._held_out(tenant, examples, catalogue)
         macro_ids = [label.id for label in labels]
         test = split_examples(examples).test
@@ -153,7 +154,7 @@ class Trainer:
             Whether the best-scored macro was the one that was applied, bool [rows], in-scope rows alone, the same for every
             program; and the rows' texts. Raises as `train`.
         """
-        held, labels = self._held_out(tenant, learnable(examples, catalogue), catalogue)
+        held, labels = self._held_out(tenant, limit_prompted(learnable(examples, catalogue)), catalogue)
         rows, scores = FoldedFit(self._program, self._fitter, held, labels, catalogue, lambda _: None).held_out()
         applied = [held.rows[row].macro_id for row in rows]
         inside = [place for place, macro in enumerate(applied) if macro is not None]

@@ -33,6 +33,7 @@ def why(
     retrain_after_days: int,
     retrain: bool = False,
     force: bool = False,
+    poor_acceptance: str | None = None,
 ) -> Why:
     """Decide.
 
@@ -41,9 +42,10 @@ def why(
         inputs: what a model would be made of today.
         entry: the tenant's in the fleet.
         retrain: train whatever was done before.
+        poor_acceptance: that agents take too few of its suggestions, in words; see `training.feedback`.
         force: have what was trained last serve, whatever the gate said.
     """
-    asked = _reason_to_train(record, inputs, now, retrain_after_days, retrain=retrain)
+    asked = _reason_to_train(record, inputs, now, retrain_after_days, retrain=retrain) or poor_acceptance
     if asked is not None:
         return Why(action="train", reason=asked)
     assert record is not None  # else it would have been a reason

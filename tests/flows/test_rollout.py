@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from flows.rollout import (
     TOLERATED_ABSTAINED,
     TOLERATED_FAILED,
     Counts,
+    Heard,
     ServerCounts,
     first_by_hash,
     judge,
@@ -110,7 +112,7 @@ def counts(asked: int, *, abstained: int = 0, failed: int = 0) -> Counts:
 NONE = Counts()
 
 
-def server(new: Counts, before: Counts = NONE, elsewhere: Counts = NONE, **more: int) -> ServerCounts:
+def server(new: Counts, before: Counts = NONE, elsewhere: Counts = NONE, **more: Any) -> ServerCounts:
     return ServerCounts(every=new + before + elsewhere, new=new, before=before, **more)
 
 
@@ -284,3 +286,40 @@ def test_counts_add_up_and_never_fall_below_nothing(first: Counts, second: Count
     assert (first - (first + second)).asked == 0
     assert (first + second).asked == first.asked + second.asked
     assert first.asked == first.answered + first.failed
+
+
+# What agents did
+
+
+def heard(new: Heard, before: Heard, *, elsewhere: tuple[Heard, Heard] = (Heard(), Heard())) -> tuple[str, ...]:
+    """The reasons against going on, where nothing else is known of the versions on trial."""
+    until, since = elsewhere
+    start = {"one": ServerCounts(every_heard=until)}
+    now = {"one": ServerCounts(every_heard=until + since + new + before, new_heard=new, before_heard=before)}
+    return judge(start, now).reasons
+
+
+def test_suggestions_that_agents_stop_taking_halt_a_roll_out() -> None:
+    told = "90.0% of 200 under the new versions, 25.0% of 200 under the versions before"
+    assert heard(Heard(20, 180), Heard(150, 50)) == (f"suggestions that were not taken: {told}",)
+
+
+@pytest.mark.parametrize(
+    ("new", "before"),
+    [
+        (Heard(), Heard(150, 50)),
+        (Heard(1, LEAST_REQUESTS - 2), Heard(150, 50)),
+        (Heard(148, 52), Heard(150, 50)),
+        (Heard(180, 20), Heard(150, 50)),
+        (Heard(0, 200), Heard()),
+    ],
+)
+def test_little_feedback_or_as_good_halts_nothing(new: Heard, before: Heard) -> None:
+    assert heard(new, before) == ()
+
+
+def test_what_agents_stop_taking_everywhere_is_not_held_against_the_new_versions() -> None:
+    before_and_since = Heard(750, 250), Heard(100, 900)
+    assert heard(Heard(20, 180), Heard(150, 50), elsewhere=before_and_since) == ()
+    steady = Heard(750, 250), Heard(750, 250)
+    assert len(heard(Heard(20, 180), Heard(150, 50), elsewhere=steady)) == 1

@@ -15,7 +15,7 @@ import pytest
 
 from benchmarks.fleets import make_bundle, publish_tenants
 from flows.outcome import Outcome
-from flows.rollout import Counts, ServerCounts, first_by_hash
+from flows.rollout import Counts, Heard, ServerCounts, first_by_hash
 from flows.rollout_settings import RolloutSettings
 from flows.servers import HttpServers, read_counts
 from flows.staging import Staging
@@ -25,9 +25,11 @@ from registry.program import SPEC, ProgramSpec, program_digest, publish_program
 from registry.publishing import publish_bundle
 from registry.store.local import LocalStore
 from serving.app import create_apps
+from serving.canaries import Canaries
 from serving.doors import Door, DrainPlan, serve_until
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
+from serving.trial_metrics import add_trial_metrics
 
 TENANTS = [f"t{number}" for number in range(6)]
 CANARIES = set(first_by_hash(TENANTS, 2))
@@ -190,6 +192,23 @@ def test_a_server_that_does_not_answer_is_left_out(place: Place, caplog: pytest.
         assert found[operator].every == Counts(suggested=len(TENANTS))
     assert caplog.text.count("did not read the fleet") == 2
     assert caplog.text.count("cannot be asked") == 2
+
+
+class NoShadows:
+    def requests(self) -> dict[tuple[str, ...], float]:
+        return {}
+
+    comparisons = requests
+
+
+def test_what_agents_did_is_read_of_a_servers_metrics() -> None:
+    canaries, metrics = Canaries(), Metrics()
+    add_trial_metrics(metrics, canaries, NoShadows(), lambda _: pytest.fail("nothing is on trial"))  # type: ignore[arg-type]
+    canaries.count("acme", "v", "suggested")
+    for outcome in ("accepted", "declined", "declined"):
+        canaries.hear("acme", "v", outcome)
+    found = read_counts(metrics.exposition(None)[0].decode())
+    assert found == ServerCounts(every=Counts(suggested=1), every_heard=Heard(1, 2))
 
 
 def test_what_is_no_metric_counts_as_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,9 +30,10 @@ from registry.errors import (
     TenantNotFound,
     TrackingUnavailable,
 )
+from registry.feedback import encode_object
 from registry.fleet import FleetEntry, read_fleet, update_fleet
 from registry.fleet_control import release, roll_back
-from registry.layout import lease_key, model_key, tenant_settings_key, training_record_key
+from registry.layout import feedback_key, lease_key, model_key, tenant_settings_key, training_record_key
 from registry.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
@@ -200,6 +202,38 @@ def test_new_tickets_ask_for_training(world: World) -> None:
     second = world.run()
     assert (second.state, second.why) == ("trained", "data changed")
     assert second.version != first.version
+    assert world.run().state == "unchanged"
+
+
+def write_feedback(world: World, *records: dict[str, Any], number: int = 1) -> None:
+    lines = [json.dumps({"tenant": "acme", "at": world.now.timestamp(), **record}).encode() for record in records]
+    world.store.put(feedback_key("acme", f"{world.now:%Y-%m-%d}", "a" * 16, number), encode_object(lines))
+
+
+def told(number: int, applied: str | None, **more: Any) -> dict[str, Any]:
+    return {"kind": "feedback", "id": f"{number}", "suggestion_id": f"s{number}", "applied": applied, **more}
+
+
+def test_feedback_on_a_ticket_asks_for_training(world: World) -> None:
+    world.run()
+    write_feedback(world, told(1, "a", ticket_id="1"), told(2, "a", ticket_id="unknown"))
+    again = world.run()
+    assert (again.state, again.why) == ("trained", "data changed")
+    assert world.run().state == "unchanged"
+
+
+def test_suggestions_that_agents_do_not_take_ask_for_training(world: World) -> None:
+    version = world.run().version
+    world.now += timedelta(days=8)
+    shown = {"kind": "shown", "model_version": version, "macros": ["a", "b"]}
+    views = [{**shown, "suggestion_id": f"s{number}"} for number in range(60)]
+    write_feedback(world, *views, *(told(number, "a" if number < 6 else None) for number in range(60)))
+    again = world.run()
+    assert (again.state, again.why) == ("trained", "acceptance fell to 10% of 60 suggestions, below 20%")
+    assert world.run().state == "unchanged"
+    world.now += timedelta(days=8)
+    assert world.run().state == "unchanged"
+    edit_tenant_settings(world.store, ["acme"], {"least_acceptance": 0.05})
     assert world.run().state == "unchanged"
 
 

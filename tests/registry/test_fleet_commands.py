@@ -118,6 +118,7 @@ def test_show_says_what_there_is(store: ObjectStore) -> None:
                 "pinned": True,
                 "held": False,
                 "limits": {"concurrency": 4, "requests_per_second": 2.5},
+                "holdback": None,
                 "reason": None,
             }
         ],
@@ -180,6 +181,19 @@ def test_limit(store: ObjectStore) -> None:
     with pytest.raises(InvalidInput, match="excludes"):
         run("limit", "acme", "--none", "--concurrency", "4")
     run("limit", "acme", "--concurrency", "0", code=2)
+
+
+def test_holdback(store: ObjectStore) -> None:
+    assert run("holdback", "acme", "--share", "0.05").splitlines()[0] == "acme: holdback none -> 0.05"
+    assert read_fleet(store).entries["acme"].holdback == 0.05
+    assert run_json("holdback", "acme", "--share", "0")["changed"][0]["after"] == {"holdback": 0.0}
+    assert run("holdback", "acme", "--none").splitlines()[0] == "acme: holdback 0.0 -> none"
+    for share in ("0.6", "-0.1", "nan"):
+        with pytest.raises(InvalidInput, match="not a share"):
+            run("holdback", "acme", "--share", share)
+    for arguments in ((), ("--none", "--share", "0.1")):
+        with pytest.raises(InvalidInput, match="a share or --none"):
+            run("holdback", "acme", *arguments)
 
 
 def test_preload(store: ObjectStore) -> None:

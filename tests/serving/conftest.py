@@ -53,6 +53,7 @@ def make_settings(tmp_path: Path, bag: BuiltProgram) -> MakeSettings:
             "fleet_poll_seconds": 0.01,
             "request_timeout_ms": 30_000,
             "answer_bytes": 0,  # or a ticket that is sent twice would not reach a model
+            "holdback_share": 0.0,
         }
         return ServingSettings.model_validate({**values, **changes})
 

@@ -107,7 +107,7 @@ async def test_an_answer(client: httpx.AsyncClient, store: ObjectStore) -> None:
     assert answer.status_code == 200
     assert answer.headers["content-type"] == "application/json"
     body = answer.json()
-    assert set(body) == {"suggestion_id", "model_version", "abstained", "reason", "macros"}
+    assert set(body) == {"suggestion_id", "model_version", "abstained", "held_back", "reason", "macros"}
     assert body["model_version"] == read_fleet(store).entries["acme"].version
     assert (body["abstained"], body["reason"]) == (False, None)
     assert len(body["macros"]) == 3
@@ -580,7 +580,7 @@ async def problem_examples(client: httpx.AsyncClient) -> dict[str, dict[str, Any
 
 async def test_openapi_has_an_example_of_every_problem(client: httpx.AsyncClient) -> None:
     examples = await problem_examples(client)
-    of_other_faces = {"already-loaded", "out-of-resources"}
+    of_other_faces = {"already-loaded", "out-of-resources", "feedback-unavailable"}
     assert set(examples) == {problem.kind for problem in (*PROBLEMS.values(), TOO_LARGE)} - of_other_faces
     for kind, example in examples.items():
         assert ProblemDetails.model_validate(example).type == f"urn:macrofleet:problem:{kind}"

@@ -17,7 +17,7 @@ from registry.layout import WEIGHTS, model_key
 from registry.promotion import settles, takes_back, tries
 from registry.publishing import publish_bundle
 from registry.store.local import LocalStore
-from serving.canaries import OUTCOMES, WHICH, Canaries, Outcome, Which
+from serving.canaries import HEARD, OUTCOMES, WHICH, Canaries, Outcome, Which
 from serving.settings import ServingSettings
 from tests.serving.both_faces import Server, running
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, ticket
@@ -135,3 +135,33 @@ async def test_a_server_tells_how_its_canaries_do(
         await server.refresh()
         assert await canary_answers(server, "new") == [0, 0, 0]
         assert (await server.ask(tenant="cold"))["macros"]
+
+
+def test_what_agents_did_is_counted_by_the_version_that_suggested_it() -> None:
+    canaries = Canaries()
+    for number in (1, 2):
+        canaries.count("acme", ref(number)[0], "suggested")
+    for number, outcome in ((1, "accepted"), (1, "accepted"), (2, "declined"), (2, "accepted"), (7, "accepted")):
+        canaries.hear("acme", ref(number)[0], outcome)  # type: ignore[arg-type]
+    canaries.hear("beta", ref(1)[0], "declined")
+    canaries.follow(Fleet(1, {"acme": entry("on trial"), "beta": entry("on trial")}))
+    found = {(which, outcome): canaries.heard(which, outcome) for which in WHICH for outcome in HEARD}
+    assert found == {
+        ("new", "accepted"): 1,
+        ("new", "declined"): 1,
+        ("before", "accepted"): 2,
+        ("before", "declined"): 0,
+    }
+    assert canaries.all_heard() == {("accepted",): 4, ("declined",): 2}
+    canaries.follow(Fleet(2, {}))
+    canaries.follow(Fleet(3, {"acme": entry("on trial")}))
+    assert canaries.heard("before", "accepted") == 0
+
+
+def test_versions_that_somebody_makes_up_take_no_room() -> None:
+    canaries = Canaries()
+    canaries.count("acme", ref(1)[0], "suggested")
+    for number in range(1000):
+        canaries.hear("acme", ref(number)[0], "accepted")
+        canaries.hear(f"tenant-{number}", ref(1)[0], "accepted")
+    assert canaries._heard == {"acme": {ref(1)[0]: {"accepted": 1, "declined": 0}}}

@@ -40,13 +40,14 @@ OTHERS = (LOADED, ABSENT, UNTRAINED)
 NOBODY = "nobody-0000"
 TENANTS = (MINE, *OTHERS)
 NAMES = 200
+FEEDBACK = json.dumps({"suggestion_id": "s1", "applied": None}).encode()
 TICKET = json.dumps(ticket()).encode()
 INFERENCE = json.dumps(
     {"inputs": [{"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["Where is my parcel?"]}]}
 ).encode()
 # What does not tell of a request's own handling, or moves by itself.
 COUNTED = ("macrofleet_cache_hits", "macrofleet_cold_loads", "macrofleet_model_loads", "macrofleet_evictions")
-ASKED = ("ask", "answer", "explain", "models", "models_of", "model", "shadow", "load_model", "unload_model")
+ASKED = ("ask", "answer", "hear", "explain", "models", "models_of", "model", "shadow", "load_model", "unload_model")
 
 
 @dataclass
@@ -72,6 +73,7 @@ class World:
         if target is not None:
             headers.append((TARGET_HEADER.lower().encode(), target.encode("utf-8", "replace")))
         body = INFERENCE if path.endswith("/infer") else b"" if "/repository" in path else TICKET
+        body = FEEDBACK if path.endswith("/feedback") else body
         return await call(self.apps[app], method, path, headers=headers, body=body if method == "POST" else b"")
 
 
@@ -237,7 +239,7 @@ async def test_every_route_says_whom_it_is_for(world: World) -> None:
         for route in routes_of(app):
             assert isinstance(route, GuardedRoute) or route.path == "/openapi.json", route  # type: ignore[attr-defined]
     found = set(places(world.apps))
-    assert {place.scope for place in found} == {"any", "suggest", "tenant-admin", "operator"}
+    assert {place.scope for place in found} == {"any", "suggest", "feedback", "tenant-admin", "operator"}
     assert len([place for place in found if place.of_tenant]) > 12
     assert len(found) > 25
 
@@ -285,9 +287,10 @@ async def test_what_a_key_is_for_it_opens(world: World) -> None:
             assert said.status != 401
             if not place.template.endswith("/versions/{version}/infer"):  # of a version that is none
                 assert held or said.status == 403
-                assert not held or said.status in {200, 404, 409, 422, 400}, (place, kind, said)
+                assert not held or said.status in {200, 202, 404, 409, 422, 400}, (place, kind, said)
     said = await world.call("public", "POST", f"/v1/tenants/{MINE}/suggestions", "suggest")
     assert said.status == 200
+    assert (await world.call("public", "POST", f"/v1/tenants/{MINE}/feedback", "feedback")).status == 202
     assert (await world.call("operator", "POST", f"/v2/models/{MINE}/infer", "suggest")).status == 200
     assert (await world.call("operator", "POST", f"/v2/models/{LOADED}/infer", "operator")).status == 200
     assert (await world.call("operator", "GET", "/metrics", "operator")).status == 200

@@ -21,7 +21,7 @@ from prometheus_client.parser import text_string_to_metric_families as parse_pro
 from registry import errors
 from registry.store.local import LocalStore
 from serving import metrics as module
-from serving.data_plane import DataPlane
+from serving.app import create_apps
 from serving.metrics import (
     BATCH_BOUNDS,
     FACES,
@@ -343,12 +343,10 @@ async def test_the_route_answers_in_the_format_that_is_asked_for(accept: str, co
 @pytest.fixture
 async def served(tmp_path: Path) -> AsyncIterator[Metrics]:
     """The metrics of a server, its gauges included."""
-    told = ServingSettings.model_validate(
-        {"disk_folder": tmp_path / "disk", "trusted_programs": frozenset(), "access": "open"}
-    )
-    plane = DataPlane(told, LocalStore(tmp_path / "store"))
-    async with plane.running():
-        yield plane.metrics
+    told = ServingSettings.model_validate({"disk_folder": tmp_path / "disk", "trusted_programs": frozenset()})
+    apps = create_apps(told, LocalStore(tmp_path / "store"))
+    async with apps.public.router.lifespan_context(apps.public):
+        yield apps.data_plane.metrics
 
 
 def documented() -> dict[str, tuple[str, str]]:

@@ -31,7 +31,7 @@ def record(state: str = "trained", *, days: float = 1, **update: Any) -> Trainin
 
 
 def decide(
-    found: TrainingRecord | None, entry: FleetEntry | None = SERVING, inputs: Inputs = INPUTS, **options: bool
+    found: TrainingRecord | None, entry: FleetEntry | None = SERVING, inputs: Inputs = INPUTS, **options: Any
 ) -> Why:
     return why(found, inputs, entry, NOW, retrain_after_days=30, **options)
 
@@ -115,3 +115,9 @@ def test_force_serves_what_the_gate_refused_without_training_it_again() -> None:
 
 def test_a_state_of_a_later_release_is_not_served() -> None:
     assert decide(record("waiting"), OTHER).action == "skip"
+
+
+def test_poor_acceptance_asks_for_a_training_where_nothing_else_does() -> None:
+    poor = "acceptance fell to 10% of 50 suggestions, below 20%"
+    assert decide(record(), poor_acceptance=poor) == Why(action="train", reason=poor)
+    assert decide(record(), inputs=other("data"), poor_acceptance=poor).reason == "data changed"

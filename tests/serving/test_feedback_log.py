@@ -1,0 +1,272 @@
+"""Group commit, impressions that may be lost, and shipping, with a store that fails and processes that died."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from registry.errors import FeedbackUnavailable, StoreUnavailable
+from registry.feedback import Shown
+from serving import feedback_log as module
+from serving.feedback_log import FeedbackLog, add_feedback_metrics
+from serving.journal import Journal
+from serving.metrics import Metrics
+from serving.shipping import Shipper
+from tests.registry.memory_store import MemoryStore
+from tests.serving.feedback_world import HeldSync, make_log, record, running, stored
+from tests.serving.helpers import eventually, spin
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def store() -> MemoryStore:
+    return MemoryStore(versioned=False)
+
+
+class Unreachable(MemoryStore):
+    """A store that is away until told otherwise."""
+
+    away = True
+
+    def put(self, key: str, data: bytes, **conditions: Any) -> str:
+        if self.away:
+            raise StoreUnavailable("the store is away")
+        return super().put(key, data, **conditions)
+
+
+def show(log: FeedbackLog, number: int, **more: Any) -> None:
+    about = {"suggestion_id": f"s{number}", "model_version": "v", "macro_ids": ["m1"], "abstained": False, **more}
+    log.shown("acme", **about)
+
+
+async def test_those_who_wait_share_a_sync(tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    sync = HeldSync()
+    monkeypatch.setattr(os, "fdatasync", sync)
+    async with running(tmp_path, store) as log:
+        first = asyncio.create_task(log.keep(record(0)))
+        await asyncio.to_thread(sync.begun.wait, 60)
+        others = [asyncio.create_task(log.keep(record(number))) for number in range(1, 100)]
+        await spin()
+        assert not any(task.done() for task in (first, *others))
+        sync.gate.set()
+        await asyncio.gather(first, *others)
+        assert sync.calls == 2
+        assert log.tally.accepted == 100
+    assert len(stored(store)) == 100
+
+
+async def test_nobody_is_answered_before_the_sync_and_all_are_refused_when_it_fails(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    async with running(tmp_path, store) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            done = await asyncio.gather(log.keep(record(1)), log.keep(record(2)), return_exceptions=True)
+            assert [type(each) for each in done] == [FeedbackUnavailable, FeedbackUnavailable]
+        await log.keep(record(3))
+        assert (log.tally.accepted, log.tally.refused) == (1, 2)
+    assert [each.suggestion_id for each in stored(store)] == ["s3"]
+
+
+async def test_a_caller_that_goes_loses_nothing_and_holds_up_nobody(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sync = HeldSync()
+    monkeypatch.setattr(os, "fdatasync", sync)
+    async with running(tmp_path, store) as log:
+        gone, stays = asyncio.create_task(log.keep(record(1))), asyncio.create_task(log.keep(record(2)))
+        await spin()
+        gone.cancel()
+        sync.gate.set()
+        await stays
+    assert {each.suggestion_id for each in stored(store)} == {"s1", "s2"}
+
+
+async def test_the_queue_is_bounded(tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_MOST_WAITING", 1)
+    monkeypatch.setattr(module, "_MOST_IMPRESSIONS", 1)
+    async with running(tmp_path, store) as log:
+        show(log, 1)
+        show(log, 2)
+        waiting = asyncio.create_task(log.keep(record(1)))
+        await spin(1)
+        done = await asyncio.gather(log.keep(record(2)), return_exceptions=True)
+        await waiting
+        # The writer may have taken the first one already.
+        assert log.tally.accepted + log.tally.refused == 2
+        assert log.tally.refused == sum(isinstance(each, FeedbackUnavailable) for each in done)
+        assert (log.tally.kept, log.tally.dropped) == (1, 1)
+
+
+async def test_impressions_are_written_without_a_sync_and_never_keep_feedback_out(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(descriptor: int) -> None:
+        raise AssertionError("an impression was synced")
+
+    async with running(tmp_path, store, max_bytes=4000) as log:
+        with monkeypatch.context() as patch:
+            patch.setattr(os, "fdatasync", fail)
+            for number in range(8):
+                show(log, number)
+            await log._settle()
+            assert (log.tally.kept, log.tally.dropped) == (8, 0)
+            for number in range(8, 100):
+                show(log, number)
+                await log._settle()
+            assert log.tally.dropped > 0
+        assert log.nbytes < 2500
+        await log.keep(record(1))
+    kept = stored(store)
+    assert sum(isinstance(each, Shown) for each in kept) == log.tally.kept
+    assert len(kept) == log.tally.kept + 1
+
+
+async def test_views_of_one_answer_are_one_view(tmp_path: Path, store: MemoryStore) -> None:
+    async with running(tmp_path, store) as log:
+        for _ in range(3):
+            show(log, 1)
+        await log.flush()
+        show(log, 1)
+        show(log, 1, held_back=True)
+    assert [(each.suggestion_id, each.held_back) for each in stored(store) if isinstance(each, Shown)] == [
+        ("s1", False),
+        ("s1", True),
+    ]
+
+
+async def test_an_event_that_is_sent_again_counts_once(tmp_path: Path, store: MemoryStore) -> None:
+    async with running(tmp_path, store) as log:
+        await log.keep(record(1))
+        await log.keep(record(1))
+        await log.flush()
+        await log.keep(record(1, at=2_000_000_000.0))
+    async with running(tmp_path, store) as other:
+        await other.keep(record(1))
+    assert [each.at for each in stored(store)] == [1_700_000_001.0]
+
+
+async def test_tenants_do_not_mix(tmp_path: Path, store: MemoryStore) -> None:
+    async with running(tmp_path, store) as log:
+        await asyncio.gather(*(log.keep(record(number, tenant=f"t{number % 3}")) for number in range(9)))
+    for place in range(3):
+        assert [each.tenant for each in stored(store, f"t{place}")] == [f"t{place}"] * 3
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_file_goes_only_once_all_its_objects_are_there(tmp_path: Path) -> None:
+    store = Unreachable(versioned=False)
+    async with running(tmp_path, store) as log:
+        await log.keep(record(1))
+        with pytest.raises(StoreUnavailable):
+            await log.flush()
+        assert log.nbytes > 0
+        assert len(list(tmp_path.rglob("*.journal"))) == 1
+        store.away = False
+        await log.flush()
+        assert log.nbytes == 0
+        assert log.tally.shipped == 1
+        assert list(tmp_path.rglob("*.journal")) == []
+    assert len(stored(store)) == 1
+
+
+async def test_what_a_server_could_not_ship_the_next_one_ships(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    store = Unreachable(versioned=False)
+    async with running(tmp_path, store) as log:
+        await log.keep(record(1))
+    assert "feedback stays on the disk" in caplog.text
+    store.away = False
+    async with running(tmp_path, store) as log:
+        await log.flush()
+        assert len(stored(store)) == 1
+        assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_segment_that_is_shipped_again_is_the_same_object(tmp_path: Path, store: MemoryStore) -> None:
+    left = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
+    async with running(tmp_path, store) as log:
+        await log.keep(record(1))
+        await log._settle()
+        await log._writer.run(log._journal.rotate, force=True)  # type: ignore[union-attr]
+        (segment,) = log._journal.sealed()
+        await log._ship(segment)  # and died before the file was removed
+    keys = [info.key for info in store.list()]
+    assert len(keys) == 1
+    assert len(stored(store)) == 1
+    left.close()
+
+
+async def test_a_running_server_takes_over_from_one_that_died(tmp_path: Path, store: MemoryStore) -> None:
+    now = [0.0]
+    async with running(tmp_path, store, tick_seconds=0.001, clock=lambda: now[0]) as log:
+        await spin()
+        dead = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
+        from pydantic_core import to_json
+
+        dead.append([to_json(record(7))], sync=True)
+        dead.close()
+        now[0] += 31
+        await eventually(lambda: len(stored(store)) == 1)
+        assert log.tally.shipped == 1
+
+
+async def test_pauses_between_attempts_grow_and_it_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    now, store = [0.0], Unreachable(versioned=False)
+    changes = {"tick_seconds": 0.001, "segment_seconds": 0.0, "clock": lambda: now[0]}
+    async with running(tmp_path, store, **changes) as log:
+        await log.keep(record(1))
+        for attempt in range(1, 4):
+            await eventually(lambda attempt=attempt: log.tally.failed_shipments == attempt)  # type: ignore[misc]
+            now[0] += 1
+        store.away = False
+        await eventually(lambda: log.nbytes == 0)
+    assert "feedback cannot be shipped" in caplog.text
+
+
+async def test_feedback_on_deleted_tenants_is_dropped(tmp_path: Path, store: MemoryStore) -> None:
+    asked: list[str] = []
+
+    def is_deleted(tenant: str) -> bool:
+        asked.append(tenant)
+        return tenant == "deleted"
+
+    shipper = Shipper(store, is_known=lambda tenant: tenant == "acme", is_deleted=is_deleted)
+    async with running(tmp_path, store, shipper=shipper) as log:
+        for number, tenant in enumerate(("acme", "deleted", "unknown")):
+            await log.keep(record(number, tenant=tenant))
+    assert [len(stored(store, tenant)) for tenant in ("acme", "deleted", "unknown")] == [1, 0, 1]
+    assert sorted(asked) == ["deleted", "unknown"]
+    assert log.tally.shipped == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_metrics(tmp_path: Path, store: MemoryStore) -> None:
+    now = [1_700_000_000.0]
+    metrics = Metrics()
+    log = make_log(tmp_path, store, wall=lambda: now[0])
+    add_feedback_metrics(metrics, log)
+    async with log.running():
+        show(log, 1)
+        await log.keep(record(1))
+        now[0] += 90
+        text, _ = metrics.exposition()
+        values = {
+            (sample.name, *sample.labels.values()): sample.value
+            for family in text_string_to_metric_families(text.decode())
+            for sample in family.samples
+        }
+        assert values["macrofleet_feedback_total", "accepted"] == 1
+        assert values["macrofleet_impressions_total", "kept"] == 1
+        assert values["macrofleet_feedback_journal_bytes",] == log.nbytes > 0
+        assert values["macrofleet_feedback_unshipped_age_seconds",] == 90
