@@ -17,6 +17,7 @@ from registry.access import (
     Scope,
     key_digest,
     make_key,
+    prefix_of,
     sorted_scopes,
 )
 from registry.database import Database
@@ -210,6 +211,14 @@ class KeyBook:
         chosen = () if tenant is None else (_KEYS.c.tenant == check_tenant(tenant),)
         with self._database.begin() as connection:
             return _records(connection, *chosen)
+
+    def find(self, key: str) -> KeyRecord | None:
+        """The record of a whole key, valid or not; None for what is no key. Looked up by its digest."""
+        if prefix_of(key) is None:
+            return None
+        with self._database.begin() as connection:
+            found = _records(connection, _KEYS.c.digest == key_digest(key.encode()))
+        return found[0] if found else None
 
     def published(self) -> PublishedKeys:
         """What servers shall know: a function of the database's state and of nothing else."""
