@@ -237,6 +237,22 @@ def feedback(
     _run(measure, as_json, check)
 
 
+@bench.command()
+def console(
+    tenants: Annotated[int, typer.Option(min=1, max=100_000, help="Tenants in the fleet.")] = 10_000,
+    rounds: Annotated[int, typer.Option(min=1, max=100, help="Visits, each with nothing in the browser's cache.")] = 10,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """First paint of the console's overview over a large fleet, in headless Chromium (Debian's package `chromium`).
+
+    Example: macrofleet bench console --json
+    """
+    from benchmarks.console import measure_console
+
+    _run(lambda step: measure_console(tenants=tenants, rounds=rounds, step=step), as_json, check)
+
+
 def _run(measure: Callable[[Step], dict[str, Any]], as_json: bool, check: bool) -> None:
     with progress(quiet=False) as step:
         report = measure(step)
