@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 from flows.outcome import Outcome
@@ -31,6 +32,8 @@ _SECOND = (
     "insure", "labs", "learn", "media", "mobile", "music", "parcels", "pay", "pets", "print", "rent", "shoes",
     "sports", "travel",
 )  # fmt: skip
+# Those of a head of the program `encoder`, about.
+_WEIGHTS_BYTES, _LABELS_BYTES = 340_000, 2_000
 _DIGITS = "0123456789abcdef"
 
 
@@ -62,7 +65,7 @@ def fill_store(store: ObjectStore, tenants: int, *, detailed: int = 3, now: date
     manifests = {name: [make_version(name, seed) for seed in range(3)] for name in names[:detailed]}
     entries = {name: _entry(chance, kinds[name], manifests.get(name)) for name in names}
     records = {name: _record(chance, kinds[name], entries[name], at) for name in names if kinds[name] != "not_eligible"}
-    update_fleet(store, {name: (lambda _, entry=entry: entry) for name, entry in entries.items()})
+    update_fleet(store, {name: partial(_becomes, entry) for name, entry in entries.items()})
     in_threads(lambda name: store.put(examples_key(name), b"T"), names)
     in_threads(lambda name: write_training(store, name, records[name], etag=None), records)
     for name, versions in manifests.items():
@@ -85,8 +88,8 @@ def make_version(tenant: str, seed: int) -> Manifest:
         tenant=tenant,
         program="b" * 64,
         files={
-            WEIGHTS: FileDigest(sha256="a" * 64, size=10_240_000 + seed),
-            LABELS: FileDigest(sha256="a" * 64, size=2_000),
+            WEIGHTS: FileDigest(sha256="a" * 64, size=_WEIGHTS_BYTES + seed),
+            LABELS: FileDigest(sha256="a" * 64, size=_LABELS_BYTES),
         },
         data_fingerprint="c" * 64,
         settings={"seed": seed},
@@ -96,7 +99,9 @@ def make_version(tenant: str, seed: int) -> Manifest:
 
 
 def put_version(store: ObjectStore, manifest: Manifest, *, created_at: datetime) -> None:
-    """Put a version's manifest and provenance where they belong; its files are not there."""
+    """Put a version where it belongs: its files are as long as they should be, and empty."""
+    for name, file in manifest.files.items():
+        store.put(model_key(manifest.tenant, manifest.version, name), bytes(file.size))
     told = {"created_at": created_at.isoformat(), "program": "bag", "why": "new tickets"}
     store.put(model_key(manifest.tenant, manifest.version, PROVENANCE), canonical_json(told))
     store.put(model_key(manifest.tenant, manifest.version, MANIFEST), manifest.to_bytes())
@@ -130,6 +135,10 @@ def write_runs(
         write_record(store, record)
         made.append(run)
     return made
+
+
+def _becomes(entry: FleetEntry, _: FleetEntry | None) -> FleetEntry:
+    return entry
 
 
 def _kind(chance: random.Random, place: int) -> str:

@@ -100,11 +100,5 @@ def create_app(world: World) -> FastAPI:
     def wrong(request: Request, _: RequestValidationError) -> Response:
         return refuse(request, None, 422, "This address cannot be read")
 
-    @app.exception_handler(Exception)
-    def broken(request: Request, error: Exception) -> Response:
-        # Not its text, which may quote a ticket.
-        _LOG.error("a page failed: %s", type(error).__name__)
-        return refuse(request, None, 500, "This page is broken")
-
     app.add_middleware(Guard, sessions=world.sessions, cookies=world.cookies, refuse=refuse)
     return app

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hmac
 import logging
+import traceback
 from collections.abc import Mapping
 from typing import Final, Protocol
 from urllib.parse import parse_qsl, quote
@@ -117,6 +118,11 @@ class Guard:
                 await answer(scope, receive, guarded)
         except ClientDisconnect:
             return
+        except Exception as error:  # noqa: BLE001  # its text, which may quote a ticket, goes into no log: nobody else may catch it
+            where = "".join(traceback.format_tb(error.__traceback__))
+            _LOG.error("a page failed: %s\n%s", type(error).__name__, where)
+            if not status:
+                await self._refuse(request, None, 500, "This page is broken")(scope, receive, guarded)
         finally:
             if not static and not scope["path"].endswith(".json"):
                 session = session_if_any(request)

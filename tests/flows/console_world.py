@@ -78,7 +78,7 @@ class Console:
 
 
 @contextmanager
-def running(app: FastAPI) -> Iterator[str]:
+def running(app: Any) -> Iterator[str]:
     """An application on a free port of this machine; its address."""
     listener = socket.create_server(("127.0.0.1", 0))
     server = uvicorn.Server(

@@ -68,10 +68,7 @@ def test_only_a_valid_operators_key_signs_in(console: Console, client: httpx.Cli
     expired = keys.create(None, ["operator"], lifetime_seconds=1)[0]
     revoked, record = keys.create(None, ["operator"])
     keys.revoke([record.prefix])
-    others = [
-        keys.create("hazel-books", [scope])[0]
-        for scope in ("suggest", "feedback", "tenant-admin")  # type: ignore[list-item]
-    ]
+    others = [keys.create("hazel-books", [scope])[0] for scope in ("suggest", "feedback", "tenant-admin")]
     console.clock[0] += 2
     unknown = console.operator[:-1] + ("0" if console.operator[-1] != "0" else "1")
     texts = set()

@@ -211,7 +211,7 @@ def test_pins_and_shadows_are_set_and_taken_away(client: httpx.Client, store: Ob
 
 def test_what_cannot_be_done_is_told_on_the_tenants_page(client: httpx.Client, store: ObjectStore) -> None:
     before = store.get(FLEET_ROOT).data
-    assert "does not wait" in act(client, WAITING, "promote", version="f" * 16).text
+    assert "waits to be promoted" in act(client, WAITING, "promote", version="f" * 16).text
     assert "notice bad" in act(client, WAITING, "rollback", version="../../x").text
     assert act(client, WAITING, "explode").status_code == 404
     token = csrf(client.get("/").text)
