@@ -14,7 +14,7 @@ from registry.bundle import parse_labels
 from registry.program import program_digest
 from registry.runtime import Features, Program, limit_threads
 from registry.tensors import parse_header
-from registry.ticket import ticket_text
+from registry.ticket import asked_text
 
 _TOLERANCE = 1e-4
 
@@ -65,4 +65,4 @@ def agrees(macros: Sequence[tuple[str, float]], scores: Mapping[str, float]) -> 
 
 def _text(body: bytes) -> str:
     ticket = json.loads(body)["ticket"]
-    return ticket_text(ticket["subject"], [comment["body"] for comment in ticket["comments"]])
+    return asked_text(ticket["subject"], [comment["body"] for comment in ticket["comments"]])

@@ -20,7 +20,7 @@ from registry.errors import InvalidInput, PublishConflict
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.ticket import ticket_text
+from registry.ticket import asked_text
 from training.datasets import read_tenants
 from training.examples import Example, split_examples
 from training.importers import Imported
@@ -246,7 +246,7 @@ def _ask(url: str, tenants: list[tuple[str, list[Example]]], keys: Mapping[str, 
                 "subject": example.subject[:_MOST_CHARACTERS],
                 "comments": [{"author": "customer", "public": True, "body": body}],
             }
-            asked = {"tenant": tenant, "text": ticket_text(example.subject[:_MOST_CHARACTERS], [body])}
+            asked = {"tenant": tenant, "text": asked_text(example.subject[:_MOST_CHARACTERS], [body])}
             try:
                 answer = client.post(
                     f"/v1/tenants/{tenant}/suggestions",

@@ -18,7 +18,7 @@ EMAIL, PHONE, CARD, IBAN, TOKEN = "[email]", "[phone]", "[card]", "[iban]", "[to
 # What stands between the groups of a number: a space of any kind, a point, a slash, a hyphen of any kind, and `&nbsp;`.
 _GAP = r"(?:[ \t\u00a0\u2007\u2009\u202f./\u2010-\u2015-]|&nbsp;|&#160;)"
 _BLANK = r"(?:[ \t\u00a0\u2007\u2009\u202f\u2010-\u2015-]|&nbsp;|&#160;)"
-_NO_DIGIT = re.compile(r"[^\d]+")
+_DIGIT, _NO_DIGIT = re.compile(r"\d"), re.compile(r"[^\d]+")
 
 # Nothing but secrets has fewer.
 _LEAST_DIGITS = 6
@@ -97,6 +97,8 @@ _OTHER = re.compile(
     re.IGNORECASE,
 )
 _LOOK_BACK = 40
+# So many digits with nothing but gaps between them; of cards, phone numbers and IBANs there is none without.
+_CANDIDATE = re.compile(rf"\d(?:[()]?{_GAP}{{0,2}}[()]{{0,2}}{_GAP}?\d){{{_LEAST_DIGITS - 1}}}")
 _DATE = re.compile(
     r"(?<!\d)(?:\d{1,2}[./\u2010-\u2015-]\d{1,2}[./\u2010-\u2015-](?:19|20)\d\d"
     r"|(?:19|20)\d\d[./\u2010-\u2015-]\d{1,2}[./\u2010-\u2015-]\d{1,2})(?!\d)"
@@ -114,11 +116,11 @@ def masked(text: str) -> str:
     text = _KEY.sub(TOKEN, text)
     if "-----BEGIN" in text:
         text = _PEM.sub(TOKEN, text)
-    digits = sum(map(str.isdecimal, text))
+    digits = len(_DIGIT.findall(text))
     if not digits:
         return text
     text = _SECRET.sub(_secret, text)
-    if digits < _LEAST_DIGITS:
+    if digits < _LEAST_DIGITS or not _CANDIDATE.search(text):
         return text
     text = _IBAN.sub(_iban, text)
     text = _replaced(text, _DIGITS, _cards)

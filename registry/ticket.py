@@ -12,11 +12,13 @@ from datetime import datetime
 from typing import Protocol
 
 from registry.markup import plain_text
+from registry.masking import masked
 from registry.quoting import all_words, own_words
 
 # In code points. Together below the 4,000 that the program `bag` reads.
 MOST_OF_SUBJECT, MOST_OF_LATEST, MOST_OF_TICKET = 300, 1_400, 3_900
 _MOST_OF_RAW_SUBJECT = 2_000
+_MOST_MASKED = 8_192
 _ROUNDS = 4
 # Of a message that is too long, this part of what is kept is its end: that is where people say what they want.
 _END = 4
@@ -74,6 +76,23 @@ def ticket_text(subject: str, messages: Sequence[str]) -> str:
     latest = _shortened(latest, MOST_OF_LATEST)
     first = _shortened(first, MOST_OF_TICKET - len(subject) - len(latest))
     return "\n".join(part for part in (subject, first, latest) if part)
+
+
+def asked_text(subject: str, messages: Sequence[str]) -> str:
+    """The text a model is given of a ticket that somebody asks about: `ticket_text`, masked as imports mask what it learns from.
+
+    Where a message is longer than 8,192 code points, what follows is read as it came: the time that masking takes is the
+    server's, and bounded so.
+
+    Args:
+        subject, messages: as for `ticket_text`.
+    """
+    read = [messages[0], messages[-1]] if len(messages) > 1 else messages
+    return ticket_text(_masked(subject), [_masked(message) for message in read])
+
+
+def _masked(text: str) -> str:
+    return masked(text) if len(text) <= _MOST_MASKED else masked(text[:_MOST_MASKED]) + text[_MOST_MASKED:]
 
 
 def clean_message(text: str) -> str:

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from registry.bundle import MacroId
 from registry.errors import InvalidInput, MacrofleetError, NotPermitted
-from registry.ticket import customer_messages, ticket_text
+from registry.ticket import asked_text, customer_messages
 from serving.access import Grant
 from serving.data_plane import DataPlane
 from serving.edge import MAX_BODY_BYTES
@@ -87,7 +87,7 @@ class Ticket(_Strict):
 
     def text(self) -> str:
         """What a model reads."""
-        return ticket_text(self.subject or "", customer_messages(self.comments))
+        return asked_text(self.subject or "", customer_messages(self.comments))
 
 
 class Agent(_Strict):

@@ -232,7 +232,7 @@ class DataPlane:
 
         Args:
             tenant: whose model.
-            text: `registry.ticket.ticket_text` of the ticket.
+            text: `registry.ticket.asked_text` of the ticket.
             ticket: its id, and `revision` which state of it. Answers to it are remembered, by its text as well; those to a
                 ticket without an id are not.
             limit: how many macros at most.

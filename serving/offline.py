@@ -13,7 +13,7 @@ from registry.models import serving_entry
 from registry.runtime import BoundModel, Program, limit_threads
 from registry.store import ObjectStore
 from registry.suggestion_rules import read_rules
-from registry.ticket import ticket_text
+from registry.ticket import asked_text
 from serving.policy import EVERYBODY, Policy
 from serving.settings import ServingSettings
 from serving.suggest import Shown, Suggestions, choose, is_blank
@@ -102,7 +102,7 @@ class _Opened:
 
 
 def _read(subject: str, text: str) -> str:
-    body = ticket_text(subject, [text])
+    body = asked_text(subject, [text])
     if is_blank(body):
         raise InvalidInput("the text is empty", remedy="Give the ticket's text in quotation marks.")
     return body

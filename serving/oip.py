@@ -16,7 +16,7 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
-from registry.ticket import ticket_text
+from registry.ticket import asked_text
 from serving.asking import Answer
 from serving.cache import ModelStatus
 from serving.data_plane import Readiness
@@ -325,7 +325,7 @@ def _inputs(tensors: Sequence[Tensor]) -> tuple[list[str], int]:
         raise InvalidInput(f"a request has 1 to {MAX_TICKETS} tickets")
     if limit is not None and (limit.shape != (1,) or not 1 <= limit.values[0] <= MAX_MACROS):
         raise InvalidInput(f"LIMIT is one number, of shape [1], from 1 to {MAX_MACROS}")
-    texts = [ticket_text("", [value]) for value in text.values]
+    texts = [asked_text("", [value]) for value in text.values]
     for index, said in enumerate(texts):
         if is_blank(said):
             raise InvalidInput(f"element {index} of TEXT has nothing to read")

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.ticket import MOST_OF_TICKET, clean_message, clean_subject, customer_messages, ticket_text
+from registry.masking import masked
+from registry.ticket import MOST_OF_TICKET, asked_text, clean_message, clean_subject, customer_messages, ticket_text
 from serving.api import Comment, Ticket
 from tests.registry.test_quoting import COPIES, FOOTERS, QUOTED, REPLY_HEADERS
 
@@ -115,7 +116,15 @@ def test_only_the_public_words_of_the_customer_count(comments: list[Comment]) ->
     assert sorted(said) == sorted(c.body for c in comments if c.public and c.author == "customer")
     with_others = [*comments, Comment(author="agent", body="x", created_at=datetime(2020, 1, 1, tzinfo=UTC))]
     assert customer_messages(with_others) == said
-    assert Ticket(id="1", subject="s", comments=tuple(comments)).text() == ticket_text("s", said)
+    assert Ticket(id="1", subject="s", comments=tuple(comments)).text() == asked_text("s", said)
+
+
+def test_what_is_asked_is_masked_as_what_is_imported_up_to_a_length() -> None:
+    messages = ["Call +49 170 1234567", "middle", "or write to jo@example.com"]
+    assert asked_text("Re: 0170 1234567", messages) == "[phone]\nCall [phone]\nor write to [email]"
+    assert asked_text("", ["Call +49 170 1234567"]) == ticket_text("", [masked("Call +49 170 1234567")])
+    long = "word " * 2_000
+    assert asked_text("", [f"{long}jo@example.com"]).endswith("jo@example.com"), "nobody waits for all of it"
 
 
 @given(st.lists(st.sampled_from(LINES), max_size=12).map("\n".join) | st.text(max_size=200))
