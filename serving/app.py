@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from registry.store import ObjectStore
+from registry.tombstones import is_buried
 from serving.access import (
     ANY_SUGGESTION,
     EVERYTHING,
@@ -107,7 +108,7 @@ def create_apps(
     data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready)
     feedback = FeedbackLog(
         journals_folder(settings.disk_folder, store.url),
-        Shipper(store, is_known=data_plane.knows),
+        Shipper(store, is_known=data_plane.knows, is_deleted=lambda tenant: is_buried(store, tenant)),
         max_bytes=settings.feedback_bytes,
         segment_bytes=settings.feedback_segment_bytes,
         segment_seconds=settings.feedback_segment_seconds,

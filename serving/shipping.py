@@ -44,8 +44,8 @@ class Shipper:
     Args:
         store: takes them.
         is_known: whether the fleet has a tenant.
-        is_deleted: whether a tenant that it does not have was deleted, so that nothing of it may be kept. Asked of the
-            store; may raise StoreError.
+        is_deleted: whether a tenant was deleted, so that nothing of it may be kept. Asked of the store; may raise
+            StoreError.
     """
 
     def __init__(
@@ -74,4 +74,8 @@ class Shipper:
         key = feedback_key(tenant, segment.day, segment.writer, segment.number)
         with suppress(PreconditionFailed):  # it was shipped before
             self._store.put(key, encode_object(lines), if_absent=True)
+        # Asked again after writing, since the fleet that is known here may be older than the deletion: `registry.tombstones`.
+        if self._is_deleted(tenant):
+            self._store.purge(list(self._store.states(key)))
+            return False
         return True

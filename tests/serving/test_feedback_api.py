@@ -23,6 +23,7 @@ from registry.feedback import Feedback, Shown, read_feedback
 from registry.fleet import FleetEntry, update_fleet
 from registry.settings import StoreSettings
 from registry.store.local import LocalStore
+from registry.tombstones import bury
 from serving.app import Apps, create_apps
 from serving.settings import ServingSettings
 from serving.views import is_held_back
@@ -77,6 +78,15 @@ async def test_what_was_accepted_is_in_the_store_after_the_server(plain: LocalSt
     }
     assert kept.model_dump(include=set(said)) == said
     assert list(read_feedback(plain, "beta")) == []
+
+
+async def test_nothing_of_a_tenant_that_was_deleted_is_shipped(plain: LocalStore, settings: ServingSettings) -> None:
+    async with serving(create_apps(settings, plain).public) as client:
+        await until_ready(client)
+        for tenant in ("acme", "beta"):
+            assert (await client.post(f"/v1/tenants/{tenant}/feedback", json=SAID)).status_code == 202
+        bury(plain, "acme", token=1)
+    assert [len(list(read_feedback(plain, tenant))) for tenant in ("acme", "beta")] == [0, 1]
 
 
 async def test_an_event_has_one_id_and_another_event_another(client: httpx.AsyncClient) -> None:

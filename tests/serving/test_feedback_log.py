@@ -246,8 +246,20 @@ async def test_feedback_on_deleted_tenants_is_dropped(tmp_path: Path, store: Mem
         for number, tenant in enumerate(("acme", "deleted", "unknown")):
             await log.keep(record(number, tenant=tenant))
     assert [len(stored(store, tenant)) for tenant in ("acme", "deleted", "unknown")] == [1, 0, 1]
-    assert sorted(asked) == ["deleted", "unknown"]
+    # Before writing of those that the fleet does not have, and after it of all.
+    assert sorted(asked) == ["acme", "deleted", "unknown", "unknown"]
     assert log.tally.shipped == 2
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_feedback_on_a_tenant_that_is_deleted_as_it_is_shipped_does_not_stay(tmp_path: Path) -> None:
+    store = MemoryStore(versioned=True)
+    deleted: set[str] = set()
+    store.on_put = lambda _: deleted.add("acme")
+    async with running(tmp_path, store, shipper=Shipper(store, is_deleted=lambda tenant: tenant in deleted)) as log:
+        await log.keep(record(1))
+    assert list(store.states()) == []
+    assert log.tally.shipped == 0
     assert list(tmp_path.iterdir()) == []
 
 
