@@ -6,8 +6,10 @@ const LIVE_MS = 3000;
 const LATER_MS = 15000;
 
 function put(element, text) {
-  if (element.textContent === text) return;
+  const before = element.textContent;
+  if (before === text) return;
   element.textContent = text;
+  if (before === "–" || !before) return; // the first figure is no change
   element.classList.remove("changed");
   void element.offsetWidth;
   element.classList.add("changed");
