@@ -22,7 +22,7 @@ demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 l
 	@$(BIN)/macrofleet demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is handed to pytest: "-n 0" for one at a time)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore=tests/workers tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/workers tests $(PYTEST_ARGS)
 
 test-workers: $(INSTALLED) ## tests of real Prefect workers (and Ray nodes, where macrofleet[ray] is installed), on a quiet machine
 	$(BIN)/python -m pytest tests/workers $(PYTEST_ARGS)

@@ -16,6 +16,29 @@ from tests.buckets import s3_client
 from tests.postgresql import NOT_INSTALLED, LocalPostgres, installed
 from training.programs.export import build_program
 
+# They take a minute or more each, the longest first: begun last, one of two processes would wait for the other.
+LONGEST = (
+    "test_command_line.py",
+    "test_retrain_fleet.py",
+    "test_deletion_killed.py",
+    "test_deleted_meanwhile.py",
+    "test_killed_anywhere.py",
+    "test_trainer.py",
+    "test_real_data.py",
+    "test_training_processes.py",
+    "test_faults.py",
+    "test_tracking_deletion.py",
+    "test_rollout_servers.py",
+    "test_serving_image.py",
+    "test_replicas.py",
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the longest files; the order within a file stays."""
+    order = {name: place for place, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
 
 @pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalS3]:

@@ -1,4 +1,8 @@
-"""A process that deletes a tenant, and is killed on the way if it is told to: `python -m tests.flows.deleting FOLDER STEP`."""
+"""Deletions of a tenant that are killed on the way: `python -m tests.flows.deleting`.
+
+What takes a second is imported once; each deletion is a fork. Reads a folder and a step's number a line; answers with a
+line of JSON, or with an empty one where the fork was killed (SIGKILL).
+"""
 
 from __future__ import annotations
 
@@ -6,7 +10,11 @@ import json
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
+from typing import Any
+
+import mlflow  # noqa: F401  # before the first fork
 
 from flows.run_traces import RunsPlace
 from registry.deletion import Place, delete_tenant
@@ -19,7 +27,7 @@ from registry.tracking_deletion import TrackingPlace
 from tests.registry.garbage_world import TENANT
 
 
-def main(folder: Path, killed_at: int) -> None:
+def delete(folder: Path, killed_at: int) -> dict[str, Any]:
     """Delete the tenant.
 
     Args:
@@ -44,8 +52,28 @@ def main(folder: Path, killed_at: int) -> None:
 
     leases = Leases(store, holder=f"deletion {killed_at}", seconds=0.5)
     done = delete_tenant(store, TENANT, places, leases=leases, step=step)
-    json.dump({**done.as_dict(), "steps": next(steps) - 1}, sys.stdout)
+    return {**done.as_dict(), "steps": next(steps) - 1}
+
+
+def main() -> None:
+    """Delete what is asked for until standard input ends."""
+    answer = os.dup(1)
+    os.dup2(2, 1)
+    assert threading.active_count() == 1, "a fork has one thread"
+    for line in sys.stdin:
+        folder, killed_at = json.loads(line)
+        child = os.fork()
+        if not child:
+            status = 1
+            try:
+                os.write(answer, json.dumps(delete(Path(folder), killed_at)).encode() + b"\n")
+                status = 0
+            finally:
+                os._exit(status)
+        _, status = os.waitpid(child, 0)
+        if status:
+            os.write(answer, b"\n" if os.WIFSIGNALED(status) else b"null\n")
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main()

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,9 +51,31 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return kept
 
 
-def delete(folder: Path, killed_at: int) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "tests.flows.deleting", str(folder), str(killed_at)]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+class Deleter:
+    """Deletes in processes of their own."""
+
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self._process = process
+
+    def delete(self, folder: Path, killed_at: int) -> dict[str, Any] | None:
+        """What became of it; None where it was killed."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps([str(folder), killed_at]) + "\n")
+        self._process.stdin.flush()
+        said = self._process.stdout.readline()
+        return json.loads(said) if said.strip() else None
+
+
+@pytest.fixture(scope="module")
+def deleter() -> Iterator[Deleter]:
+    command = [sys.executable, "-m", "tests.flows.deleting"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, text=True, stdin=pipe, stdout=pipe, start_new_session=True) as process:
+        try:
+            yield Deleter(process)
+        finally:
+            process.kill()
 
 
 def fresh(template: Path) -> Path:
@@ -64,12 +86,11 @@ def fresh(template: Path) -> Path:
 
 
 @pytest.mark.parametrize("killed_at", range(1, STEPS + 1))
-def test_the_next_one_finishes(template: Path, killed_at: int) -> None:
+def test_the_next_one_finishes(template: Path, deleter: Deleter, killed_at: int) -> None:
     folder = fresh(template)
-    assert delete(folder, killed_at).returncode == -signal.SIGKILL
-    again = delete(folder, 0)
-    assert again.returncode == 0, again.stderr
-    done: dict[str, Any] = json.loads(again.stdout)
+    assert deleter.delete(folder, killed_at) is None
+    done = deleter.delete(folder, 0)
+    assert done is not None
     assert done["complete"], done["left"]
     assert done["steps"] == STEPS, "every boundary has its case"
     store = open_store(StoreSettings(url=str(folder / "store")))

@@ -130,7 +130,10 @@ def test_what_was_interrupted_is_finished_by_another(
     assert holding(tmp_path) == []
 
 
-def test_what_another_process_still_reads_is_said_to_be_there(tracking: Tracking, tmp_path: Path) -> None:
+def test_what_another_process_still_reads_is_said_to_be_there(
+    tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("registry.tracking_deletion._PATIENCE_SECONDS", 0.1)
     place = TrackingPlace(tracking)
     assert tracking.connection.database
     with closing(sqlite3.connect(tracking.connection.database, isolation_level=None)) as reader:

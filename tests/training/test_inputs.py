@@ -25,6 +25,7 @@ READ: dict[str, st.SearchStrategy[Any]] = {
     "also": st.just(()) | st.just(("d",)),
     "applied_at": TIMES,
     "split": st.sampled_from([None, "train", "val", "test"]),
+    "prompted": st.sampled_from([None, True, False]),
 }
 NOT_READ = {"channel": WORD, "locale": WORD}
 EXAMPLES = st.lists(st.builds(Example, **READ, **NOT_READ), max_size=8, unique_by=lambda example: example.ticket_id)
