@@ -4,8 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from typing import Protocol
+
+from registry.feedback_report import Figures, report_tenant
+from registry.store import ObjectStore
+
+DAYS = 90
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,12 +37,30 @@ class AcceptanceSource(Protocol):
         ...
 
 
-class NoFeedback:
-    """Nothing is known of what agents did."""
+class FeedbackReports:
+    """What the feedback in the store says of the last days (`registry.feedback_report`)."""
 
-    def days(self, tenant: str) -> Sequence[AcceptanceDay]:  # noqa: ARG002  # the port's
-        """None."""
-        return ()
+    def __init__(self, store: ObjectStore, *, days: int = DAYS) -> None:
+        self._store = store
+        self._days = days
+
+    def days(self, tenant: str) -> Sequence[AcceptanceDay]:
+        """From the first day with feedback to the last one, every one; a day without any is one of zeros."""
+        told = report_tenant(self._store, tenant, days=self._days).days
+        known = sorted(day for day, figures in told.items() if figures.answered)
+        if not known:
+            return ()
+        every = (known[0] + timedelta(days=passed) for passed in range((known[-1] - known[0]).days + 1))
+        return [_day(day, told.get(day, Figures())) for day in every]
+
+
+def _day(day: date, figures: Figures) -> AcceptanceDay:
+    return AcceptanceDay(
+        day=day,
+        shown=figures.answered,
+        accepted_first=figures.accepted_at_1,
+        accepted=figures.accepted_at_3,
+    )
 
 
 def curve(days: Sequence[AcceptanceDay], *, width: float, height: float) -> str:

@@ -8,20 +8,24 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from flows.console.rows import TenantRow
-from registry.errors import MacrofleetError
+from registry.errors import InvalidInput, MacrofleetError, ObjectNotFound
 from registry.fleet import Fleet, FleetEntry, FleetReader, in_threads
-from registry.layout import LAKE_PREFIX
+from registry.layout import training_record_key
 from registry.names import is_tenant
 from registry.store import ObjectStore
-from training.record import TrainingRecord, read_record
+from training.lake import Lake
+from training.record import TrainingRecord
 
 FLEET_SECONDS = 5.0
-LAKE_SECONDS = 60.0
-_RECORD, _EXAMPLES = "/training.json", "/examples.parquet"
+RECORDS_SECONDS = 300.0
+# A listing of all that the lake has, feedback too: for tenants that have tickets and that no run has looked at yet.
+TICKETS_SECONDS = 3600.0
+_MOST_BYTES = 256 * 1024
 _LOG = logging.getLogger(__name__)
 
 
@@ -76,11 +80,14 @@ class FleetIndex:
         return self._now
 
     def refresh_fleet(self) -> None:
-        """Read what the fleet says, as far as it changed."""
+        """Read what the fleet says, as far as it changed, and how the trainings of whoever changed in it went."""
         with self._working:
             before = self._fleet
             try:
                 self._fleet = self._reader.refresh()
+                if before is not None and self._fleet is not before and self._records_read:
+                    old, new = before.entries, self._fleet.entries
+                    self._read_records([name for name, entry in new.items() if old.get(name) != entry])
                 self._problems.pop("fleet", None)
             except MacrofleetError as problem:
                 self._fail("fleet", problem)
@@ -89,40 +96,57 @@ class FleetIndex:
                     return
             self._rebuild()
 
-    def refresh_lake(self) -> None:
-        """Read which tenants have tickets, and the records of trainings that changed: one listing, and what it says is new."""
+    def refresh_records(self) -> None:
+        """Read the records of trainings that changed: a conditional request for each tenant."""
         with self._working:
             try:
-                self._read_lake()
+                self._read_records(sorted(self._names()))
+                self._records_read = True
+                self._problems.pop("records", None)
+            except MacrofleetError as problem:
+                self._fail("records", problem)
+            self._rebuild()
+
+    def refresh_tickets(self) -> None:
+        """Read which tenants have tickets."""
+        with self._working:
+            try:
+                self._with_tickets = frozenset(filter(is_tenant, Lake(self._store).tenants()))
                 self._problems.pop("lake", None)
             except MacrofleetError as problem:
                 self._fail("lake", problem)
             self._rebuild()
+
+    def _names(self) -> set[str]:
+        return {*(self._fleet.entries if self._fleet else ()), *self._with_tickets, *self._records}
 
     def _fail(self, part: str, problem: MacrofleetError) -> None:
         if part not in self._problems:
             _LOG.warning("the console cannot read the %s: %s", part, problem)
         self._problems[part] = problem.what
 
-    def _read_lake(self) -> None:
-        etags: dict[str, str] = {}
-        with_tickets = set()
-        for info in self._store.list(LAKE_PREFIX):
-            tenant, slash, name = info.key.removeprefix(LAKE_PREFIX).partition("/")
-            if f"{slash}{name}" == _EXAMPLES:
-                with_tickets.add(tenant)
-            elif f"{slash}{name}" == _RECORD and is_tenant(tenant):
-                etags[tenant] = info.etag
-        changed = [tenant for tenant, etag in etags.items() if self._records.get(tenant, ("", None))[0] != etag]
-        found = in_threads(lambda tenant: read_record(self._store, tenant).record, changed)
-        kept = {tenant: one for tenant, one in self._records.items() if tenant in etags}
-        self._records = kept | {tenant: (etags[tenant], record) for tenant, record in zip(changed, found, strict=True)}
-        self._with_tickets = frozenset(with_tickets)
-        self._records_read = True
+    def _read_records(self, names: Sequence[str]) -> None:
+        found = in_threads(self._record, names)
+        kept = {name: one for name, one in self._records.items() if name not in set(names)}
+        self._records = kept | {name: one for name, one in zip(names, found, strict=True) if one is not None}
+
+    def _record(self, tenant: str) -> tuple[str, TrainingRecord | None] | None:
+        """A record and its entity tag; None where there is none."""
+        key, known = training_record_key(tenant), self._records.get(tenant)
+        try:
+            found = self._store.get_if_changed(key, known[0] if known else None, max_bytes=_MOST_BYTES)
+        except ObjectNotFound:
+            return None
+        if found is None:
+            return known
+        record = None
+        with suppress(InvalidInput):
+            record = TrainingRecord.parse(found.data, what=key, error=InvalidInput)
+        return found.etag, record
 
     def _rebuild(self) -> None:
         entries: Mapping[str, FleetEntry] = self._fleet.entries if self._fleet else {}
-        names = sorted({*entries, *self._with_tickets, *self._records})
+        names = sorted(self._names())
         rows = tuple(make_row(name, entries.get(name), self._records.get(name, ("", None))[1]) for name in names)
         self._now = FleetRows(
             rows=rows,
@@ -132,12 +156,15 @@ class FleetIndex:
         )
 
     def _run(self) -> None:
-        next_lake = 0.0
+        next_records = next_tickets = 0.0
         while not self._stop.is_set():
             try:
-                if time.monotonic() >= next_lake:
-                    self.refresh_lake()
-                    next_lake = time.monotonic() + LAKE_SECONDS
+                if time.monotonic() >= next_records:
+                    self.refresh_records()
+                    next_records = time.monotonic() + RECORDS_SECONDS
+                if time.monotonic() >= next_tickets:
+                    self.refresh_tickets()
+                    next_tickets = time.monotonic() + TICKETS_SECONDS
                 self._stop.wait(FLEET_SECONDS)
                 if not self._stop.is_set():
                     self.refresh_fleet()

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import uvicorn
 
-from flows.console.acceptance import NoFeedback
+from flows.console.acceptance import FeedbackReports
 from flows.console.app import create_app
 from flows.console.cookies import Cookies
 from flows.console.fleet_index import FleetIndex
@@ -74,7 +74,7 @@ def make_world(settings: ConsoleSettings, database: Database) -> World:
         sessions=Sessions(KeyBook(database), hours=settings.console_session_hours),
         cookies=Cookies(secure=settings.secure),
         tracked=MlflowSource(Tracking.from_settings(flow_settings, stored)),
-        acceptance=NoFeedback(),
+        acceptance=FeedbackReports(store),
         prefect=PrefectRest.from_environment(),
         flow_settings=flow_settings,
         pages=Pages(),

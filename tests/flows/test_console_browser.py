@@ -78,7 +78,7 @@ def console(tmp_path_factory: pytest.TempPathFactory, stand_in: StandIn) -> Cons
 @pytest.fixture(scope="module")
 def address(console: Console, browser: Browser) -> Iterator[str]:
     with running(console.app) as url:
-        console.world.index.refresh_lake()
+        console.world.index.refresh_records()
         yield url
 
 

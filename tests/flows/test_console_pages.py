@@ -6,7 +6,7 @@ import json
 import logging
 import re
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +14,17 @@ import httpx
 import pytest
 
 from benchmarks.console_fleet import console_names, fill_store
+from flows.console import acceptance
+from flows.console.acceptance import FeedbackReports, curve
 from flows.console.fleet_index import FleetIndex
 from flows.console.prefect_rest import PrefectRest
+from flows.console.rows import TenantRow
 from flows.console.servers import Servers
 from flows.console.tracked_view import TrackedRow
 from flows.outcome import Outcome
 from flows.runs import RunRecord, ShardRecord, write_record
 from registry.errors import StoreUnavailable
+from registry.feedback_report import Figures, TenantReport
 from registry.fleet import read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, run_shard_key, training_record_key
 from registry.store import ObjectStore, StoredObject
@@ -65,7 +69,7 @@ def console(tmp_path: Path, store: ObjectStore, stand_in: StandIn) -> Console:
 def client(console: Console) -> Iterator[httpx.Client]:
     with asking(console) as made:
         assert console.sign_in(made).status_code == 303
-        console.world.index.refresh_lake()
+        console.world.index.refresh_records()
         yield made
 
 
@@ -251,7 +255,7 @@ def test_what_others_wrote_is_shown_and_not_run(
     write_record(store, told)
     store.put(run_shard_key(run, 0), ShardRecord(written_at=began, outcomes=(outcome,)).to_bytes())
     console.world.index.refresh_fleet()
-    console.world.index.refresh_lake()
+    console.world.index.refresh_records()
     macro = {"id": EVIL, "title": EVIL, "score": 0.5, "explanation": [{"text": EVIL, "contribution": 1.0}]}
     monkeypatch.setitem(EXPLAINED, "macros", [macro])
     console.tracked.answer = [TrackedRow(number=1, version=EVIL, aliases=[EVIL], run_id=EVIL, metrics={})]
@@ -406,7 +410,7 @@ def test_a_store_that_is_away_leaves_the_overview_and_says_so(tmp_path: Path, st
     console = make_console(tmp_path, away)
     with asking(console) as client:
         console.sign_in(client)
-        console.world.index.refresh_lake()
+        console.world.index.refresh_records()
         away.away = True
         console.world.index.refresh_fleet()
         page = client.get("/")
@@ -425,10 +429,13 @@ class Counting:
     def __init__(self, store: ObjectStore) -> None:
         self._store = store
         self.read: list[str] = []
+        self.asked = 0
 
-    def get(self, key: str, **options: Any) -> StoredObject:
-        self.read.append(key)
-        return self._store.get(key, **options)
+    def get_if_changed(self, key: str, etag: str | None, **options: Any) -> StoredObject | None:
+        found = self._store.get_if_changed(key, etag, **options)
+        self.asked += 1
+        self.read += [key] if found is not None else []
+        return found
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -439,22 +446,62 @@ def test_the_index_reads_again_only_what_changed(store: ObjectStore) -> None:
     index = FleetIndex(counting)
     index.refresh_fleet()
     assert not index.rows.records_read
-    index.refresh_lake()
-    assert len(counting.read) > 200
-    rows, counting.read = index.rows, []
+    index.refresh_records()
+    assert len(counting.read) > 100
+    rows, counting.read, counting.asked = index.rows, [], 0
     index.refresh_fleet()
-    index.refresh_lake()
+    assert counting.asked == 1
+    index.refresh_records()
     assert counting.read == []
     assert index.rows == rows
     key = training_record_key(FAILED)
     store.put(key, store.get(key).data.replace(b'"failed"', b'"trained"'))
-    index.refresh_lake()
+    index.refresh_records()
     assert counting.read == [key]
-    assert next(row.trained for row in index.rows.rows if row.tenant == FAILED) == "trained"
+    assert row_of(index, FAILED).trained == "trained"
     store.delete(key)
-    update_fleet(store, {FEW: lambda _: None})
+    update_fleet(store, {FAILED: lambda _: None})
     index.refresh_fleet()
-    index.refresh_lake()
-    told = {row.tenant: row for row in index.rows.rows}
-    assert told[FAILED].trained == ""
-    assert told[FEW].version is None
+    index.refresh_records()
+    assert FAILED not in {row.tenant for row in index.rows.rows}
+    index.refresh_tickets()
+    assert row_of(index, FAILED) == TenantRow(tenant=FAILED)
+
+
+def test_a_tenant_that_changed_in_the_fleet_is_looked_at_at_once(store: ObjectStore) -> None:
+    index = FleetIndex(store)
+    index.refresh_fleet()
+    index.refresh_records()
+    key = training_record_key(FAILED)
+    store.put(key, store.get(key).data.replace(b'"failed"', b'"trained"'))
+    index.refresh_fleet()
+    assert row_of(index, FAILED).trained == "failed"
+    update_fleet(
+        store, {FAILED: lambda entry: entry and entry.model_copy(update={"keep_loaded": not entry.keep_loaded})}
+    )
+    index.refresh_fleet()
+    assert row_of(index, FAILED).trained == "trained"
+
+
+def row_of(index: FleetIndex, tenant: str) -> TenantRow:
+    return next(row for row in index.rows.rows if row.tenant == tenant)
+
+
+def test_acceptance_is_what_the_feedback_in_the_store_says(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {
+        date(2026, 11, 3): Figures(shown=9, answered=4, accepted_at_1=1, accepted_at_3=3),
+        date(2026, 11, 1): Figures(shown=9, answered=2, accepted_at_1=1, accepted_at_3=2),
+        date(2026, 11, 9): Figures(shown=9),
+    }
+    source = FeedbackReports(store)
+    assert source.days(WAITING) == ()
+
+    def report(*_: Any, **__: Any) -> TenantReport:
+        return TenantReport(tenant=WAITING, total=Figures(), days=told, versions={}, never_used=(), never_suggested={})
+
+    monkeypatch.setattr(acceptance, "report_tenant", report)
+    days = source.days(WAITING)
+    assert [(one.day.day, one.shown, one.accepted_first, one.accepted) for one in days] == [
+        (1, 2, 1, 2), (2, 0, 0, 0), (3, 4, 1, 3),
+    ]  # fmt: skip
+    assert curve(days, width=100, height=10) == "0.0,0.0 100.0,2.5"
