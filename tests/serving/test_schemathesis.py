@@ -18,7 +18,9 @@ from tests.serving.helpers import BuiltProgram
 
 schemathesis = pytest.importorskip("schemathesis", reason="schemathesis is not installed")
 EXAMPLES = 60
-PATHS = ("/v1/tenants/{tenant}/suggestions", "/v1/tenants/{tenant}/suggestions/batch", "/healthz", "/readyz")
+_TENANT = "/v1/tenants/{tenant}"
+TAKING = (f"{_TENANT}/suggestions", f"{_TENANT}/suggestions/batch", f"{_TENANT}/feedback")
+TELLING = ("/healthz", "/readyz")
 
 
 @pytest.fixture(scope="module")
@@ -49,19 +51,22 @@ def document_without_keys(url: str) -> dict[str, Any]:
 
 def test_the_document_names_every_route_that_is_tried(url: str) -> None:
     document = httpx.get(f"{url}/openapi.json").json()
-    assert set(document["paths"]) == set(PATHS)
+    assert set(document["paths"]) == {*TAKING, *TELLING}
 
 
-@pytest.mark.parametrize("mode", ["POSITIVE", "NEGATIVE"])
-@pytest.mark.parametrize("path", PATHS)
+@pytest.mark.parametrize(
+    ("path", "mode"),
+    [
+        *((path, mode) for path in TAKING for mode in ("POSITIVE", "NEGATIVE")),
+        *((path, "POSITIVE") for path in TELLING),
+    ],
+)
 def test_answers_are_as_the_document_says(url: str, path: str, mode: str) -> None:
     """Statuses, content types and bodies; and what breaks the schema is refused, never with an error of the server."""
     from schemathesis.checks import not_a_server_error
     from schemathesis.specs.openapi import checks
 
-    method = "GET" if path.endswith("z") else "POST"
-    if method == "GET" and mode == "NEGATIVE":
-        pytest.skip("it takes nothing")
+    method = "POST" if path in TAKING else "GET"
     promised = [
         not_a_server_error,
         checks.status_code_conformance,
@@ -69,7 +74,8 @@ def test_answers_are_as_the_document_says(url: str, path: str, mode: str) -> Non
         checks.response_headers_conformance,
         checks.response_schema_conformance,
     ]
-    if mode == "NEGATIVE":
+    # What is wrong with one request of a batch is said in its place.
+    if mode == "NEGATIVE" and not path.endswith("/batch"):
         promised.append(checks.negative_data_rejection)
     operation = schemathesis.openapi.from_dict(document_without_keys(url))[path][method]
     cases = operation.as_strategy(generation_mode=schemathesis.GenerationMode[mode])
@@ -91,6 +97,6 @@ def test_answers_are_as_the_document_says(url: str, path: str, mode: str) -> Non
 
     drive()
     if mode == "POSITIVE":
-        assert 200 in statuses
+        assert (202 if path.endswith("/feedback") else 200) in statuses
     else:
         assert 422 in statuses
