@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -78,11 +79,17 @@ def postgres() -> Iterator[LocalPostgres]:
 
 
 @pytest.fixture(scope="session")
-def bag_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The program `bag`, exported once for all tests."""
+def bag_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
+    """The program `bag`, exported once for all tests in all processes; nobody writes to it."""
     limit_threads()
-    folder = tmp_path_factory.mktemp("programs") / "bag"
-    build_program("bag", folder)
+    own = tmp_path_factory.getbasetemp()
+    shared = own if worker_id == "master" else own.parent
+    with (shared / "programs.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        folder = shared / "programs" / "bag"
+        if not folder.exists():
+            folder.parent.mkdir()
+            build_program("bag", folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -22,12 +23,11 @@ from registry.bundle import Manifest
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, ModelNotFound, ProgramUntrusted, TrackingUnavailable
 from registry.files import FileDigest
-from registry.program import SPEC, ProgramSpec, publish_program, read_spec
+from registry.program import SPEC, ProgramSpec, program_digest, publish_program, read_spec
 from registry.runtime import Program
 from registry.settings import StoreSettings
 from registry.store import open_store
 from registry.tracking import Registration, Tracking
-from training.programs.export import build_program
 
 REPOSITORY = Path(__file__).parents[2]
 ACCESS_KEY, SECRET_KEY = "access-key-of-the-store", "secret-key-of-the-store"
@@ -57,7 +57,7 @@ class World:
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> World:
+def world(tmp_path_factory: pytest.TempPathFactory, bag_folder: Path) -> World:
     folder = tmp_path_factory.mktemp("tracking")
     settings = StoreSettings(
         url=str(folder / "store"),
@@ -66,7 +66,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
         secret_key=SecretStr(SECRET_KEY),
     )
     store = open_store(settings)
-    program = build_program("bag", folder / "program")
+    program = program_digest(bag_folder)
+    shutil.copytree(bag_folder, folder / "program")
     spec = ProgramSpec.parse((folder / "program" / SPEC).read_bytes(), what=SPEC, error=AssertionError)  # type: ignore[arg-type]
     assert publish_program(store, folder / "program") == program
     tracking_uri = f"sqlite:///{folder}/control/mlflow.db"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import ProgramCorrupt
-from registry.program import SPEC, ProgramSpec, publish_program
+from registry.program import SPEC, ProgramSpec, program_digest, publish_program
 from registry.store.local import LocalStore
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram
@@ -22,13 +22,9 @@ def anyio_backend() -> str:
 
 
 @pytest.fixture(scope="session")
-def bag(tmp_path_factory: pytest.TempPathFactory) -> BuiltProgram:
-    from training.programs.export import build_program
-
-    folder = tmp_path_factory.mktemp("programs") / "bag"
-    digest = build_program("bag", folder)
-    spec = ProgramSpec.parse((folder / SPEC).read_bytes(), what=SPEC, error=ProgramCorrupt)
-    return BuiltProgram(folder, digest, spec)
+def bag(bag_folder: Path) -> BuiltProgram:
+    spec = ProgramSpec.parse((bag_folder / SPEC).read_bytes(), what=SPEC, error=ProgramCorrupt)
+    return BuiltProgram(bag_folder, program_digest(bag_folder), spec)
 
 
 @pytest.fixture
