@@ -25,6 +25,8 @@ FLEET_SECONDS = 5.0
 RECORDS_SECONDS = 300.0
 # A listing of all that the lake has, feedback too: for tenants that have tickets and that no run has looked at yet.
 TICKETS_SECONDS = 3600.0
+# What did not go is tried again sooner.
+_AGAIN_SECONDS = 30.0
 _MOST_BYTES = 256 * 1024
 _LOG = logging.getLogger(__name__)
 
@@ -96,8 +98,8 @@ class FleetIndex:
                     return
             self._rebuild()
 
-    def refresh_records(self) -> None:
-        """Read the records of trainings that changed: a conditional request for each tenant."""
+    def refresh_records(self) -> bool:
+        """Read the records of trainings that changed: a conditional request for each tenant. Returns whether that went."""
         with self._working:
             try:
                 self._read_records(sorted(self._names()))
@@ -106,9 +108,10 @@ class FleetIndex:
             except MacrofleetError as problem:
                 self._fail("records", problem)
             self._rebuild()
+            return "records" not in self._problems
 
-    def refresh_tickets(self) -> None:
-        """Read which tenants have tickets."""
+    def refresh_tickets(self) -> bool:
+        """Read which tenants have tickets. Returns whether that went."""
         with self._working:
             try:
                 self._with_tickets = frozenset(filter(is_tenant, Lake(self._store).tenants()))
@@ -116,6 +119,7 @@ class FleetIndex:
             except MacrofleetError as problem:
                 self._fail("lake", problem)
             self._rebuild()
+            return "lake" not in self._problems
 
     def _names(self) -> set[str]:
         return {*(self._fleet.entries if self._fleet else ()), *self._with_tickets, *self._records}
@@ -160,11 +164,11 @@ class FleetIndex:
         while not self._stop.is_set():
             try:
                 if time.monotonic() >= next_records:
-                    self.refresh_records()
-                    next_records = time.monotonic() + RECORDS_SECONDS
+                    went = self.refresh_records()
+                    next_records = time.monotonic() + (RECORDS_SECONDS if went else _AGAIN_SECONDS)
                 if time.monotonic() >= next_tickets:
-                    self.refresh_tickets()
-                    next_tickets = time.monotonic() + TICKETS_SECONDS
+                    went = self.refresh_tickets()
+                    next_tickets = time.monotonic() + (TICKETS_SECONDS if went else _AGAIN_SECONDS)
                 self._stop.wait(FLEET_SECONDS)
                 if not self._stop.is_set():
                     self.refresh_fleet()

@@ -19,6 +19,7 @@ from registry.models import read_manifest
 from registry.store import ObjectStore
 from registry.tenant_settings import TenantSettings, check_known, read_tenant_settings
 from training.record import TrainingRecord, read_record
+from training.settings import TrainingSettings
 
 _MOST_VERSIONS = 60
 _SHOWN_VERSIONS = 12
@@ -234,17 +235,21 @@ def differences(edit: FleetEdit, tenant: str) -> list[tuple[str, str, str]]:
 
 
 def given_settings(form: Mapping[str, str]) -> dict[str, object]:
-    """Settings from a form, by name: None for what is left empty. Raises InvalidInput for what is no number."""
+    """Settings of training from a form, by name: None for what is left empty; what is no field of it stays as it is.
+
+    Raises:
+        InvalidInput: one that is a number is none.
+    """
     changes: dict[str, object] = {}
-    for name in TenantSettings.model_fields:
-        text = form.get(name, "").strip()
+    for name in TrainingSettings.model_fields.keys() & form.keys():
+        text = form[name].strip()
         if not text:
             changes[name] = None
         elif name in {"program", "weights", "promotion"}:
             changes[name] = text
         else:
             try:
-                changes[name] = float(text) if name == "precision" else int(text)
+                changes[name] = int(text) if text.isdecimal() else float(text)
             except ValueError:
                 raise InvalidInput(
                     f"the setting {name} is a number", remedy="Leave it empty for the default."

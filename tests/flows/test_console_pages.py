@@ -29,7 +29,7 @@ from registry.fleet import read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, run_shard_key, training_record_key
 from registry.store import ObjectStore, StoredObject
 from registry.store.local import LocalStore
-from registry.tenant_settings import read_tenant_settings
+from registry.tenant_settings import edit_tenant_settings, read_tenant_settings
 from tests.flows.console_world import (
     EXPLAINED,
     Console,
@@ -233,8 +233,26 @@ def test_settings_are_a_tenants_own_or_the_fleets(client: httpx.Client, store: O
     assert "The setting precision cannot be used" in page or "the setting precision cannot be used" in page
     assert "is a number" in act(client, WAITING, "settings", months="many").text
     assert read_tenant_settings(store, WAITING) == own
-    act(client, WAITING, "settings", precision="", program="")
+    act(client, WAITING, "settings", precision="", program="", least_tickets="")
     assert read_tenant_settings(store, WAITING).model_dump(exclude_none=True) == {}
+
+
+def test_saving_the_form_leaves_settings_that_it_does_not_have(client: httpx.Client, store: ObjectStore) -> None:
+    edit_tenant_settings(store, [WAITING], {"exclude_macros": ["m3"], "off_groups": ["night"]})
+    page = client.get(f"/tenants/{WAITING}").text
+    fields = dict.fromkeys(re.findall(r'id="set-[a-z_]+" name="([a-z_]+)"', page), "")
+    assert "least_acceptance" in fields
+    act(
+        client,
+        WAITING,
+        "settings",
+        **fields,
+    )
+    act(client, WAITING, "settings", **{**fields, "least_acceptance": "0.25", "months": "12"})
+    own = read_tenant_settings(store, WAITING).model_dump(mode="json", exclude_none=True)
+    assert own == {"exclude_macros": ["m3"], "off_groups": ["night"], "least_acceptance": 0.25, "months": 12}
+    act(client, WAITING, "settings", exclude_macros="", off_groups="x")
+    assert read_tenant_settings(store, WAITING).exclude_macros is not None
 
 
 def test_what_others_wrote_is_shown_and_not_run(
@@ -419,7 +437,11 @@ def test_a_store_that_is_away_leaves_the_overview_and_says_so(tmp_path: Path, st
         broken = client.get(f"/tenants/{WAITING}")
         assert (broken.status_code, "The object store does not answer" in broken.text) == (503, True)
         away.away = False
-        console.world.index.refresh_fleet()
+        index = console.world.index
+        index.refresh_fleet()
+        # The index's own thread may have met with the store that was away, too.
+        assert index.refresh_records()
+        assert index.refresh_tickets()
         assert "may be old" not in client.get("/").text
 
 
