@@ -125,7 +125,9 @@ def test_nothing_is_left_of_the_tenant_anywhere(
 ) -> None:
     name = TENANT.encode()
     assert len([key for key, data in contents(versioned_settings) if TENANT in key or name in data]) > 15
-    globex = prefect().find("globex")
+    # Other tests' runs may name both tenants: those go whole.
+    globex = {run for run in prefect().find("globex") if run.startswith("flow run")} - {*prefect().find(TENANT)}
+    assert globex
     before = len(contents(versioned_settings))
     listed = json.loads(delete("--dry-run", "--json").stdout)
     assert listed["dry_run"]
@@ -149,7 +151,7 @@ def test_nothing_is_left_of_the_tenant_anywhere(
     assert [path for path in tmp_path.rglob("*") if path.is_file() and name in path.read_bytes()] == []
     assert prefect().find(TENANT) == []
 
-    assert prefect().find("globex") == globex
+    assert globex <= {*prefect().find("globex")}
     assert read_fleet(store).entries.keys() == {"globex"}
     assert b"globex" in store.get(examples_key("globex")).data
     assert read_tenant_settings(store, "globex").promotion == "shadow"
