@@ -131,7 +131,8 @@ class FleetIndex:
 
     def _read_records(self, names: Sequence[str]) -> None:
         found = in_threads(self._record, names)
-        kept = {name: one for name, one in self._records.items() if name not in set(names)}
+        read = set(names)
+        kept = {name: one for name, one in self._records.items() if name not in read}
         self._records = kept | {name: one for name, one in zip(names, found, strict=True) if one is not None}
 
     def _record(self, tenant: str) -> tuple[str, TrainingRecord | None] | None:
