@@ -420,9 +420,10 @@ def test_the_wheel_built_from_what_is_copied_has_the_rooms_and_no_tests(tmp_path
     modules = {path.relative_to(PROJECT).as_posix() for room in ROOMS for path in (PROJECT / room).rglob("*.py")}
     # The prior that the program `bag` is built from, and its licence's notice.
     prior = {f"training/prior/data/{name}" for name in ("NOTICE", "pieces.safetensors", "vocabulary.txt")}
+    typed = {"registry/py.typed", "serving/py.typed"}
     console = PROJECT / "flows" / "console"
     files = [path for path in console.rglob("*.*") if path.suffix != ".py" and "__pycache__" not in path.parts]
     pages = {path.relative_to(PROJECT).as_posix() for path in files}
-    assert {name for name in names if ".dist-info/" not in name} == modules | prior | pages | {"macrofleet.py"}
+    assert {name for name in names if ".dist-info/" not in name} == modules | prior | pages | typed | {"macrofleet.py"}
     included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert set(included) == {"macrofleet.py", *ROOMS}  # built where the tests are, it has none of them either

@@ -6,12 +6,10 @@ import asyncio
 import gzip
 import json
 import logging
-import socket
-import threading
 import time
 import zlib
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,11 +17,10 @@ from typing import Any
 import httpx
 import numpy as np
 import pytest
-import uvicorn
 from fastapi import FastAPI
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 from tritonclient.http import (  # type: ignore[import-untyped]
     InferenceServerClient,
     InferInput,
@@ -61,7 +58,7 @@ from serving.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_route
 from serving.preload import Progress
 from serving.settings import ServingSettings
 from serving.suggest import SuggestedMacro, Suggestions
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, spin, ticket
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, listening, spin, ticket
 from tests.serving.test_oip_tensors import REQUEST, request, sometimes, text_input
 
 pytestmark = pytest.mark.anyio
@@ -662,21 +659,6 @@ async def test_a_repository_request_that_is_none(
 
 
 # The real client and the real data plane, over a socket
-
-
-@contextmanager
-def listening(app: ASGIApp) -> Iterator[str]:
-    """The address of a server of `app` in a thread of its own."""
-    config = uvicorn.Config(app, loop="uvloop", http="httptools", ws="none", lifespan="on", log_config=None)
-    server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
-        thread.start()
-        try:
-            yield f"127.0.0.1:{listener.getsockname()[1]}"
-        finally:
-            server.should_exit = True
-            thread.join(PATIENCE_SECONDS)
 
 
 @pytest.fixture(scope="module")
