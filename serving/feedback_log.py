@@ -17,7 +17,7 @@ from pydantic_core import to_json
 from registry.errors import FeedbackUnavailable, MacrofleetError
 from serving.journal import Journal, LeftJournal, Segment, claim_left
 from serving.metrics import Metrics
-from serving.shipping import Shipper, parts_of
+from serving.shipping import NotUnderstood, Shipper, parts_of
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
@@ -266,7 +266,12 @@ class FeedbackLog:
             await self._shippers.run(self._journal.remove, segment)
         for journal in list(self._left):
             for segment in list(journal.segments):
-                await self._ship(segment)
+                try:
+                    await self._ship(segment)
+                except NotUnderstood as problem:
+                    # A newer server left it: after a rollback, say. The next one of that release finds it here.
+                    _LOG.warning("%s: it is left for a server of another release", problem)
+                    continue
                 await self._shippers.run(journal.remove, segment)
             self._left.remove(journal)
             journal.close()

@@ -21,8 +21,17 @@ from serving.journal import Segment
 _LOG = logging.getLogger(__name__)
 
 
+class NotUnderstood(ValueError):
+    """A segment has records of another release. It stays as it is for a server of that release."""
+
+
 def parts_of(segment: Segment) -> dict[str, list[bytes]]:
-    """A segment's records by tenant, in order, each once."""
+    """A segment's records by tenant, in order, each once.
+
+    Raises:
+        NotUnderstood: one of them is of another release. None of the others is shipped either: the objects' keys are the
+            segment's, so what is written once is all that ever is.
+    """
     parts: dict[str, dict[tuple[object, ...], bytes]] = {}
     for line in segment.records():
         try:
@@ -31,8 +40,7 @@ def parts_of(segment: Segment) -> dict[str, list[bytes]]:
             key = (record["kind"], record.get("id"), record["suggestion_id"], record.get("held_back"))
         except (ValueError, KeyError, TypeError, InvalidTenant):
             # Its checksum held, so another release wrote it.
-            _LOG.warning("a record of a journal is not understood", extra={"file": str(segment.path)})
-            continue
+            raise NotUnderstood(f"a record of the journal {segment.path} is not understood") from None
         # The first one counts: a caller that sends an event again only repeats it.
         parts.setdefault(tenant, {}).setdefault(key, line)
     return {tenant: list(lines.values()) for tenant, lines in parts.items()}

@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from pydantic_core import to_json
 
 from registry.errors import FeedbackUnavailable, StoreUnavailable
 from registry.feedback import Shown
 from serving import feedback_log as module
 from serving.feedback_log import FeedbackLog, add_feedback_metrics
-from serving.journal import Journal
+from serving.journal import Journal, claim_left
 from serving.metrics import Metrics
 from serving.shipping import Shipper
 from tests.registry.memory_store import MemoryStore
@@ -212,13 +213,29 @@ async def test_a_running_server_takes_over_from_one_that_died(tmp_path: Path, st
     async with running(tmp_path, store, tick_seconds=0.001, clock=lambda: now[0]) as log:
         await spin()
         dead = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
-        from pydantic_core import to_json
-
         dead.append([to_json(record(7))], sync=True)
         dead.close()
         now[0] += 31
         await eventually(lambda: len(stored(store)) == 1)
         assert log.tally.shipped == 1
+
+
+async def test_what_another_release_left_is_left_to_it_whole(
+    tmp_path: Path, store: MemoryStore, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An older server that follows a newer one (a rollback) neither ships half of a segment nor removes it."""
+    newer = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
+    newer.append([to_json(record(1)), b'{"tenant":"acme","of":"a later release"}'], sync=True)
+    newer.rotate(force=True)
+    newer.append([to_json(record(2))], sync=True)
+    newer.close()
+    async with running(tmp_path, store) as log:
+        await log.flush()
+        assert [each.suggestion_id for each in stored(store)] == ["s2"]
+    assert "another release" in caplog.text
+    (left,) = claim_left(tmp_path)
+    assert [len(list(segment.records())) for segment in left.segments] == [2]
+    left.close()
 
 
 async def test_pauses_between_attempts_grow_and_it_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
