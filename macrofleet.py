@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -18,7 +15,15 @@ from flows.console_command import console
 from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
 from flows.tenant_deletion import delete
-from registry.console_output import column_values, names_of, open_configured_store, waiting
+from registry.console_output import (
+    column_values,
+    names_of,
+    open_configured_store,
+    print_json,
+    print_report,
+    progress,
+    waiting,
+)
 from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
@@ -135,10 +140,10 @@ def demo(
         folder=folder,
         keep=keep,
     )
-    with _progress(as_json) as step:
+    with progress(as_json) as step:
         report = run_demo(request, step)
     if as_json:
-        _print_json(report.as_dict())
+        print_json(report.as_dict())
     else:
         _table(
             ["tenant", "examples", "macros", "top-1", "top-3", "fit s", "model MB", "version"],
@@ -199,7 +204,7 @@ def train(
     """
     from flows.command import run_retrain_fleet
 
-    with _progress(as_json) as step:
+    with progress(as_json) as step:
         summary = run_retrain_fleet(
             tenant or None,
             step,
@@ -210,7 +215,7 @@ def train(
             processes=processes,
         )
     if as_json:
-        _print_json(summary.as_dict())
+        print_json(summary.as_dict())
     else:
         many = len(summary.of("unchanged")) > _SHOWN
         shown = [o for o in summary.outcomes if not (many and o.state == "unchanged")]
@@ -289,11 +294,11 @@ def evaluate(
     )
     given = {} if precision is None else {"precision": precision}
     wish = Wish(seeds=tuple(range(seed, seed + seeds)), baselines=baselines, per_macro=per_macro, **given)
-    with _progress(as_json) as step:
+    with progress(as_json) as step:
         step(f"building the program {program}", 0.0)
         with built_programs(programs_of(program), wheel=wheel) as built:
             report = evaluate_tenants(tenants, built, wish=wish, step=step)
-    _report(report, as_json)
+    print_report(report, as_json)
 
 
 @app.command()
@@ -313,7 +318,7 @@ def suggest(
     with waiting("loading the model"):
         report = suggest_offline(open_configured_store(), tenant, text, settings=read_settings(ServingSettings))
     if as_json:
-        _print_json(report)
+        print_json(report)
     elif report["abstained"]:
         typer.echo(f"no macro is good enough ({report['reason']})")
     else:
@@ -396,50 +401,13 @@ def programs_build(
 
     with waiting(f"building {name}"):
         digest = build_and_publish(name, open_configured_store() if publish else None, wheel=wheel)
-    _report({"program": name, "digest": digest}, as_json)
-
-
-Step = Callable[[str, float], None]
-
-
-@contextmanager
-def _progress(quiet: bool) -> Iterator[Step]:
-    """A progress bar on standard error, told (what is going on, finished share); none where nobody watches."""
-    if quiet or not sys.stderr.isatty():
-        last = [""]
-
-        def say(text: str, share: float) -> None:  # noqa: ARG001  # a bar's place in a log is its text alone
-            if text != last[0] and not quiet:
-                typer.echo(text, err=True)
-            last[0] = text
-
-        yield say
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("starting", total=1.0)
-        yield lambda text, share: bar.update(task, description=text[:60], completed=share)
+    print_report({"program": name, "digest": digest}, as_json)
 
 
 def _use_program(program: str | None) -> None:
     """Have the flow fit for this program, whatever the environment says."""
     if program is not None:
         os.environ["MACROFLEET_PROGRAM"] = program
-
-
-def _report(report: dict[str, Any], as_json: bool) -> None:
-    if as_json:
-        _print_json(report)
-        return
-    for key, value in report.items():
-        typer.echo(f"{key}: {json.dumps(value, ensure_ascii=False) if isinstance(value, dict | list) else value}")
-
-
-def _print_json(value: dict[str, Any]) -> None:
-    typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def _fraction(value: float | None) -> str:
