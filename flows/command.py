@@ -47,7 +47,8 @@ def run_retrain_fleet(
     if processes is not None:
         os.environ["MACROFLEET_TRAINING_PROCESSES"] = str(processes)
     step("starting the flow", 0.0)
-    from flows.retrain_fleet import listener, retrain_fleet
+    from flows.progress import listener
+    from flows.retrain_fleet import retrain_fleet
 
     def told(_tenant: str, done: int, total: int, share: float) -> None:
         step(f"training: {done} of {total} tenants done", share)

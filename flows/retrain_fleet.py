@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import functools
-import itertools
-import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -21,6 +18,7 @@ from flows.fan import Hand, TrainHere, outcomes_of
 from flows.fan_choice import open_fan, open_plan
 from flows.need import Wish
 from flows.outcome import Outcome
+from flows.progress import RunProgress
 from flows.retraining import Retraining
 from flows.run_book import RunBook, run_book
 from flows.runs import RunPlan, Told
@@ -32,9 +30,6 @@ from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
 from registry.tenant_settings import ProgramChoice
 
-# Told of (a tenant, how many are done, of how many, their finished share); set by whoever shows progress in this process.
-Listener = Callable[[str, int, int, float], None]
-listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 # Ends that are nobody's failure, by Prefect's name for them.
 _NO_FAILURE = {
     "busy": "Busy",
@@ -117,8 +112,9 @@ def retrain_fleet(
             settings = read_settings(ShardSettings, **({} if shards is None else {"shards": shards}))
             wish = Wish(force=force, retrain=retrain, precision=precision, program=program, fleet_run=book.run)
             plan = open_plan(store, book, chosen, asdict(wish), settings)
-            told = _shown(book, len(plan.tenants)) if settings.shards else book.told
-            fan = open_fan(store, book, settings, train_here(retraining, plan), told=told)
+            progress = RunProgress(len(plan.tenants))
+            here = train_here(retraining, plan, progress=progress)
+            fan = open_fan(store, book, settings, here, told=_telling(book, progress))
             outcomes = outcomes_of(plan.tenants, fan.train(plan.cut()))
         generation, served, warnings = retraining.serve(outcomes, force=force)
         warnings += retraining.close_fleet_run(book.run, served)
@@ -140,22 +136,23 @@ def _closed_where_it_fails(retraining: Retraining, run: str) -> Iterator[None]:
         raise
 
 
-def _shown(book: RunBook, total: int) -> Told:
-    """What is told of tenants that others train: the run's book, and whoever listens."""
-    places = itertools.count(1)
+def _telling(book: RunBook, progress: RunProgress) -> Told:
+    """What is told of tenants, wherever they are trained: the run's book, and whoever listens."""
 
     def told(outcome: Mapping[str, Any]) -> None:
         book.told(outcome)
-        watching = listener.get()
-        if watching is not None:
-            done = next(places)
-            watching(str(outcome["tenant"]), done, total, done / total)
+        progress.ended(outcome)
 
     return told
 
 
-def train_here(retraining: Retraining, plan: RunPlan) -> TrainHere:
-    """What trains those of a plan's tenants that need it, in this process and those it starts."""
+def train_here(retraining: Retraining, plan: RunPlan, *, progress: RunProgress | None = None) -> TrainHere:
+    """What trains those of a plan's tenants that need it, in this process and those it starts.
+
+    Args:
+        progress: of the run, where this process conducts it.
+    """
+    share_told = (lambda _tenant, _share: None) if progress is None else progress.told
     wish = Wish(**plan.options)
 
     def train(tenants: Sequence[str], hand: Hand) -> None:
@@ -165,90 +162,62 @@ def train_here(retraining: Retraining, plan: RunPlan) -> TrainHere:
                 hand.end(look.outcome)
         left = [tenant for tenant in tenants if looks[tenant].outcome is None]
         programs = sorted({name for look in looks.values() for name in look.programs})
-        train_all(retraining, left, wish, programs=programs, hand=hand)
+        train_all(retraining, left, wish, programs=programs, hand=hand, share_told=share_told)
 
     return train
 
 
 def train_all(
-    retraining: Retraining, tenants: Sequence[str], wish: Wish, *, programs: Sequence[str], hand: Hand
+    retraining: Retraining,
+    tenants: Sequence[str],
+    wish: Wish,
+    *,
+    programs: Sequence[str],
+    hand: Hand,
+    share_told: Callable[[str, float], None],
 ) -> None:
     """Train tenants, one task each, in as many processes as the settings say; one tenant alone in this one.
 
     Args:
         programs: what they are fitted for; none where nobody is to be trained.
         hand: is handed each outcome; whatever it raises ends the work.
+        share_told: told how far a tenant is (0 to 1) that is being trained.
 
     Raises:
         MacrofleetError: what concerns them all: the store, MLflow, the program.
     """
     settings = read_settings(FlowSettings)
     processes = min(settings.training_processes, len(tenants))
-    tally = _Tally(len(tenants), hand)
+    done: set[str] = set()
+
+    def work(train: TrainTenant, job: TenantJob) -> Callable[[], Outcome]:
+        def train_it() -> Outcome:
+            hand.begin(job.tenant)
+            share_told(job.tenant, 0.0)
+            trained = train(job, functools.partial(share_told, job.tenant))
+            if trained.where:
+                get_run_logger().error("tenant %s: %s", job.tenant, trained.where)
+            done.add(job.tenant)
+            hand.end(trained.outcome)
+            return trained.outcome
+
+        return train_it
+
     jobs = [TenantJob(tenant=tenant, options={"wish": wish}) for tenant in tenants]
     if len(tenants) <= 1 or not processes or not programs:
         if programs:
             retraining.prepare(programs)
         here = functools.partial(train_one, retraining)
         for job in jobs:
-            train_tenant(job.tenant, _work(here, job, tally), return_state=True)
+            train_tenant(job.tenant, work(here, job), return_state=True)
     else:
         threads: ThreadPoolTaskRunner[State[None]] = ThreadPoolTaskRunner(max_workers=processes)
         # The processes end before the threads, or whoever ends the run would wait for what they are at.
         fanned = fanned_out(retraining, settings, programs=programs, processes=processes)
         with threads, fanned as train:
-            parameters = [{"tenant": job.tenant, "work": _work(train, job, tally)} for job in jobs]
+            parameters = [{"tenant": job.tenant, "work": work(train, job)} for job in jobs]
             for future in [threads.submit(train_tenant, given) for given in parameters]:
                 future.wait()
-    for tenant in tally.missing(tenants):
+    for tenant in [tenant for tenant in tenants if tenant not in done]:
         # Prefect itself failed before the work began, or the hand ended it, and does so again.
         hand.end(Outcome(tenant=tenant, state="failed", reason="Prefect did not run its task"))
-
-
-def _work(train: TrainTenant, job: TenantJob, tally: _Tally) -> Callable[[], Outcome]:
-    def work() -> Outcome:
-        tally.begin(job.tenant)
-        done = train(job, functools.partial(tally.told, job.tenant))
-        if done.where:
-            get_run_logger().error("tenant %s: %s", job.tenant, done.where)
-        tally.ended(done.outcome)
-        return done.outcome
-
-    return work
-
-
-class _Tally:
-    """How far tenants are that are trained side by side, for whoever listens. May be used from any thread."""
-
-    def __init__(self, total: int, hand: Hand) -> None:
-        self._total, self._hand, self._listener, self._lock = total, hand, listener.get(), threading.Lock()
-        self._shares: dict[str, float] = {}
-        self._done: set[str] = set()
-
-    def begin(self, tenant: str) -> None:
-        """A tenant's turn begins. Raises what the hand raises."""
-        self._hand.begin(tenant)
-        self.told(tenant, 0.0)
-
-    def told(self, tenant: str, share: float) -> None:
-        """A tenant is so far."""
-        with self._lock:
-            self._shares[tenant] = share
-            self._tell(tenant)
-
-    def ended(self, outcome: Outcome) -> None:
-        """A tenant is done. Raises what the hand raises."""
-        with self._lock:
-            self._shares.pop(outcome.tenant, None)
-            self._done.add(outcome.tenant)
-            self._tell(outcome.tenant)
-        self._hand.end(outcome)
-
-    def missing(self, tenants: Sequence[str]) -> list[str]:
-        """Those that never came to an end."""
-        return [tenant for tenant in tenants if tenant not in self._done]
-
-    def _tell(self, tenant: str) -> None:
-        if self._listener is not None:
-            done = len(self._done)
-            self._listener(tenant, done, self._total, (done + sum(self._shares.values())) / self._total)

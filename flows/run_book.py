@@ -69,13 +69,14 @@ class RunBook:
             self._progress = self._page(lambda: cast(uuid.UUID, create_progress_artifact(0.0, key, description)))
 
     def told(self, outcome: Mapping[str, Any]) -> None:
-        """What became of a tenant: a line in the log, and progress. From any thread."""
-        self._log.info("%s", tenant_line(self.run, outcome))
+        """What became of a tenant: a line in the log, and progress, both counted over the whole run. From any thread."""
         with self._lock:
             self._ended += 1
-            percent = 100 * self._ended // max(1, self._record.tenants)
+            ended, tenants = self._ended, self._record.tenants
+            percent = 100 * ended // max(1, tenants)
             further = percent > self._percent
             self._percent = percent
+        self._log.info("%s (%d of %d)", tenant_line(self.run, outcome), ended, tenants)
         progress = self._progress
         if progress is not None and further:
             self._page(lambda: update_progress_artifact(progress, float(percent)))

@@ -205,17 +205,17 @@ def read_shards(store: ObjectStore, run: str) -> list[ShardRecord]:
 
 def list_runs(store: ObjectStore, *, last: int | None = None) -> list[str]:
     """Names of runs, the latest first."""
-    names = sorted(_keys_by_run(store), reverse=True)
+    names = sorted(store.names(RUNS_PREFIX), reverse=True)
     return names if last is None else names[:last]
 
 
 def prune_runs(store: ObjectStore, *, keep: int = KEPT_RUNS, now: datetime | None = None) -> int:
     """Remove runs older than a week, record and all, but for the latest. Returns how many are gone."""
     oldest = f"{(now or datetime.now(UTC)) - KEPT_FOR:{_TIME}}"
-    keys = _keys_by_run(store)
-    gone = [run for run in sorted(keys, reverse=True)[keep:] if run < oldest]
-    in_threads(store.delete, [key for run in gone for key in keys[run]])
-    return len(gone)
+    gone = [run for run in list_runs(store)[keep:] if run < oldest]
+    keys = in_threads(lambda run: [info.key for info in store.list(f"{RUNS_PREFIX}{run}/")], gone)
+    in_threads(store.delete, [key for of_run in keys for key in of_run])
+    return sum(1 for of_run in keys if of_run)
 
 
 def forget_tenant(store: ObjectStore, tenant: str) -> list[str]:
@@ -302,10 +302,3 @@ def _but(names: Sequence[str], tenant: str) -> tuple[str, ...]:
 
 def _others(rows: Sequence[Mapping[str, Any]], tenant: str) -> tuple[dict[str, Any], ...]:
     return tuple(dict(row) for row in rows if row.get("tenant") != tenant)
-
-
-def _keys_by_run(store: ObjectStore) -> dict[str, list[str]]:
-    keys: dict[str, list[str]] = {}
-    for info in store.list(RUNS_PREFIX):
-        keys.setdefault(info.key.removeprefix(RUNS_PREFIX).split("/")[0], []).append(info.key)
-    return keys

@@ -10,7 +10,9 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
+from registry.fleet import in_threads
 from registry.layout import LAKE_PREFIX, examples_key
+from registry.names import is_tenant
 from registry.store import ObjectStore
 from training.examples import Example
 
@@ -119,11 +121,15 @@ class Lake:
             return False
         return True
 
-    def tenants(self) -> list[str]:
-        """The tenants that have examples."""
-        suffix = "/examples.parquet"
-        keys = (info.key for info in self._store.list(LAKE_PREFIX))
-        return [key.removeprefix(LAKE_PREFIX).removesuffix(suffix) for key in keys if key.endswith(suffix)]
+    def tenants(self, *, known: Collection[str] = ()) -> list[str]:
+        """The tenants that have examples, sorted. What else the lake has of them, feedback say, is not listed.
+
+        Args:
+            known: tenants that had some before; as long as the lake has anything of them, they are not looked at again.
+        """
+        names = [name for name in self._store.names(LAKE_PREFIX) if is_tenant(name)]
+        there = in_threads(lambda name: name in known or self.has(name), names)
+        return [name for name, has in zip(names, there, strict=True) if has]
 
     def _load(self, tenant: str) -> tuple[pl.DataFrame, str | None]:
         key = examples_key(tenant)

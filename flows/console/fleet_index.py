@@ -16,7 +16,6 @@ from flows.console.rows import TenantRow
 from registry.errors import InvalidInput, MacrofleetError, ObjectNotFound
 from registry.fleet import Fleet, FleetEntry, FleetReader, in_threads
 from registry.layout import training_record_key
-from registry.names import is_tenant
 from registry.store import ObjectStore
 from training.lake import Lake
 from training.record import TrainingRecord
@@ -114,7 +113,7 @@ class FleetIndex:
         """Read which tenants have tickets. Returns whether that went."""
         with self._working:
             try:
-                self._with_tickets = frozenset(filter(is_tenant, Lake(self._store).tenants()))
+                self._with_tickets = frozenset(Lake(self._store).tenants(known=self._with_tickets))
                 self._problems.pop("lake", None)
             except MacrofleetError as problem:
                 self._fail("lake", problem)

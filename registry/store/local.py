@@ -16,7 +16,16 @@ from pathlib import Path
 from typing import IO
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreUnavailable
-from registry.store.port import LOST_RACE, URL_REMEDY, ObjectInfo, ObjectState, StoredObject, check_key, too_large
+from registry.store.port import (
+    LOST_RACE,
+    URL_REMEDY,
+    ObjectInfo,
+    ObjectState,
+    StoredObject,
+    check_folder,
+    check_key,
+    too_large,
+)
 
 _TEMPORARY = ".tmp"
 _LOCKS = ".locks"
@@ -102,6 +111,16 @@ class LocalStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         """See `ObjectStore.list`."""
         return self._list(self._below(prefix))
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """See `ObjectStore.names`. Nothing is read but folders."""
+        folder = self._path(check_folder(prefix)[:-1]) if prefix else self._root
+        # A folder that is being made or emptied has no object yet, or none any more.
+        return sorted(
+            name.rstrip("/")
+            for name in self._entries(folder, prefix)
+            if not name.endswith("/") or any(True for _ in self._walk(folder / name, prefix + name))
+        )
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`. Folders that this empties go too."""
@@ -253,22 +272,25 @@ class LocalStore:
         return self._walk(self._path(folder) if folder else self._root, f"{folder}/" if folder else "", start)
 
     def _walk(self, folder: Path, base: str, start: str = "") -> Iterator[tuple[str, Path]]:
-        try:
-            with self._reading(base), os.scandir(folder) as scan:
-                entries = [entry for entry in scan if entry.name.startswith(start) and entry.name[0] != "."]
-        except ObjectNotFound:
-            return
-        # "/" counts: `a-b` sorts before `a/b`, as in S3.
-        names = sorted(
-            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
-            for entry in entries
-            if not entry.is_symlink()
-        )
-        for name in names:
+        for name in self._entries(folder, base, start):
             if name.endswith("/"):
                 yield from self._walk(folder / name, base + name)
             else:
                 yield base + name, folder / name
+
+    def _entries(self, folder: Path, base: str, start: str = "") -> Sequence[str]:
+        """What is in a folder: names of objects, and of folders with a slash behind them."""
+        try:
+            with self._reading(base), os.scandir(folder) as scan:
+                entries = [entry for entry in scan if entry.name.startswith(start) and entry.name[0] != "."]
+        except ObjectNotFound:
+            return []
+        # "/" counts: `a-b` sorts before `a/b`, as in S3.
+        return sorted(
+            f"{entry.name}/" if entry.is_dir(follow_symlinks=False) else entry.name
+            for entry in entries
+            if not entry.is_symlink()
+        )
 
     @contextmanager
     def _locked(self, key: str) -> Iterator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Literal, Protocol
@@ -118,6 +118,21 @@ class ObjectStore(Protocol):
         """All objects whose key starts with `prefix` (a plain string prefix), in key order."""
         ...
 
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """What comes next in the keys that start with `prefix`, up to their next slash: each once, sorted.
+
+        With `a/b`, `a/c/d` and `a/c/e` there, `a/` has the names `b` and `c`. What lies further below is not listed, however
+        much there is: in a bucket, a request for every thousand names. A name of which everything was deleted may stay for a
+        while: some servers (SeaweedFS) keep empty folders.
+
+        Args:
+            prefix: empty, or one that ends with a slash.
+
+        Raises:
+            InvalidInput: a prefix that is neither.
+        """
+        ...
+
     def delete(self, key: str) -> None:
         """Remove an object; removing nothing is not an error. A versioned bucket keeps what was there: see `purge`."""
         ...
@@ -141,6 +156,15 @@ def too_large(key: str, url: str, size: int, limit: int) -> InvalidInput:
         f"{key} in {url} has {size} bytes, more than the {limit} it may have",
         remedy="macrofleet writes none so large: find out who did, and put the right one in its place.",
     )
+
+
+def check_folder(prefix: str) -> str:
+    """Return `prefix` if it is empty or a key with a slash behind it. Raises InvalidInput."""
+    if prefix and not prefix.endswith("/"):
+        raise InvalidInput(f"{prefix[:80]!r} does not end with a slash", remedy="Prefixes are made by registry.layout.")
+    if prefix:
+        check_key(prefix[:-1])
+    return prefix
 
 
 def check_key(key: str) -> str:

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
 from registry.retrying import patiently
-from registry.store.port import LOST_RACE, ObjectInfo, ObjectState, StoredObject, check_key, too_large
+from registry.store.port import LOST_RACE, ObjectInfo, ObjectState, StoredObject, check_folder, check_key, too_large
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -126,6 +126,18 @@ class S3Store:
         if prefix:
             check_key(f"{prefix}0")
         return self._list(prefix)
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """See `ObjectStore.names`."""
+        full = self._prefix + check_folder(prefix)
+        found: set[str] = set()
+        with self._translated(prefix):
+            pages = self._s3().get_paginator("list_objects_v2")
+            for page in pages.paginate(Bucket=self._bucket, Prefix=full, Delimiter="/"):
+                found.update(item["Prefix"][len(full) : -1] for item in page.get("CommonPrefixes", ()))
+                # Some web console's folders are objects that end with a slash.
+                found.update(item["Key"][len(full) :] for item in page.get("Contents", ()) if item["Key"][-1] != "/")
+        return sorted(found)
 
     def delete(self, key: str) -> None:
         """See `ObjectStore.delete`."""

@@ -133,11 +133,40 @@ class TestContract:
         with pytest.raises(InvalidInput):
             store.list(prefix)
 
+    def test_names_are_what_comes_next_in_keys_and_nothing_further_below(self, store: ObjectStore) -> None:
+        keys = ["o/a-b", "o/a/b", "o/a/b2", "o/a/c/d", "o/a.c/e", "o/a0", "oa", "p/a/b/c"]
+        for key in keys:
+            store.put(key, key.encode())
+
+        def expected(prefix: str) -> list[str]:
+            return sorted({key.removeprefix(prefix).split("/")[0] for key in keys if key.startswith(prefix)})
+
+        for prefix in ("", "o/", "o/a/", "o/a/c/", "p/", "p/a/", "q/", "o/a0/", "oa/"):
+            assert list(store.names(prefix)) == expected(prefix), prefix
+        assert list(store.names("o/")) == ["a", "a-b", "a.c", "a0"]
+
+    def test_what_was_deleted_has_no_name_but_for_folders_that_a_server_keeps(self, store: ObjectStore) -> None:
+        for key in ("a/b/c", "a/d", "e/f/g/h"):
+            store.put(key, b"x")
+        for key in ("a/b/c", "a/d"):
+            store.delete(key)
+        kept = {"a"} if store.url.startswith("s3:") else set()
+        assert {"e"} <= set(store.names()) <= {"e"} | kept
+        assert set(store.names("a/")) <= ({"b"} if kept else set())
+        store.put("a/b/c", b"x")
+        assert (list(store.names()), list(store.names("a/"))) == (["a", "e"], ["b"])
+
+    @pytest.mark.parametrize("prefix", ["a", "/", "../", "a//", "a/../", ".tmp/", "a b/"])
+    def test_names_refuses_what_is_no_folder(self, store: ObjectStore, prefix: str) -> None:
+        with pytest.raises(InvalidInput):
+            store.names(prefix)
+
     def test_listing_and_purging_go_past_one_page(self, store: ObjectStore) -> None:
         keys = [f"many/{number:04}" for number in range(1_100)]
         with ThreadPoolExecutor(16) as pool:
             list(pool.map(lambda key: store.put(key, b"x"), keys))
         assert [info.key for info in store.list("many/")] == keys
+        assert [f"many/{name}" for name in store.names("many/")] == keys
         states = list(store.states("many/"))
         assert sorted(state.key for state in states) == keys
         store.purge(iter(states))

@@ -12,7 +12,8 @@ from mlflow import MlflowClient
 
 from flows import need, retraining, trainers
 from flows.outcome import Outcome
-from flows.retrain_fleet import listener, retrain_fleet
+from flows.progress import listener
+from flows.retrain_fleet import retrain_fleet
 from flows.retraining import Retraining
 from flows.run_report import markdown
 from flows.runs import list_runs
@@ -98,8 +99,9 @@ def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trou
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("macrofleet.acme", "champion")
     assert champion.tags["macrofleet.manifest"] == fleet.entries["acme"].manifest
-    assert next(event[0] for event in told) == "acme"
-    assert told[-1] == ("globex", 3, 3, 1.0), "who is not eligible takes no time"
+    assert told[0] == ("tiny", 1, 4, 0.25), "who is not eligible takes no time"
+    assert next(event for event in told if event[0] == "acme") == ("acme", 1, 4, 0.25), "it begins"
+    assert told[-1] == ("globex", 4, 4, 1.0)
 
     again = retrain_fleet(["acme"], retrain=True)
     assert [(o.state, o.why) for o in again.outcomes] == [("trained", "asked for")]
@@ -128,7 +130,7 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     monkeypatch.setattr(trainers, "Program", None)
     monkeypatch.setattr(Tracking, "prepare", None)
     monkeypatch.setattr(Tracking, "register", None)
-    told: list[object] = []
+    told: list[tuple[str, int, int, float]] = []
     token = listener.set(lambda *event: told.append(event))
     try:
         summary = retrain_fleet()
@@ -138,7 +140,7 @@ def test_a_fleet_with_nothing_new_is_left_alone_without_a_program_and_mlflow(
     assert (acme.state, acme.version, acme.top1) == ("unchanged", first.version, first.top1)
     assert acme.reason == "unchanged since 2026-01-01"
     assert tiny.state == "not_eligible"
-    assert (summary.generation, told) == (1, [])
+    assert (summary.generation, told[-1][1:]) == (1, (2, 2, 1.0))
     assert "| acme | unchanged |" in markdown(summary.outcomes)
     assert "unchanged since 2026-01-01 |" in markdown(summary.outcomes)
 

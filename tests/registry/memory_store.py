@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Literal
@@ -67,6 +67,9 @@ class MemoryStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         keys = sorted(key for key in self._kept if key.startswith(prefix) and self._find(key) is not None)
         return iter([self.head(key) for key in keys])
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        return sorted({info.key.removeprefix(prefix).split("/")[0] for info in self.list(prefix)})
 
     def delete(self, key: str) -> None:
         if not self._versioned:
@@ -244,6 +247,10 @@ class SteeredStore:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self.actor.pause(f"list {prefix}")
         return self._store.list(prefix)
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        self.actor.pause(f"names {prefix}")
+        return self._store.names(prefix)
 
     def delete(self, key: str) -> None:
         self.actor.pause(f"delete {key}")

@@ -1,3 +1,4 @@
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -6,7 +7,8 @@ import pytest
 
 from registry.catalogue import Macro, make_catalogue, read_catalogue
 from registry.errors import InvalidInput, InvalidTenant, PreconditionFailed, StoreUnavailable, UnknownMacro
-from registry.layout import catalogue_key, examples_key
+from registry.layout import catalogue_key, examples_key, feedback_key
+from registry.store import ObjectInfo
 from registry.store.local import LocalStore
 from training.datasets import read_tenants
 from training.examples import Example
@@ -37,6 +39,41 @@ def test_examples_come_back_as_they_went_in(store: LocalStore) -> None:
     assert Lake(store).read("globex") == []
     assert Lake(store).tenants() == ["acme"]
     assert [Lake(store).has(tenant) for tenant in ("acme", "globex")] == [True, False]
+
+
+class Listed(LocalStore):
+    """Notes what it is asked for beyond its folders."""
+
+    asked: list[str]
+
+    def head(self, key: str) -> ObjectInfo:
+        self.asked.append(key)
+        return super().head(key)
+
+    def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+        raise AssertionError(f"a whole listing of {prefix}")
+
+
+def test_tenants_are_those_with_examples_whatever_else_the_lake_has(store: LocalStore, tmp_path: Path) -> None:
+    for tenant in ("b", "a-1", "a"):
+        Lake(store).merge(tenant, [example(1)])
+        for day in range(3):
+            store.put(feedback_key(tenant, f"2026-01-0{day + 1}", "w", 1), b"")
+    store.put(feedback_key("feedback-only", "2026-01-01", "w", 1), b"")
+    store.put("lake/tenants/No.Tenant/examples.parquet", b"")
+    store.put("lake/tenants/stray", b"")
+    listed = Listed(tmp_path)
+    listed.asked = []
+    assert Lake(listed).tenants() == ["a", "a-1", "b"]
+    assert set(listed.asked) == {examples_key(name) for name in ("a", "a-1", "b", "feedback-only", "stray")}
+    listed.asked.clear()
+    store.delete(examples_key("b"))
+    for day in range(3):
+        store.delete(feedback_key("b", f"2026-01-0{day + 1}", "w", 1))
+    assert Lake(listed).tenants(known={"a", "a-1", "b"}) == ["a", "a-1"], (
+        "of whom nothing is left is not known any more"
+    )
+    assert set(listed.asked) == {examples_key("feedback-only"), examples_key("stray")}
 
 
 def test_importing_again_changes_nothing_and_a_correction_replaces(store: LocalStore) -> None:
