@@ -30,7 +30,7 @@ import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
 
 from registry.disk_tier import DiskTier
 from registry.errors import InvalidInput
-from registry.program import RELEASED_PROGRAMS
+from registry.program import named_programs
 from registry.runtime import BoundModel, Program
 from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
@@ -50,7 +50,7 @@ class Suggester(mlflow.pyfunc.PythonModel):  # type: ignore[misc]  # MLflow has 
         """Fetch, verify and bind the model that the artifact names."""
         config = context.model_config
         tenant, version, manifest = (_named(config, name) for name in ("tenant", "version", "manifest"))
-        trusted = _trusted_programs()
+        trusted = named_programs(os.environ.get("MACROFLEET_TRUSTED_PROGRAMS"))
         store = open_store(_store_settings(config))
         with _disk_folder() as folder, DiskTier(folder, store, trusted=trusted) as tier:
             program_digest = tier.install_model(tenant, version, manifest).program
@@ -95,13 +95,6 @@ def _named(config: dict[str, Any], name: str) -> str:
             remedy="It was not registered by macrofleet: register it again.",
         )
     return value
-
-
-def _trusted_programs() -> frozenset[str]:
-    named = os.environ.get("MACROFLEET_TRUSTED_PROGRAMS", "")
-    return frozenset(filter(None, (digest.strip() for digest in named.split(",")))) or frozenset(
-        RELEASED_PROGRAMS.values()
-    )
 
 
 @contextmanager

@@ -53,22 +53,42 @@ def show(tenant: Tenant, as_json: Json = False) -> None:
 @models.command("export")
 def export(
     tenant: Tenant,
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Gets TENANT.tar.gz; made if missing.")],
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Gets TENANT.tar.gz or TENANT/NUMBER; made if missing.")
+    ],
     sagemaker: Annotated[
-        bool, typer.Option("--sagemaker", help="The archive of a SageMaker multi-model endpoint; the only form.")
+        bool, typer.Option("--sagemaker", help="The archive of a SageMaker multi-model endpoint.")
     ] = False,
+    saved_model: Annotated[
+        bool, typer.Option("--saved-model", help="A SavedModel, program and weights, for any TensorFlow server.")
+    ] = False,
+    number: Annotated[
+        int, typer.Option("--number", min=1, help="The SavedModel's version, as TensorFlow Serving counts.")
+    ] = 1,
     as_json: Json = False,
 ) -> None:
     """Write what a tenant serves to a file for another platform, and print what that platform is to be told.
 
-    Everything is verified while it is read. An archive that is there already is left alone.
+    Everything is verified while it is read. What is there already is left alone.
 
     Example: macrofleet models export acme --sagemaker --out archives
+
+    Example: macrofleet models export acme --saved-model --out saved-models
     """
     from registry.errors import InvalidInput
-    from registry.sagemaker_export import export_sagemaker
 
-    if not sagemaker:
-        raise InvalidInput("an export needs its form, and SageMaker's is the only one", remedy="Add --sagemaker.")
-    made = export_sagemaker(open_configured_store(), tenant, folder=out, replace=False)
-    print_report(made.as_dict(), as_json)
+    if sagemaker == saved_model:
+        raise InvalidInput("an export has one form", remedy="Add --sagemaker or --saved-model.")
+    store = open_configured_store()
+    if sagemaker:
+        from registry.sagemaker_export import export_sagemaker
+
+        print_report(export_sagemaker(store, tenant, folder=out, replace=False).as_dict(), as_json)
+        return
+    import os
+
+    from registry.program import named_programs
+    from registry.saved_model_export import export_saved_model
+
+    trusted = named_programs(os.environ.get("MACROFLEET_TRUSTED_PROGRAMS"))
+    print_report(export_saved_model(store, tenant, folder=out, number=number, trusted=trusted).as_dict(), as_json)

@@ -110,6 +110,12 @@ def parse_program_files(data: bytes, *, digest: str, what: str) -> ProgramFiles:
     return files
 
 
+def named_programs(named: str | None) -> frozenset[str]:
+    """The programs that `MACROFLEET_TRUSTED_PROGRAMS` names (digests with commas between them); else the released."""
+    given = frozenset(filter(None, (digest.strip() for digest in (named or "").split(","))))
+    return given or frozenset(RELEASED_PROGRAMS.values())
+
+
 def check_trusted(digest: str, trusted: frozenset[str]) -> None:
     """Raises ProgramUntrusted unless `digest` may be executed here."""
     if digest not in trusted:

@@ -122,7 +122,7 @@ def test_an_export_is_the_archive_and_what_sagemaker_is_to_be_told(
 
 
 def test_an_export_says_its_form(acme: Manifest) -> None:
-    with pytest.raises(InvalidInput, match="Add --sagemaker"):
+    with pytest.raises(InvalidInput, match="Add --sagemaker or --saved-model"):
         run("export", "acme", "--out", "a")
     assert os.listdir() == []
 
