@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import re
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import SecretStr, ValidationError, field_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
+from registry.names import is_tenant
 
 Settings = TypeVar("Settings", bound=BaseSettings)
 
@@ -74,6 +75,23 @@ class TrackingSettings(BaseSettings):
     artifact_location: str | None = None
     experiment: str = "macrofleet"
     experiment_per_run: bool = True
+
+
+def _split(value: Any) -> Any:
+    return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+
+
+def _are_tenants(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not all(map(is_tenant, value)):
+        raise ValueError("one of them cannot be the name of a tenant")
+    return value
+
+
+# Which tenants metrics tell of by name, at servers and at the console (`MACROFLEET_METRICS_TENANTS`): each costs several time
+# series everywhere. Comma-separated in the environment.
+WatchedNames = Annotated[
+    tuple[str, ...], NoDecode, Field(max_length=100), BeforeValidator(_split), AfterValidator(_are_tenants)
+]
 
 
 class OperatorSettings(BaseSettings):

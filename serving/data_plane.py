@@ -29,7 +29,7 @@ from serving.admission import Admission, Pacer
 from serving.answers import Answers
 from serving.asking import Answer, Asked
 from serving.cache import Lease, ModelCache, ModelStatus
-from serving.canaries import Canaries
+from serving.canaries import Canaries, Heard, Outcome
 from serving.catalogues import Catalogues
 from serving.errors import problem_for
 from serving.explanations import Explanations
@@ -47,6 +47,7 @@ from serving.tracing import current_trace
 from serving.traffic import Traffic
 from serving.traffic_record import read_traffic, write_traffic
 from serving.trial_metrics import add_trial_metrics
+from serving.watched import WatchedTenants, add_watched_metrics
 
 _LOG = logging.getLogger(__name__)
 _SWAPS_AT_ONCE = 4
@@ -131,6 +132,7 @@ class DataPlane:
         )
         self._explanations = Explanations()
         self._canaries = Canaries()
+        self._watched = WatchedTenants(settings.metrics_tenants)
         self._shadows = Shadows(
             load=self._load_beside,
             budget_bytes=settings.shadow_bytes,
@@ -197,7 +199,7 @@ class DataPlane:
         try:
             self._admission.ask(tenant, self._watch.entry(tenant).limits)
         except MacrofleetError as error:
-            self._count_refusal(error)
+            self._count_refusal(tenant, error)
             raise
 
     def holdback_share(self, tenant: str) -> float:
@@ -209,7 +211,9 @@ class DataPlane:
 
     def hear(self, tenant: str, version: str, *, accepted: bool) -> None:
         """An agent applied one of the macros that a version had suggested, or did not. For a tenant in the fleet."""
-        self._canaries.hear(tenant, version, "accepted" if accepted else "declined")
+        heard: Heard = "accepted" if accepted else "declined"
+        self._canaries.hear(tenant, version, heard)
+        self._watched.hear(tenant, heard)
 
     def knows(self, tenant: str) -> bool:
         """Whether the fleet has a tenant; true while it cannot be known. May be called from any thread."""
@@ -306,7 +310,7 @@ class DataPlane:
         audience = policy.audience(request.groups, request.locale)
         shown = policy.shown(version, labels, audience)
         chosen = choose(scores, shown, exclude=request.exclude, limit=request.limit, threshold=threshold)
-        self._canaries.count(tenant, version, "suggested" if chosen.macros else "abstained")
+        self._count_answer(tenant, version, "suggested" if chosen.macros else "abstained")
         if self._shadows.has(tenant):
             answered = Answered(
                 tenant=tenant,
@@ -344,7 +348,7 @@ class DataPlane:
         answer = self._answers.find(key, made_of)
         if answer is not None:
             suggested = bool(answer.suggestions.macros)
-            self._canaries.count(tenant, answer.model_version, "suggested" if suggested else "abstained")
+            self._count_answer(tenant, answer.model_version, "suggested" if suggested else "abstained")
         return answer
 
     async def explain(
@@ -378,7 +382,7 @@ class DataPlane:
                     found = iter(await self._explanations.explain(model.bound, text, known, deadline=deadline))
                     del model
         except MacrofleetError as error:
-            self._count_refusal(error)
+            self._count_refusal(tenant, error)
             raise
         return [next(found) if macro in places else [] for macro in macros]
 
@@ -424,18 +428,24 @@ class DataPlane:
 
     # Inside
 
-    def _count_refusal(self, error: MacrofleetError) -> None:
+    def _count_answer(self, tenant: str, version: str, outcome: Outcome) -> None:
+        self._canaries.count(tenant, version, outcome)
+        self._watched.count(tenant, outcome)
+
+    def _count_refusal(self, tenant: str, error: MacrofleetError) -> None:
+        if isinstance(error, TenantThrottled):
+            self._watched.throttle(tenant)
         if (reason := _refusal(error)) is not None:
             self.metrics.refused(reason)
 
     def _count_failure(self, tenant: str, error: Exception) -> None:
         """A request that was let in ends with an error: what is the server's own counts against the version."""
         if isinstance(error, MacrofleetError):
-            self._count_refusal(error)
+            self._count_refusal(tenant, error)
             if problem_for(error).status < 500:
                 return
         with suppress(MacrofleetError):
-            self._canaries.count(tenant, self._watch.wanted(tenant).version, "failed")
+            self._count_answer(tenant, self._watch.wanted(tenant).version, "failed")
 
     async def _load_beside(self, ref: ModelRef, *, demand: bool) -> ServedModel:  # noqa: ARG002  # no request waits for a shadow
         """A shadow in memory; installed first, which evicts nothing."""
@@ -651,6 +661,7 @@ class DataPlane:
                 labels={"state": state},
             )
         add_trial_metrics(self.metrics, self._canaries, self._shadows, self._cache.status)
+        add_watched_metrics(self.metrics, self._watched)
 
 
 def _pages_are_back() -> None:

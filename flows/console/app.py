@@ -16,6 +16,7 @@ from starlette.staticfiles import StaticFiles
 from flows.console.action_pages import action_router
 from flows.console.fleet_pages import fleet_router
 from flows.console.guard import Guard
+from flows.console.metrics import metrics_router
 from flows.console.playground_pages import playground_router
 from flows.console.rendering import STATIC
 from flows.console.run_pages import run_router
@@ -79,6 +80,7 @@ def create_app(world: World) -> FastAPI:
         action_router(world),
         playground_router(world),
         run_router(world),
+        metrics_router(world),
     ):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC))

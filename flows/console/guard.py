@@ -25,6 +25,8 @@ from registry.errors import MacrofleetError
 
 SIGN_IN: Final = "/sign-in"
 OPEN: Final = frozenset({SIGN_IN, "/healthz"})
+# Asked by a scraper, which has an operator's key and no session.
+METRICS: Final = "/metrics"
 _STATIC: Final = "/static/"
 _SESSION, _FORM = "macrofleet.session", "macrofleet.form"
 _MOST_BYTES = 128 * 1024
@@ -111,7 +113,8 @@ class Guard:
             await send(message)
 
         try:
-            answer = None if static else await self._admit(request)
+            admit = self._admit_scraper if scope["path"] == METRICS else self._admit
+            answer = None if static else await admit(request)
             if answer is None:
                 await self._app(scope, receive, guarded)
             else:
@@ -124,7 +127,7 @@ class Guard:
             if not status:
                 await self._refuse(request, None, 500, "This page is broken")(scope, receive, guarded)
         finally:
-            if not static and not scope["path"].endswith(".json"):
+            if not static and scope["path"] != METRICS and not scope["path"].endswith(".json"):
                 session = session_if_any(request)
                 who = session.prefix if session else "-"
                 _LOG.info("%s %s %s %d", who, scope["method"], quote(scope["path"]), status)
@@ -149,6 +152,19 @@ class Guard:
         if request.method in _SAFE:
             return None
         return await self._check_form(request)
+
+    async def _admit_scraper(self, request: Request) -> Response | None:
+        """Prometheus: an operator's key in each request, and nothing but reading."""
+        if request.method not in _SAFE:
+            return Response(status_code=405, headers={"Allow": ", ".join(sorted(_SAFE))})
+        scheme, _, key = request.headers.get("Authorization", "").partition(" ")
+        try:
+            known = scheme.lower() == "bearer" and await run_in_threadpool(self._sessions.is_operator, key.strip())
+        except MacrofleetError:
+            return Response("keys cannot be looked at now\n", status_code=503, media_type="text/plain")
+        if known:
+            return None
+        return Response("an operator's key is needed\n", 401, {"WWW-Authenticate": "Bearer"}, "text/plain")
 
     async def _check_form(self, request: Request) -> Response | None:
         body = bytearray()

@@ -78,6 +78,7 @@ def make_world(settings: ConsoleSettings, database: Database) -> World:
         prefect=PrefectRest.from_environment(),
         flow_settings=flow_settings,
         pages=Pages(),
+        metrics_tenants=settings.metrics_tenants,
     )
 
 

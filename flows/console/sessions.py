@@ -101,6 +101,10 @@ class Sessions:
             self._open[session.token] = session
         return session
 
+    def is_operator(self, key: str) -> bool:
+        """Whether a key is an operator's and valid now, for who signs in to nothing. Raises DatabaseUnavailable."""
+        return self._operator(key) is not None
+
     def find(self, token: str) -> Session | None:
         """The session that a cookie names, if it goes on. Raises DatabaseUnavailable: nobody knows."""
         now = self._clock()

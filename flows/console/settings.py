@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
 from registry.replicas import operator_addresses
+from registry.settings import WatchedNames
 
 
 class ConsoleSettings(BaseSettings):
@@ -21,6 +22,7 @@ class ConsoleSettings(BaseSettings):
         console_secure: whether its cookies go over HTTPS only; None: on every address but loopback.
         console_session_hours: how long somebody stays signed in.
         servers: operator addresses of the servers, comma-separated; the same that a roll-out is watched on.
+        metrics_tenants: whom metrics tell of by name; comma-separated in the environment.
         operator_key: what servers are asked with; None asks with the key of who is signed in.
 
     Raises:
@@ -36,6 +38,7 @@ class ConsoleSettings(BaseSettings):
     console_secure: bool | None = None
     console_session_hours: Annotated[float, Field(gt=0, le=24 * 30)] = 12.0
     servers: Annotated[tuple[str, ...], NoDecode] = ()
+    metrics_tenants: WatchedNames = ()
     operator_key: SecretStr | None = None
 
     @field_validator("servers", mode="before")

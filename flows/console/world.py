@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from flows.console.acceptance import AcceptanceSource
@@ -23,6 +24,7 @@ class World:
     Attributes:
         flow_settings: what tenants get that have no settings of their own.
         prefect: None where no server of Prefect's is named.
+        metrics_tenants: whom metrics tell of by name.
     """
 
     store: ObjectStore
@@ -35,3 +37,4 @@ class World:
     prefect: PrefectRest | None
     flow_settings: FlowSettings
     pages: Pages
+    metrics_tenants: Sequence[str] = ()

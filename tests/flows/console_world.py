@@ -6,7 +6,7 @@ import json
 import re
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, timedelta
@@ -116,6 +116,7 @@ def make_console(
     servers: Servers | None = None,
     secure: bool = False,
     prefect: PrefectRest | None = None,
+    watched: Sequence[str] = (),
 ) -> Console:
     database = Database(DatabaseSettings(url=SecretStr(f"sqlite:///{folder / 'macrofleet.db'}")))
     keys = KeyBook(database)
@@ -132,6 +133,7 @@ def make_console(
         prefect=prefect,
         flow_settings=FlowSettings(),
         pages=Pages(),
+        metrics_tenants=watched,
     )
     operator = keys.create(None, ["operator"], note="test")[0]
     return Console(create_app(world), world, store, keys, tracked, feedback, operator, clock)

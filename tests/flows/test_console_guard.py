@@ -10,7 +10,7 @@ import pytest
 from starlette.routing import Mount, Route
 
 from benchmarks.console_fleet import fill_store
-from flows.console.guard import OPEN
+from flows.console.guard import METRICS, OPEN
 from flows.console.sessions import CHECK_SECONDS, MOST_SESSIONS
 from flows.console.settings import ConsoleSettings
 from registry.errors import DatabaseUnavailable, InvalidInput
@@ -51,6 +51,8 @@ def test_nothing_is_open_but_signing_in_and_health(console: Console, client: htt
         answer = client.get(path)
         if path in OPEN:
             assert answer.status_code == 200, path
+        elif path == METRICS:
+            assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
         elif path.endswith(".json"):
             assert (answer.status_code, answer.json()) == (401, {"error": "signed out"}), path
         else:
