@@ -21,7 +21,7 @@ from registry.store import open_store
 from serving.doors import Door, DrainPlan, serve_until
 from serving.logs import configure_logs
 from serving.ready_file import check_ready_file, write_ready_file
-from serving.replicas import end_with_supervisor
+from serving.replica_process import end_with_supervisor
 from serving.settings import ServingSettings
 from serving.tracing import configure_tracing
 
