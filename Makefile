@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench quality lock clean
+.PHONY: help demo test test-workers lint bench quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -47,6 +47,9 @@ lock: ## compile the locks: everything, the serving image, what builds the wheel
 	sed -n 's/^tensorflow==\([^ ]*\).*/tensorflow-cpu==\1/p' requirements.lock \
 	  | $(LOCK) --extra serving --constraint requirements.lock --excludes infra/serving-excludes.txt pyproject.toml - --output-file requirements-serving.lock
 	echo hatchling | $(LOCK) --constraint requirements.lock - --output-file infra/wheel.lock
+
+envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it
+	@for args in infra/envoy/*.args; do $(BIN)/macrofleet proxy-config $$(cat $$args) --out $${args%.args}.json; done
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

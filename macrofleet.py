@@ -32,6 +32,7 @@ from registry.report_command import report
 from registry.run_commands import runs
 from registry.verify_commands import verify
 from serving.explain_command import explain
+from serving.proxy_command import proxy_config
 from training.ticket_commands import tickets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -50,6 +51,7 @@ for name, group in (
     app.add_typer(group, name=name)
 app.command()(explain)
 app.command()(console)
+app.command("proxy-config")(proxy_config)
 tenants_group.command("delete")(delete)
 fleet.command("verify")(verify)
 garbage.command("runs")(runs)

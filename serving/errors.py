@@ -47,6 +47,8 @@ from registry.errors import (
 from serving.logs import REQUEST_ID
 
 PROBLEM_JSON = "application/problem+json"
+# For the proxy in front, which takes it away: nothing was done for the request, and another server may do better.
+ELSEWHERE_HEADER, ELSEWHERE = "X-Macrofleet-Retry", "elsewhere"
 _CONTENT_TYPE = (b"content-type", PROBLEM_JSON.encode("ascii"))
 _LOG = logging.getLogger(__name__)
 _FIELD_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -62,6 +64,7 @@ class Problem:
             because the errors behind them name files and addresses.
         retry_after: seconds after which a retry may do better.
         challenge: the header WWW-Authenticate, which a 401 must have.
+        elsewhere: it is this server's own, and nothing was done: a proxy may ask another server at once.
     """
 
     status: int
@@ -70,6 +73,7 @@ class Problem:
     detail: str | None = None
     retry_after: int | None = None
     challenge: str | None = None
+    elsewhere: bool = False
 
 
 _MODEL = Problem(503, "model-unavailable", "Model unavailable", "The tenant's model cannot be loaded now.", 30)
@@ -97,9 +101,14 @@ PROBLEMS: dict[type[MacrofleetError], Problem] = {
     TenantThrottled: Problem(429, "throttled", "Too many requests of this tenant", retry_after=1),
     Overloaded: Problem(503, "overloaded", "Overloaded", "More requests are waiting than may wait.", 1),
     FeedbackUnavailable: Problem(
-        503, "feedback-unavailable", "Feedback cannot be kept", "Feedback cannot be kept now; nothing of it was.", 10
+        503,
+        "feedback-unavailable",
+        "Feedback cannot be kept",
+        "Feedback cannot be kept now; nothing of it was.",
+        10,
+        elsewhere=True,
     ),
-    NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5),
+    NotReady: Problem(503, "not-ready", "Not ready", "The server is starting or stopping.", 5, elsewhere=True),
     DeadlineExceeded: Problem(504, "deadline-exceeded", "Deadline exceeded", "No answer within the deadline."),
 }
 
@@ -168,8 +177,12 @@ def problem_response(
 
 def problem_headers(problem: Problem) -> dict[str, str]:
     """What a problem's answer has beside its body, whatever the form of that."""
-    retry = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
-    return retry if problem.challenge is None else {**retry, "WWW-Authenticate": problem.challenge}
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    if problem.challenge is not None:
+        headers["WWW-Authenticate"] = problem.challenge
+    if problem.elsewhere:
+        headers[ELSEWHERE_HEADER] = ELSEWHERE
+    return headers
 
 
 class _ProblemResponse(Response):

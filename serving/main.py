@@ -6,7 +6,6 @@ import asyncio
 import logging
 import os
 import signal
-import socket
 import sys
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -19,14 +18,14 @@ from registry.runtime import limit_threads
 from registry.settings import StoreSettings
 from registry.store import open_store
 from serving.doors import Door, DrainPlan, serve_until
+from serving.listening import listen
 from serving.logs import configure_logs
 from serving.ready_file import check_ready_file, write_ready_file
-from serving.replicas import end_with_supervisor
+from serving.replica_process import end_with_supervisor
 from serving.settings import ServingSettings
 from serving.tracing import configure_tracing
 
 _LOG = logging.getLogger(__name__)
-_BACKLOG = 2048
 # How long a thread waits for the interpreter while another one works. Python's 5 ms are as long as several answers.
 _SWITCH_SECONDS = 0.0005
 _SAGEMAKER_PORT = 8080
@@ -51,9 +50,9 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
         check_ready_file(ready_file)
     configure_logs()
     with ExitStack() as stack:
-        public = stack.enter_context(_listen(settings.host, settings.port, options=("--host", "--port")))
+        public = stack.enter_context(listen(settings.host, settings.port, options=("--host", "--port")))
         operator = stack.enter_context(
-            _listen(settings.operator_host, settings.operator_port, options=("--operator-host", "--operator-port"))
+            listen(settings.operator_host, settings.operator_port, options=("--operator-host", "--operator-port"))
         )
         limit_threads()
         sys.setswitchinterval(_SWITCH_SECONDS)
@@ -97,7 +96,7 @@ def run_sagemaker(
     configure_logs()
     with ExitStack() as stack:
         port = _sagemaker_port(os.environ)
-        listener = stack.enter_context(_listen("0.0.0.0", port, options=("SAGEMAKER_BIND_TO_PORT",)))  # noqa: S104
+        listener = stack.enter_context(listen("0.0.0.0", port, options=("SAGEMAKER_BIND_TO_PORT",)))  # noqa: S104
         limit_threads()
         from serving.access import open_access
         from serving.sagemaker import create_sagemaker_app
@@ -152,30 +151,3 @@ def _serve(doors: list[Door], ready_file: Path | None, *, drain: Callable[[], No
         runner.run(serve())
     if forced:
         raise KeyboardInterrupt
-
-
-def _listen(host: str, port: int, *, options: tuple[str, ...]) -> socket.socket:
-    """A socket that listens on one address: names are looked up as IPv4.
-
-    Args:
-        host: a name or an address; empty is every address.
-        port: 0 takes a free one.
-        options: what a user changes to have another address.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        # Apart from binding, which would hide why a name cannot be looked up. An empty host is every address.
-        found = socket.getaddrinfo(host or None, port, family, socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        return socket.create_server(found[0][4], family=family, backlog=_BACKLOG)
-    except UnicodeError:
-        reason = "it cannot be the name of a host"
-    except socket.gaierror as problem:
-        reason = problem.strerror or str(problem)
-    except OSError as problem:
-        # Its own text repeats the address.
-        reason = os.strerror(problem.errno) if problem.errno else str(problem)
-    place = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-    raise InvalidInput(
-        f"cannot listen on {place} ({reason})",
-        remedy=f"Choose another {' or '.join(options)} (0 takes a free port), or stop what listens there.",
-    )

@@ -3,8 +3,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import registry.errors
-from registry.errors import InvalidTenant, MacrofleetError, ObjectNotFound, PublishConflict
+from registry.errors import (
+    FeedbackUnavailable,
+    InvalidTenant,
+    MacrofleetError,
+    NotReady,
+    ObjectNotFound,
+    PublishConflict,
+)
 from serving.errors import (
+    ELSEWHERE_HEADER,
     INTERNAL,
     PROBLEMS,
     FieldProblem,
@@ -49,3 +57,11 @@ def test_an_answer_is_what_the_schema_says() -> None:
             answer = problem_response(problem, path="/a b", detail="why", fields=given)
             token = problem_details(problem, path="/a b", detail="why", fields=given, request_id="")
             assert ProblemDetails.model_validate_json(bytes(answer.body)) == token
+
+
+def test_another_server_may_be_asked_where_this_one_did_nothing() -> None:
+    """The proxy in front goes by it. What another one would refuse as well is the caller's to try again."""
+    elsewhere = [
+        kind for kind, problem in PROBLEMS.items() if ELSEWHERE_HEADER in problem_response(problem, path="/x").headers
+    ]
+    assert elsewhere == [FeedbackUnavailable, NotReady]

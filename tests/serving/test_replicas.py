@@ -24,7 +24,7 @@ from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
 from registry.program import publish_program
 from registry.store.local import LocalStore
-from serving.replicas import (
+from serving.replica_states import (
     FIRST_WAIT_SECONDS,
     HEALTHY_SECONDS,
     MAX_WAIT_SECONDS,
@@ -36,10 +36,9 @@ from serving.replicas import (
     Replica,
     first_state,
     next_action,
-    replica_environments,
-    run_replicas,
     wait_seconds,
 )
+from serving.replicas import replica_environments, run_replicas
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
 
@@ -258,7 +257,7 @@ note("started")
 if fault == "refuses" and number == "1":
     sys.exit(1)
 if fault == "watches":
-    from serving.replicas import end_with_supervisor
+    from serving.replica_process import end_with_supervisor
     end_with_supervisor()
 signal.signal(signal.SIGTERM, stop)
 listener = socket.create_server(("127.0.0.1", int(os.environ["MACROFLEET_PORT"])))
@@ -279,10 +278,10 @@ while True:
 SUPERVISOR = """
 import asyncio, json, sys
 from pathlib import Path
-from serving import replicas
+from serving import replica_states, replicas
 from serving.logs import configure_logs
 configure_logs()
-replicas.STOP_SECONDS = float(sys.argv[4])
+replica_states.STOP_SECONDS = float(sys.argv[4])
 asyncio.run(replicas.supervise(json.loads(sys.argv[1]), json.loads(sys.argv[2]), ready_file=Path(sys.argv[3])))
 """
 

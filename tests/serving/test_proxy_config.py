@@ -1,0 +1,104 @@
+"""The configuration: what Envoy itself says of it, and that what is kept in `infra/envoy` is what the generator makes."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import macrofleet
+import registry
+from registry.errors import InvalidInput
+from serving.proxy import find_envoy
+from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, endpoints_file, proxy_config
+from serving.proxy_routes import duration
+
+INFRA = Path(registry.__file__).parent.parent / "infra" / "envoy"
+KEPT = sorted(INFRA.glob("*.json"))
+
+
+def settings(tmp_path: Path, **changes: object) -> ProxySettings:
+    """Every part there is."""
+    servers = [Server(address=Address("server-0", 8000), key="replica-0"), Server(address=Address("10.0.0.2", 8000))]
+    values: dict[str, object] = {
+        "faces": [
+            FaceProxy(face="public", listen=Address("0.0.0.0", 8000), servers=tmp_path / "public.json"),
+            FaceProxy(face="operator", listen=Address("::1", 8001), servers=servers),
+            FaceProxy(face="sagemaker", listen=Address("localhost", 8080), servers=servers),
+        ],
+        "admin": Address("127.0.0.1", 9901),
+        "metrics": Address("0.0.0.0", 9902),
+        "access_log": "/dev/stdout",
+    }
+    return ProxySettings(**{**values, **changes})  # type: ignore[arg-type]
+
+
+def validate(path: Path) -> None:
+    done = subprocess.run(
+        [str(find_envoy()), "--mode", "validate", "--config-path", str(path), "--log-level", "warning"],
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""  # no warning of something deprecated, either
+
+
+def test_envoy_takes_every_part(tmp_path: Path) -> None:
+    (tmp_path / "public.json").write_bytes(endpoints_file("public", []))
+    path = tmp_path / "envoy.json"
+    path.write_text(json.dumps(proxy_config(settings(tmp_path))))
+    validate(path)
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_is_kept_is_what_is_generated(path: Path, tmp_path: Path) -> None:
+    """`make envoy` writes them."""
+    validate(path)
+    arguments = path.with_suffix(".args").read_text().split()
+    made = CliRunner().invoke(macrofleet.app, ["proxy-config", *arguments])
+    assert made.exit_code == 0, made.output
+    assert made.stdout == path.read_text()
+
+
+def test_every_list_of_arguments_has_its_configuration() -> None:
+    assert (
+        [path.stem for path in KEPT]
+        == ["compose", "kubernetes"]
+        == [path.stem for path in sorted(INFRA.glob("*.args"))]
+    )
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "envoy.example", ""])
+def test_the_administration_is_on_loopback(tmp_path: Path, host: str) -> None:
+    with pytest.raises(InvalidInput, match="administration"):
+        proxy_config(settings(tmp_path, admin=Address(host, 9901)))
+
+
+def test_faces_once_each(tmp_path: Path) -> None:
+    face = FaceProxy(face="public", listen=Address("127.0.0.1", 1), servers=tmp_path)
+    for faces in ([], [face, face]):
+        with pytest.raises(InvalidInput, match="each face once"):
+            proxy_config(settings(tmp_path, faces=faces))
+
+
+@pytest.mark.parametrize(
+    ("text", "address"), [("h:1", Address("h", 1)), ("[::1]:80", Address("::1", 80)), ("::1:80", Address("::1", 80))]
+)
+def test_an_address(text: str, address: Address) -> None:
+    assert Address.parse(text) == address
+
+
+@pytest.mark.parametrize("text", ["", "h", "h:", ":1", "h:65536", "h:x", "h:1 "])
+def test_what_is_no_address(text: str) -> None:
+    with pytest.raises(InvalidInput, match="no address"):
+        Address.parse(text)
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(1, "1s"), (0.25, "0.25s"), (61.5, "61.5s"), (1e-9, "0.000000001s")])
+def test_a_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text

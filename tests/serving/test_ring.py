@@ -1,0 +1,86 @@
+"""The ring: what always holds of it, and that a real Envoy has the same one."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import httpx
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from benchmarks.fleets import tenant_names
+from registry.errors import InvalidInput
+from serving.proxy_routes import Face
+from serving.ring import Ring, tenant_hash
+from tests.serving.proxied import FACES, World, world
+
+TENANTS = [*tenant_names(300), "a", "0", "acme", "x" * 63, "a-b_c"]
+PATHS: dict[Face, str] = {
+    "public": "/v1/tenants/{}/suggestions",
+    "operator": "/v2/models/{}/infer",
+    "sagemaker": "/models/{}/invoke",
+}
+keys = st.lists(st.text("abcdefgh-0123456789", min_size=1, max_size=12), min_size=1, max_size=8, unique=True)
+places = st.integers(1, 3000)
+
+
+@given(keys, places)
+def test_every_tenant_belongs_to_exactly_one(names: list[str], least: int) -> None:
+    ring = Ring(names, least_places=least)
+    shares = [ring.share(name, TENANTS) for name in names]
+    assert sorted(tenant for share in shares for tenant in share) == sorted(TENANTS)
+    assert ring.owners(TENANTS) == [ring.owner(tenant) for tenant in TENANTS]
+
+
+@given(keys, st.data())
+def test_who_leaves_has_its_tenants_moved_and_no_others(names: list[str], data: st.DataObject) -> None:
+    gone = data.draw(st.sampled_from(names))
+    left = [name for name in names if name != gone]
+    if not left:
+        return
+    # Equally many places for each, however many there are, as Envoy has it where the least is reached exactly.
+    before = Ring(names, least_places=256 * len(names)).owners(TENANTS)
+    after = Ring(left, least_places=256 * len(left)).owners(TENANTS)
+    assert all(was == now for was, now in zip(before, after, strict=True) if was != gone)
+
+
+def test_shares_are_about_equal() -> None:
+    counts = Counter(Ring(["one", "two", "three"]).owners(tenant_names(9000)))
+    assert max(counts.values()) < 1.1 * min(counts.values())
+
+
+def test_places_that_do_not_go_up_evenly() -> None:
+    """Four replicas and six places, Envoy's own example: two, one, two and one."""
+    ring = Ring(["a", "b", "c", "d"], least_places=6, most_places=6)
+    assert Counter(ring.keys[owner] for owner in ring._owners) == {"a": 2, "b": 1, "c": 2, "d": 1}
+
+
+def test_keys_that_cannot_be() -> None:
+    for names in (["one", "one"], [""]):
+        with pytest.raises(InvalidInput):
+            Ring(names)
+    with pytest.raises(InvalidInput, match="no replica"):
+        Ring([]).owner("acme")
+
+
+def test_hashes_are_xxhash64() -> None:
+    """The published values of an empty input and of a short one, seed 0."""
+    assert tenant_hash("") == 0xEF46DB3751D8E999
+    assert tenant_hash("a") == 0xD24EC4F1A98C6E5B
+
+
+@pytest.mark.anyio
+async def test_a_real_envoy_picks_who_was_predicted() -> None:
+    async with world(servers=4) as made, httpx.AsyncClient(timeout=30) as client:
+        for servers in (made.servers[:3], made.servers[1:3], made.servers):
+            await made.show(servers)
+            ring = Ring([server.name for server in servers])
+            for face in FACES:
+                assert await picked(client, made, face) == ring.owners(TENANTS), (face, len(servers))
+
+
+async def picked(client: httpx.AsyncClient, made: World, face: Face) -> list[str]:
+    """Who answered for each tenant. One after the other, so that nobody is at its bound."""
+    url = made.proxy.url(face)
+    return [(await client.post(url + PATHS[face].format(tenant), json={})).json()["server"] for tenant in TENANTS]
