@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from benchmarks.command import bench
+from benchmarks.cost_command import cost
 from flows.console_command import console
 from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
@@ -52,6 +53,7 @@ for name, group in (
 app.command()(explain)
 app.command()(console)
 app.command("proxy-config")(proxy_config)
+app.command()(cost)
 tenants_group.command("delete")(delete)
 fleet.command("verify")(verify)
 garbage.command("runs")(runs)

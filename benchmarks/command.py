@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
-from registry.console_output import Step, print_report, progress
+from benchmarks.load_command import load
+from benchmarks.reporting import run_bench
+from registry.console_output import Step
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine, with a fleet of its own.")
 
@@ -40,7 +41,7 @@ def warm(
             tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, with_keys=keys, step=step
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -53,7 +54,7 @@ def cold(
     """The first answer for tenants never loaded: from local disk, and from an S3 server on loopback."""
     from benchmarks.cold import measure_cold
 
-    _run(lambda step: measure_cold(tenants=tenants, s3_tenants=s3_tenants, step=step), as_json, check)
+    run_bench(lambda step: measure_cold(tenants=tenants, s3_tenants=s3_tenants, step=step), as_json, check)
 
 
 @bench.command()
@@ -68,7 +69,7 @@ def scale(
     from benchmarks.scale import measure_scale
 
     given = {"tenants": max(tenants, models), "models": models, "memory_bytes": memory_mb * 1_000_000}
-    _run(lambda step: measure_scale(**given, step=step), as_json, check)
+    run_bench(lambda step: measure_scale(**given, step=step), as_json, check)
 
 
 @bench.command()
@@ -89,7 +90,7 @@ def swap(
             tenants=tenants, swaps=swaps, seconds=seconds, load_share=load, connections=connections, step=step
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -110,7 +111,7 @@ def neighbour(
             tenants=tenants, seconds=seconds, rounds=rounds, load_share=load, connections=connections, step=step
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -138,7 +139,7 @@ def scan(
             step=step,
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -168,7 +169,7 @@ def soak(
             step=step,
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -194,7 +195,7 @@ def flows(
     def measure(step: Step) -> dict[str, Any]:
         return measure_flows(tenants=tenants, processes=processes, kills=kills, seed=seed, s3=s3, step=step)
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command("import")
@@ -210,7 +211,7 @@ def import_(
     """
     from benchmarks.importing import measure_import
 
-    _run(lambda step: measure_import(tickets=tickets, threads=threads, step=step), as_json, check)
+    run_bench(lambda step: measure_import(tickets=tickets, threads=threads, step=step), as_json, check)
 
 
 @bench.command()
@@ -234,7 +235,7 @@ def feedback(
             tenants=tenants, seconds=seconds, connections=connections, kills=kills, s3=s3, step=step
         )
 
-    _run(measure, as_json, check)
+    run_bench(measure, as_json, check)
 
 
 @bench.command()
@@ -250,15 +251,7 @@ def console(
     """
     from benchmarks.console import measure_console
 
-    _run(lambda step: measure_console(tenants=tenants, rounds=rounds, step=step), as_json, check)
+    run_bench(lambda step: measure_console(tenants=tenants, rounds=rounds, step=step), as_json, check)
 
 
-def _run(measure: Callable[[Step], dict[str, Any]], as_json: bool, check: bool) -> None:
-    with progress(quiet=False) as step:
-        report = measure(step)
-    print_report(report, as_json)
-    if check:
-        from benchmarks.verdicts import all_passed
-
-        if not all_passed(report):
-            raise typer.Exit(1)
+bench.command()(load)

@@ -11,9 +11,11 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import select
+import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import IO, Any
 from urllib.parse import urlsplit
@@ -46,6 +48,9 @@ class Plan:
         patience_seconds: how long the end waits for answers that are still out.
         core: the core to run on; None leaves it to the kernel.
         keep_answers: keep every answer's body.
+        keep_refusals: keep the first 4 KiB of every answer that is no success, its head included.
+        more_urls: servers beside `url`, for an open loop over several.
+        targets: of each of `picks`, the server it goes to: 0 is `url`, 1 the first of `more_urls`; None sends all to `url`.
     """
 
     url: str
@@ -59,6 +64,9 @@ class Plan:
     patience_seconds: float = 5.0
     core: int | None = None
     keep_answers: bool = False
+    keep_refusals: bool = False
+    more_urls: Sequence[str] = ()
+    targets: Integers | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,6 +83,7 @@ class Samples:
         done: when its answer had come; NaN without one.
         status: of the answer; UNANSWERED, or BROKEN where the connection was lost.
         answers: bodies, where they were asked for.
+        refusals: how answers began that were no success, where that was asked for; empty for all others.
         processor_share: what the generator's process used of its core.
     """
 
@@ -87,6 +96,7 @@ class Samples:
     done: Floats
     status: Integers
     answers: Sequence[bytes] = field(default=(), repr=False)
+    refusals: Sequence[bytes] = field(default=(), repr=False)
     processor_share: float = 0.0
 
     @property
@@ -106,14 +116,16 @@ class Samples:
 
     def where(self, chosen: NDArray[np.bool_]) -> Samples:
         """Those samples alone."""
-        answers = (
-            [answer for answer, wanted in zip(self.answers, chosen, strict=True) if wanted] if self.answers else ()
-        )
+
+        def kept(texts: Sequence[bytes]) -> Sequence[bytes]:
+            return [text for text, wanted in zip(texts, chosen, strict=True) if wanted] if texts else ()
+
         columns = ("picks", "intended", "fired", "sent", "done", "status")
         return Samples(
             began=self.began,
             seconds=self.seconds,
-            answers=answers,
+            answers=kept(self.answers),
+            refusals=kept(self.refusals),
             processor_share=self.processor_share,
             **{name: getattr(self, name)[chosen] for name in columns},
         )
@@ -126,6 +138,7 @@ def joined(runs: Sequence[Samples]) -> Samples:
         began=runs[0].began,
         seconds=sum(run.seconds for run in runs),
         answers=[answer for run in runs for answer in run.answers],
+        refusals=[refusal for run in runs for refusal in run.refusals],
         processor_share=max(run.processor_share for run in runs),
         **{name: np.concatenate([getattr(run, name) for run in runs]) for name in columns},
     )
@@ -143,13 +156,20 @@ def interleaved(times: Sequence[Floats], columns: Sequence[Sequence[Integers]]) 
     return at[order], [np.concatenate(parts)[order] for parts in columns]
 
 
-def http_request(url: str, path: str, body: bytes, *, key: str | None = None) -> bytes:
-    """A whole POST of JSON, on a connection that is kept; with an API key, if there is one."""
-    authorization = "" if key is None else f"Authorization: Bearer {key}\r\n"
-    head = (
-        f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\nContent-Type: application/json\r\n"
-        f"{authorization}Content-Length: {len(body)}\r\n\r\n"
-    )
+def http_request(
+    url: str, path: str, body: bytes, *, key: str | None = None, headers: Mapping[str, str] | None = None
+) -> bytes:
+    """A whole POST of JSON, on a connection that is kept; with an API key, if there is one.
+
+    Args:
+        headers: on top, or instead of `Content-Type` and `Authorization`.
+    """
+    given = {"Content-Type": "application/json"}
+    if key is not None:
+        given["Authorization"] = f"Bearer {key}"
+    given |= {name.title(): value for name, value in (headers or {}).items()}
+    lines = "".join(f"{name}: {value}\r\n" for name, value in given.items())
+    head = f"POST {path} HTTP/1.1\r\nHost: {urlsplit(url).netloc}\r\n{lines}Content-Length: {len(body)}\r\n\r\n"
     return head.encode() + body
 
 
@@ -176,6 +196,15 @@ class Run:
         self._output = output
         #: When it began, by `time.monotonic`.
         self.began = self._read_start()
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait so long at most; whether its samples are there, or nothing will come any more."""
+        ready, _, _ = select.select([self._output], [], [], seconds)
+        return bool(ready) or self._process.poll() is not None
+
+    def stop(self) -> None:
+        """Have it end now; `result` has what was sent until then."""
+        self._process.send_signal(signal.SIGTERM)
 
     def result(self) -> Samples:
         """Wait for its end. Raises RuntimeError when it failed."""
@@ -235,6 +264,11 @@ def percentiles(seconds: Floats) -> dict[str, Any]:
     return {name: round(float(value), 3) for name, value in zip(names, values, strict=True)}
 
 
+def per_second(count: int, seconds: float) -> float:
+    """A rate for a report; 0 where no time passed."""
+    return round(count / seconds, 1) if seconds else 0.0
+
+
 def describe(samples: Samples) -> dict[str, Any]:
     """A run for the report: latency of what was answered with 200, how much that was, and how well the schedule was kept."""
     good = samples.status == 200
@@ -243,8 +277,8 @@ def describe(samples: Samples) -> dict[str, Any]:
     return {
         **percentiles(samples.latency[good]),
         "requests": len(samples.status),
-        "offered_rps": round(len(samples.status) / samples.seconds, 1),
-        "rps": round(float(good.sum()) / samples.seconds, 1),
+        "offered_rps": per_second(len(samples.status), samples.seconds),
+        "rps": per_second(int(good.sum()), samples.seconds),
         "statuses": {
             names.get(int(status), str(status)): int(count) for status, count in zip(statuses, counts, strict=True)
         },

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 import signal
 import struct
 import termios
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,105 +17,10 @@ import numpy as np
 import pytest
 
 from benchmarks.load import BROKEN, UNANSWERED, Plan, Run, http_request, run_load, running
+from tests.scripted_server import PATIENCE, SLOW_SECONDS, Scripted, scripted
 
-PATIENCE = 30.0
-SLOW_SECONDS = 0.05
 # Of a pipe's 64 KiB; the last page may stay part empty.
 NEARLY_FULL = 60_000
-
-
-class Scripted(asyncio.Protocol):
-    """A server that answers as the path says: a status, or one of the words below; the body comes back as it was."""
-
-    seen: list[bytes]
-    connections: int
-    most_open: int
-    transports: set[asyncio.Transport]
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        server = type(self)
-        server.connections += 1
-        server.transports.add(transport)
-        server.most_open = max(server.most_open, len(server.transports))
-        self.transport = transport
-        self.data = b""
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self.transports.discard(self.transport)
-
-    @classmethod
-    async def hang_up(cls) -> None:
-        while cls.transports:
-            for transport in cls.transports:
-                transport.abort()
-            await asyncio.sleep(0)
-
-    def data_received(self, data: bytes) -> None:
-        self.data += data
-        head, found, body = self.data.partition(b"\r\n\r\n")
-        if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split()[0]):
-            return
-        self.data = b""
-        path = head.split(b" ")[1].strip(b"/").decode()
-        self.seen.append(body)
-        self.answer(path, body)
-
-    def answer(self, path: str, body: bytes) -> None:
-        later = asyncio.get_running_loop().call_later
-        usual = _answer(200, body)
-        if path == "never":
-            pass
-        elif path == "slow":
-            later(SLOW_SECONDS, self.transport.write, usual)
-        elif path == "pieces":
-            for place in range(len(usual)):
-                later(place * 1e-4, self.transport.write, usual[place : place + 1])
-        elif path == "hangup":
-            self.transport.abort()
-        elif path == "half":
-            self.transport.write(usual[:-1])
-            self.transport.close()
-        elif path == "bye":
-            self.transport.write(usual)
-            self.transport.close()
-        elif path == "both":
-            self.transport.write(usual + usual)
-        elif path == "chunked":
-            self.transport.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n")
-        elif path == "garbage":
-            self.transport.write(b"SSH-2.0-OpenSSH\r\nContent-Length: 0\r\n\r\n")
-        elif path == "shouted":
-            self.transport.write(usual.replace(b"content-length: ", b"CONTENT-LENGTH:"))
-        else:
-            self.transport.write(_answer(int(path), body))
-
-
-def _answer(status: int, body: bytes) -> bytes:
-    return b"HTTP/1.1 %d X\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n%b" % (status, len(body), body)
-
-
-@contextmanager
-def scripted() -> Iterator[tuple[str, type[Scripted]]]:
-    """A `Scripted` server in a thread of its own: its URL, and what it saw."""
-
-    class Server(Scripted):
-        seen: list[bytes] = []  # noqa: RUF012  # one class a server
-        transports: set[asyncio.Transport] = set()  # noqa: RUF012
-        connections = most_open = 0
-
-    with asyncio.Runner() as runner:
-        loop = runner.get_loop()
-        server = runner.run(loop.create_server(Server, "127.0.0.1", 0))
-        thread = threading.Thread(target=loop.run_forever)
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", Server
-        finally:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(PATIENCE)
-            server.close()
-            runner.run(Server.hang_up())
 
 
 @pytest.fixture
@@ -228,13 +130,13 @@ def test_samples_are_in_the_order_of_the_plan(server: tuple[str, type[Scripted]]
     assert sorted(seen.seen) == [b"no", b"no", b"slow", b"yes"]
 
 
-@pytest.mark.parametrize("at", [None, [0.0] * 7])
+@pytest.mark.parametrize("at", [None, [0.0] * 8])
 def test_an_answer_is_whole_or_broken(server: tuple[str, type[Scripted]], at: list[float] | None) -> None:
-    paths = ["pieces", "shouted", "hangup", "half", "both", "chunked", "garbage"]
+    paths = ["pieces", "shouted", "chunked", "hangup", "half", "both", "endless", "garbage"]
     samples = run_load(plan(server[0], paths, at, connections=len(paths), keep_answers=True))
-    assert samples.status.tolist() == [200] * 2 + [BROKEN] * 5
-    assert list(samples.answers) == [b"0", b"1"] + [b""] * 5
-    assert np.isnan(samples.done).tolist() == [False] * 2 + [True] * 5
+    assert samples.status.tolist() == [200] * 3 + [BROKEN] * 5
+    assert list(samples.answers) == [b"0", b"1", b"2"] + [b""] * 5
+    assert np.isnan(samples.done).tolist() == [False] * 3 + [True] * 5
 
 
 def test_a_connection_is_used_again_after_an_answer_in_pieces(server: tuple[str, type[Scripted]]) -> None:
