@@ -8,6 +8,7 @@ import typer
 
 from benchmarks.load_command import load
 from benchmarks.reporting import run_bench
+from benchmarks.simulate_command import simulate
 from registry.console_output import Step
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine, with a fleet of its own.")
@@ -255,3 +256,4 @@ def console(
 
 
 bench.command()(load)
+bench.command()(simulate)

@@ -65,4 +65,5 @@ def cost(
     typer.echo("\nMeasured:")
     for source in report["measured"]:
         busy = f"; load average before: {source['load_average_before']}" if source["load_average_before"] else ""
-        typer.echo(f"- {source['command']} ({source['began']}{busy})")
+        void = f"; says nothing: {', '.join(source['void'])}" if source["void"] else ""
+        typer.echo(f"- {source['command']} ({source['began']}{busy}{void})")

@@ -13,6 +13,7 @@ from benchmarks.fleets import SyntheticModel, serve, tenant_names, write_catalog
 from benchmarks.load import Samples, describe, joined
 from benchmarks.machine import describe_machine
 from benchmarks.processes import Usage, mapped_bytes, usage
+from benchmarks.refusals import refusals
 from benchmarks.stage import Stage, TenantLoad, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
@@ -75,7 +76,8 @@ def measure_scale(*, tenants: int, models: int, memory_bytes: int, step: Step) -
         "ready_seconds": round(many.ready_seconds, 2),
         "mapped_mb_most": round(many.mapped_most / 1e6),
     }
-    void = [] if (many.samples.status == 200).all() else ["not every model could be touched"]
+    refused = ", ".join(f"{each['count']} of {each['status']} {each['reason']}" for each in refusals(many.samples))
+    void = [f"not every model could be touched: {refused}"] if refused else []
     return {
         "bench": "scale",
         **figures,

@@ -207,7 +207,8 @@ class TenantLoad:
 
     def touch_all(self, *, connections: int = 4) -> Samples:
         """Ask for every tenant once, a few at a time."""
-        return run_load(self._plan(np.arange(len(self.tenants)) * EACH, connections=connections))
+        picks = np.arange(len(self.tenants)) * EACH
+        return run_load(self._plan(picks, connections=connections, keep_refusals=True))
 
     def saturate(self, shares: Floats, *, seconds: float, connections: int) -> Samples:
         """As many requests as get through, in a closed loop."""

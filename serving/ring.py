@@ -13,7 +13,7 @@ about load at that moment.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 import numpy as np
 import xxhash
@@ -61,6 +61,15 @@ class Ring:
         # The first place at or after a hash; after the last one the ring begins again.
         places = np.searchsorted(self._hashes, hashes, side="left") % len(self._hashes)
         return [self.keys[owner] for owner in self._owners[places]]
+
+    def walk(self, tenant: str) -> Iterator[str]:
+        """The keys of all replicas in the order in which they stand on the ring from a tenant's hash on, each once."""
+        first = int(np.searchsorted(self._hashes, np.uint64(tenant_hash(tenant)), side="left"))
+        seen: set[int] = set()
+        for owner in np.roll(self._owners, -first).tolist():
+            if owner not in seen:
+                seen.add(owner)
+                yield self.keys[owner]
 
     def share(self, key: str, tenants: Iterable[str]) -> list[str]:
         """Those of the tenants that belong to a replica, in their order."""

@@ -217,5 +217,5 @@ def test_the_command_prints_assumptions_and_json(tmp_path: Path) -> None:
     assert "macrofleet bench warm --json (2026-11-28T10:00:00Z)" in text
     found = json.loads(CliRunner().invoke(app, [*given, "--json"]).stdout)
     assert found["offers"][0]["name"] == "macrofleet"
-    assert len(found["offers"]) == 4
+    assert len(found["offers"]) == 5
     assert CliRunner().invoke(app, ["cost", "--show-prices"]).stdout == DEFAULT.read_text(encoding="utf-8")

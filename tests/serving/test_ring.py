@@ -84,3 +84,21 @@ async def picked(client: httpx.AsyncClient, made: World, face: Face) -> list[str
     """Who answered for each tenant. One after the other, so that nobody is at its bound."""
     url = made.proxy.url(face)
     return [(await client.post(url + PATHS[face].format(tenant), json={})).json()["server"] for tenant in TENANTS]
+
+
+@given(keys, st.text(max_size=20))
+def test_a_walk_begins_with_the_owner_and_meets_everybody_once(names: list[str], tenant: str) -> None:
+    ring = Ring(names, least_places=200, most_places=200)
+    walked = list(ring.walk(tenant))
+    assert walked[0] == ring.owner(tenant)
+    assert sorted(walked) == sorted(ring.keys)
+    # Whoever comes second takes over when the first is gone and all others keep their places.
+    places = len(names) * (200 // len(names))
+    whole = Ring(names, least_places=places, most_places=places)
+    if len(names) > 1:
+        first, second, *_ = whole.walk(tenant)
+        fewer = places - places // len(names)
+        assert (
+            Ring([name for name in names if name != first], least_places=fewer, most_places=fewer).owner(tenant)
+            == second
+        )

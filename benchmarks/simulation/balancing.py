@@ -1,0 +1,141 @@
+"""Which replica a request goes to: the ring, and what happens at a bound.
+
+Requests under way are the load. Three rules:
+
+- `ring`: a tenant's replica, whatever its load.
+- `walk`: at most ⌈(1 + ε)·mean⌉, the request itself counted; what is above goes on around the ring. Mirrokni, Thorup and
+  Zadimoghaddam 2018, "Consistent Hashing with Bounded Loads", arXiv:1608.01350.
+- `envoy`: as `BoundedLoadHashingLoadBalancer` of Envoy (source/extensions/load_balancing_policies/common/
+  thread_aware_lb_impl.cc) does it: a replica above `factor` per cent of the mean is passed over for others in an order
+  shuffled from the tenant's hash, and where all are above, the least loaded is taken. It looks before the request counts, so a
+  replica may have one more than its slots.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal
+
+import numpy as np
+
+from serving.ring import Ring, tenant_hash
+
+Rule = Literal["ring", "walk", "envoy"]
+#: A tenant's place among the names, its replica, requests under way by replica, and of all together, give the replica.
+Choose = Callable[[int, int, list[int], int], int]
+
+
+class Balancer:
+    """Chooses replicas for requests; one is made anew whenever the set of replicas changes.
+
+    Args:
+        rule: see above.
+        alive: places of the replicas that are there.
+        keys: of all replicas on Envoy's ring, by place.
+        names: of the tenants, by place.
+        factor: per cent of the mean that a replica may have; 150 is an ε of a half.
+        ring_places: on the ring, of all replicas together.
+
+    Attributes:
+        owners: of each tenant, its replica.
+    """
+
+    def __init__(
+        self,
+        rule: Rule,
+        *,
+        alive: Sequence[int],
+        keys: Sequence[str],
+        names: Sequence[str],
+        factor: int,
+        ring_places: int,
+    ) -> None:
+        self._alive = list(alive)
+        self._names = names
+        self._factor = factor
+        self._weight = 1.0 / len(self._alive)
+        self._place = {keys[replica]: replica for replica in self._alive}
+        self.ring = Ring([keys[replica] for replica in self._alive], least_places=ring_places, most_places=ring_places)
+        self.owners: list[int] = [self._place[key] for key in self.ring.owners(names)]
+        self._orders: dict[int, _Order] = {}
+        rules: dict[Rule, Choose] = {"ring": self._ring, "walk": self._walk, "envoy": self._envoy}
+        self.choose: Choose = rules[rule]
+
+    def bound(self, total: int) -> int:
+        """Requests that a replica may have under way after one more came, by the rule `walk`."""
+        return -(-(total + 1) * self._factor // (100 * len(self._alive)))
+
+    def slots(self, total: int) -> int:
+        """Requests that a replica may have under way before Envoy passes it over."""
+        all_slots = ((total + 1) * self._factor + 99) // 100
+        return max(math.ceil(all_slots * self._weight), 1)
+
+    def _ring(self, tenant: int, owner: int, active: list[int], total: int) -> int:  # noqa: ARG002  # a rule's
+        return owner
+
+    def _walk(self, tenant: int, owner: int, active: list[int], total: int) -> int:
+        bound = self.bound(total)
+        if active[owner] < bound:
+            return owner
+        order = self._orders.get(tenant)
+        if order is None:
+            walked = (self._place[key] for key in self.ring.walk(self._names[tenant]))
+            order = self._orders[tenant] = _Order(walked)
+        # There is room: were all at the bound, they would have more than the requests that are under way.
+        return next(replica for replica in order if active[replica] < bound)
+
+    def _envoy(self, tenant: int, owner: int, active: list[int], total: int) -> int:
+        slots = self.slots(total)
+        if active[owner] <= slots:
+            return owner
+        order = self._orders.get(tenant)
+        if order is None:
+            order = self._orders[tenant] = _Order(shuffled(self._alive, tenant_hash(self._names[tenant])))
+        least = owner
+        for replica in order:
+            if active[replica] <= slots:
+                return replica
+            if active[replica] < active[least]:
+                least = replica
+        return least
+
+
+class _Order:
+    """An order of replicas that is worked out only as far as somebody asks, and remembered."""
+
+    __slots__ = ("_found", "_rest")
+
+    def __init__(self, rest: Iterator[int]) -> None:
+        self._found: list[int] = []
+        self._rest = rest
+
+    def __iter__(self) -> Iterator[int]:
+        place = 0
+        while True:
+            if place == len(self._found):
+                following = next(self._rest, None)
+                if following is None:
+                    return
+                self._found.append(following)
+            yield self._found[place]
+            place += 1
+
+
+def shuffled(alive: Sequence[int], seed: int) -> Iterator[int]:
+    """Envoy's order of hosts for a hash: Fisher and Yates's shuffle by std::mt19937, a host at a time."""
+    # A Mersenne twister seeded with one number, as the C++ standard has it, and its 32-bit numbers as they come.
+    twister = np.random.RandomState(seed & 0xFFFFFFFF)
+
+    def draw(below: int) -> int:
+        width = 2**32 // below
+        while True:
+            found = int(twister.randint(0, 2**32, dtype=np.uint32)) // width
+            if found < below:
+                return found
+
+    hosts = list(alive)
+    for place in range(len(hosts)):
+        other = place + draw(len(hosts) - place)
+        hosts[place], hosts[other] = hosts[other], hosts[place]
+        yield hosts[place]
