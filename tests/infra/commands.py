@@ -35,7 +35,7 @@ def parse(command: Sequence[str]) -> None:
 
 
 def _parse_click(command: Any, arguments: Sequence[str]) -> None:
-    """As click does before it calls a command, without calling one; groups inside of groups, too. Typer has a click of its own."""
+    """As click does before it calls a command, without calling one; groups in groups, too. Typer has its own click."""
     context = command.make_context(command.name, list(arguments))
     if not hasattr(command, "commands"):
         return

@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings
 
 import macrofleet
 import registry
+from registry.tracking_artifact import without_warnings
 
 _ROOMS = ("registry", "training.connectors", "serving", "flows", "flows.console")
 _VARIABLE = re.compile(r"MACROFLEET_[A-Z_]*[A-Z]")
@@ -39,6 +40,34 @@ def known_variables() -> frozenset[str]:
         if isinstance(option.envvar, str)
     }
     return frozenset(fields | options)
+
+
+@functools.cache
+def prefects_variables() -> frozenset[str]:
+    """Every `PREFECT_…` that is a setting of Prefect's."""
+    from prefect.settings import get_current_settings
+    from prefect.settings.base import PrefectBaseSettings
+
+    def names(settings: PrefectBaseSettings) -> Iterator[str]:
+        prefix = str(settings.model_config.get("env_prefix", "PREFECT_"))
+        for field in type(settings).model_fields:
+            inner = getattr(settings, field)
+            if isinstance(inner, PrefectBaseSettings):
+                yield from names(inner)
+            else:
+                yield f"{prefix}{field}".upper()
+
+    return frozenset(names(get_current_settings()))
+
+
+@functools.cache
+def mlflows_variables() -> frozenset[str]:
+    """Every `MLFLOW_…` that MLflow has in its list of them, or as an option of its commands."""
+    with without_warnings():
+        import mlflow.environment_variables as known
+        from mlflow.cli import cli
+    options = {option.envvar for command in cli.commands.values() for option in command.params}
+    return frozenset({name for name in dir(known) if name.startswith("MLFLOW_")} | options)
 
 
 def _settings() -> Iterator[type[BaseSettings]]:

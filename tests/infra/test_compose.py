@@ -20,7 +20,6 @@ from registry.database import DatabaseSettings
 from registry.settings import StoreSettings, TrackingSettings, read_settings
 from registry.store import open_store
 from serving.settings import ServingSettings
-from tests.infra.commands import parse
 from tests.infra.composition import Composition, Service, load_script, read_yaml
 from tests.infra.environment import known_variables, named_variables
 from tests.infra.images import FLOWS, IMAGES, INFRA, PROJECT, PYPROJECT, SERVING
@@ -97,63 +96,12 @@ def test_seaweedfs_and_envoy_are_of_the_versions_that_the_tests_run(composition:
         assert version(package).startswith(tag), name
 
 
-def test_every_command_is_one(composition: Composition) -> None:
-    parsed = 0
-    for image in IMAGES:
-        for service in composition.of_image(image):
-            for command in service.commands:
-                if command[0] not in {"sh", "python"} or command[:2] == ["python", "-m"]:
-                    parse(command)
-                    parsed += 1
-    assert parsed >= 9
-
-
-def test_scripts_run_commands_that_are_there() -> None:
-    text = (INFRA / "compose" / "operator_key.sh").read_text()
-    commands = re.findall(r"macrofleet ([a-z][a-z -]*[^>|\n]*?)(?: >| \|\||$)", text, re.MULTILINE)
-    assert len(commands) == 2
-    for command in commands:
-        parse(["macrofleet", *command.split()])
-
-
 def test_every_variable_of_ours_is_a_setting(composition: Composition) -> None:
     named = set()
     for service in composition.services.values():
         named |= named_variables(" ".join(service.environment))
     assert {"MACROFLEET_STORE_URL", "MACROFLEET_SIGNING_KEY", "MACROFLEET_DATABASE_URL"} <= named
     assert named - known_variables() == set()
-
-
-def test_every_variable_of_prefects_is_a_setting(composition: Composition) -> None:
-    from prefect.settings import get_current_settings
-    from prefect.settings.base import PrefectBaseSettings
-
-    def names(settings: PrefectBaseSettings) -> Iterator[str]:
-        prefix = str(settings.model_config.get("env_prefix", "PREFECT_"))
-        for field in type(settings).model_fields:
-            inner = getattr(settings, field)
-            if isinstance(inner, PrefectBaseSettings):
-                yield from names(inner)
-            else:
-                yield f"{prefix}{field}".upper()
-
-    known = set(names(get_current_settings()))
-    named = {name for each in composition.services.values() for name in each.environment if name.startswith("PREFECT_")}
-    assert {"PREFECT_SERVER_API_AUTH_STRING", "PREFECT_API_AUTH_STRING", "PREFECT_API_URL"} <= named
-    assert named - known == set()
-
-
-def test_every_variable_of_mlflows_is_one(composition: Composition) -> None:
-    import mlflow.environment_variables as known
-    from mlflow.cli import cli
-
-    options = {option.envvar for command in cli.commands.values() for option in command.params}
-    named = {name for each in composition.services.values() for name in each.environment if name.startswith("MLFLOW_")}
-    ours = {"MLFLOW_AUTH_DATABASE_URI"}  # of the command that brings users' tables up to date
-    assert {name for name in named - ours if not hasattr(known, name) and name not in options} == {
-        "MLFLOW_TRACKING_USERNAME",
-        "MLFLOW_TRACKING_PASSWORD",
-    } - {name for name in named if hasattr(known, name)}
 
 
 @pytest.mark.parametrize("name", [*SERVERS, "worker", "console", "command", "keys", "programs"])

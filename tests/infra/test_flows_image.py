@@ -10,16 +10,9 @@ import threading
 
 import pytest
 
-from tests.infra.commands import parse
 from tests.infra.images import FLOWS, PROJECT, PYTHONS, pins
 
 FINAL = FLOWS.final
-
-
-def test_the_command_is_prefects_own() -> None:
-    parse(FINAL.the("CMD").arguments)
-    assert FINAL.every("ENTRYPOINT") == []  # its commands are of three programs
-    assert FINAL.the("STOPSIGNAL").rest == "SIGTERM"
 
 
 def test_the_port_is_the_workers_health() -> None:

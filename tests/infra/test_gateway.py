@@ -42,7 +42,7 @@ def configuration(name: str) -> dict[str, Any]:
 def secrets(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("secrets")
     MAKE_SECRETS._Book(folder).certificate("tls.crt", "tls.key")
-    text = (GATEWAY / "certificate.yaml").read_text().replace("/etc/envoy/tls", str(folder))
+    text = (GATEWAY / "certificate.yaml").read_text().replace("/etc/envoy-tls", str(folder))
     (folder / "certificate.yaml").write_text(text)
     return folder
 
@@ -96,7 +96,7 @@ def test_servers_and_pages_are_services_of_the_composition(tmp_path: Path) -> No
     mounted = {target for _, target in gateway.mounts} | {entry["target"] for entry in gateway.spec["secrets"]}
     command = gateway.spec["command"]
     assert command[command.index("--config-path") + 1] in mounted
-    assert {MAKE_GATEWAY.CERTIFICATE, "/etc/envoy/tls/tls.crt", "/etc/envoy/tls/tls.key"} <= mounted
+    assert {MAKE_GATEWAY.CERTIFICATE, "/etc/envoy-tls/tls.crt", "/etc/envoy-tls/tls.key"} <= mounted
     (metrics,) = [
         each for each in configuration("compose")["static_resources"]["listeners"] if each["name"] == "metrics"
     ]
