@@ -42,10 +42,13 @@ quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and
 
 # Locks name packages, versions and hashes, and no index address.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
-lock: ## compile the locks: everything, the serving image, what builds the wheel (needs uv on PATH)
+lock: ## compile the locks: everything, the two images, what builds the wheel (needs uv on PATH)
 	$(LOCK) --extra dev pyproject.toml --output-file requirements.lock
 	sed -n 's/^tensorflow==\([^ ]*\).*/tensorflow-cpu==\1/p' requirements.lock \
-	  | $(LOCK) --extra serving --constraint requirements.lock --excludes infra/serving-excludes.txt pyproject.toml - --output-file requirements-serving.lock
+	  | $(LOCK) --extra serving --constraint requirements.lock --excludes infra/image-excludes.txt pyproject.toml - --output-file requirements-serving.lock
+	sed -n 's/^tensorflow==\([^ ]*\).*/tensorflow-cpu==\1/p' requirements.lock \
+	  | $(LOCK) --extra flows --extra console --extra postgresql --extra tracking-server --constraint requirements.lock \
+	    --excludes infra/image-excludes.txt pyproject.toml - --output-file requirements-flows.lock
 	echo hatchling | $(LOCK) --constraint requirements.lock - --output-file infra/wheel.lock
 
 envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it

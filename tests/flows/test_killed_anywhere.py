@@ -29,7 +29,6 @@ from training.synthetic import make_tenant
 from training.tenants import import_examples
 
 # MLflow's own, of its database.
-pytestmark = pytest.mark.filterwarnings("ignore:The ``noload`` loader strategy")
 
 TENANT = "acme"
 # A shard's record is written by a thread of its own, which may or may not put what follows closely into one write.
