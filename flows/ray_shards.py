@@ -8,8 +8,10 @@ macrofleet in their environment; nothing is sent along, since what goes with a t
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 import ray
 from ray.exceptions import RayError
@@ -18,6 +20,7 @@ from flows.shard_fan import ShardState
 from registry.errors import InvalidInput, SchedulerUnavailable
 
 Work = Callable[[str, int, int], object]
+_KNOCK_SECONDS = 5.0
 
 
 def work_on_shard(run: str, shard: int, attempt: int) -> None:
@@ -41,9 +44,12 @@ class RayShards:
     """
 
     def __init__(self, address: str, *, work: Work = work_on_shard) -> None:
+        # Ray tries an address where nobody answers twenty times, forty seconds each.
+        os.environ.setdefault("RAY_gcs_server_port_wait_time_s", "2")
         try:
+            _knock(address)
             ray.init(address=address, ignore_reinit_error=True, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RayError, RuntimeError, ValueError) as problem:
+        except (OSError, RayError, RuntimeError, ValueError) as problem:
             raise InvalidInput(
                 f"no Ray cluster is reached at {address!r} ({type(problem).__name__})",
                 remedy="Check MACROFLEET_RAY_ADDRESS, and that Ray runs there in the same version.",
@@ -76,3 +82,10 @@ class RayShards:
         except (RayError, ValueError):
             # It is gone, or cannot be reached; the shard itself is out of its hands.
             return
+
+
+def _knock(address: str) -> None:
+    """See whether anybody listens at an address with a host and a port. Raises OSError, or ValueError for what is none."""
+    parts = urlsplit(f"//{address.removeprefix('ray://')}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), _KNOCK_SECONDS).close()

@@ -37,6 +37,8 @@ from registry.fleet import read_fleet
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from tests.flows.waiting_shard import BEGUN, GO, retrain_shard
+from training.examples import Example
+from training.tenants import import_examples
 
 ROOT = Path(__file__).parents[2]
 # Both are in shard 0 of 2, and the next ones in shard 1.
@@ -132,6 +134,9 @@ def let_go(store: ObjectStore, tenants: Sequence[str]) -> None:
 
 
 def test_a_worker_that_is_killed_loses_no_tenant_and_none_is_made_twice(store: ObjectStore, workers: Workers) -> None:
+    for tenant in (*FIRST, *SECOND):
+        # Whoever nobody knows gets no entry in the fleet.
+        import_examples(store, tenant, [Example(ticket_id="1", body="a", macro_id="m")])
     pids = [workers.start(), workers.start()]
     summaries: list[Summary] = []
     # Prefect's settings of this test are in the context.
