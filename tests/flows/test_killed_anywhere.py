@@ -28,8 +28,6 @@ from training.examples import Example
 from training.synthetic import make_tenant
 from training.tenants import import_examples
 
-# MLflow's own, of its database.
-
 TENANT = "acme"
 # A shard's record is written by a thread of its own, which may or may not put what follows closely into one write.
 BEATS = 2
