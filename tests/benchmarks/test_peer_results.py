@@ -71,6 +71,7 @@ def test_a_file_that_is_no_run(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="cannot be read"):
         read_run(path)
     whole: dict[str, Any] = json.loads(json.dumps(RUN.as_dict()))
+    data: Any
     for data in (
         [],
         {},

@@ -13,7 +13,6 @@ import numpy as np
 import pytest
 
 from benchmarks.fleets import publish_tenants
-from registry import freezing
 from registry.disk_tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
@@ -170,7 +169,7 @@ def test_a_process_that_fails_leaves_nothing(world: World, tmp_path: Path, monke
 def test_a_bundle_that_is_damaged_reaches_no_other_process(
     world: World, tmp_path: Path, bag_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(freezing.subprocess, "run", never)
+    monkeypatch.setattr("registry.freezing.subprocess.run", never)
     for name in (MANIFEST, LABELS, WEIGHTS):
         data = bytearray(world.store.get(model_key("acme", world.made.version, name)).data)
         data[-1] ^= name == WEIGHTS
