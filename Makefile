@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench bench-accept quality lock envoy clean
+.PHONY: help demo test test-workers lint bench bench-accept bench-peers quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -38,6 +38,9 @@ bench: $(INSTALLED) ## run the pytest-benchmark suites and hold them to benchmar
 
 bench-accept: $(INSTALLED) ## take a new benchmarks/baseline.json, on a quiet machine (BENCH_ARGS="--only featurise")
 	$(BIN)/python -m benchmarks.regressions --accept $(BENCH_ARGS)
+
+bench-peers: $(INSTALLED) ## our server beside those that people would pick instead, each installed by the script (PEERS_ARGS="--quick")
+	$(BIN)/macrofleet bench peers --json $(PEERS_ARGS)
 
 quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and rewrite docs/quality.md (QUALITY_ARGS="--program bag")
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }

@@ -35,14 +35,17 @@ class Client:
 
     def ask(self, tenant: str, body: bytes) -> tuple[float, bytes]:
         """Like `suggest`, with the answer's body."""
-        request = http_request(self._url, f"/v1/tenants/{tenant}/suggestions", body)
+        seconds, status, answer = self.send(http_request(self._url, f"/v1/tenants/{tenant}/suggestions", body))
+        if status != 200:
+            raise RuntimeError(f"{tenant}: {status} {answer[:400]!r}")
+        return seconds, answer
+
+    def send(self, request: bytes) -> tuple[float, int, bytes]:
+        """Any request, whole: the seconds until its answer was read, the status and the body."""
         began = time.perf_counter()
         self._connection.sendall(request)
         head, answer = self._receive()
-        seconds = time.perf_counter() - began
-        if not head.startswith(b"HTTP/1.1 200 "):
-            raise RuntimeError(f"{tenant}: {head[:40]!r} {answer[:400]!r}")
-        return seconds, answer
+        return time.perf_counter() - began, int(head[9:12]), answer
 
     def _receive(self) -> tuple[bytes, bytes]:
         data = b""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -253,6 +254,53 @@ def console(
     from benchmarks.console import measure_console
 
     run_bench(lambda step: measure_console(tenants=tenants, rounds=rounds, step=step), as_json, check)
+
+
+@bench.command()
+def peers(
+    peers: Annotated[
+        str, typer.Option("--peers", metavar="A,B", help="Of macrofleet, echo, fastapi, mms, mlserver, ray, dedicated.")
+    ] = "",
+    tenants: Annotated[
+        str, typer.Option("--tenants", metavar="N,M", help="How many are served, one number after the other.")
+    ] = "10,100,500,1000,2000",
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FILE", help="The run: written after every step, gone on with.")
+    ] = Path("peers.json"),
+    minutes: Annotated[
+        float, typer.Option(min=0.1, max=600, help="After which no other server is started; a rerun goes on.")
+    ] = 60,
+    quick: Annotated[bool, typer.Option("--quick", help="Ten tenants and a second a step, for trying out.")] = False,
+    prepare: Annotated[
+        bool, typer.Option("--prepare", help="Install the servers and make the classifiers, and measure nothing.")
+    ] = False,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """The servers that people would pick instead, beside ours: same classifiers, requests and load, one run.
+
+    Each other server is installed from the package index into an environment of its own below the user's cache, and so are
+    the classifiers made: 43 GB for 2,000 tenants.
+
+    Example: macrofleet bench peers --peers macrofleet,fastapi --tenants 10,100 --json
+    """
+    import dataclasses
+    import sys
+
+    from benchmarks.peers import comparison
+    from benchmarks.peers.sizes import QUICK, Sizes
+
+    names = comparison.check_peers(peers)
+    sizes = QUICK if quick else dataclasses.replace(Sizes(), tenants=comparison.check_tenants(tenants))
+
+    def measure(step: Step) -> dict[str, Any]:
+        if prepare:
+            world, failed = comparison.prepare(names, sizes, step)
+            return {"classifiers": str(world.folder), "not_installed": failed, "passed": {}, "void": []}
+        command = " ".join(["macrofleet", *sys.argv[1:]])
+        return comparison.compare(names, sizes, out, command=command, most_seconds=60 * minutes, step=step)
+
+    run_bench(measure, as_json, check)
 
 
 bench.command()(load)
