@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench quality lock envoy clean
+.PHONY: help demo test test-workers lint bench bench-results bench-report quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -35,6 +35,12 @@ lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 
 bench: $(INSTALLED) ## run the pytest-benchmark suites
 	$(BIN)/python -m pytest benchmarks --benchmark-only --override-ini "filterwarnings=default" $(PYTEST_ARGS)
+
+bench-results: $(INSTALLED) ## measure what the report shows, on a quiet machine (RESULTS="cost --computed"; by default all, 15 minutes)
+	$(BIN)/python -m benchmarks.report.measure $(RESULTS)
+
+bench-report: $(INSTALLED) ## write docs/benchmarks.md, its plots and CSV files from benchmarks/results
+	$(BIN)/python -m benchmarks.report
 
 quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and rewrite docs/quality.md (QUALITY_ARGS="--program bag")
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }

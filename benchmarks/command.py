@@ -8,7 +8,7 @@ import typer
 
 from benchmarks.load_command import load
 from benchmarks.reporting import run_bench
-from benchmarks.simulate_command import simulate
+from benchmarks.simulate_command import simulate, simulate_check
 from registry.console_output import Step
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine, with a fleet of its own.")
@@ -257,3 +257,4 @@ def console(
 
 bench.command()(load)
 bench.command()(simulate)
+bench.command()(simulate_check)

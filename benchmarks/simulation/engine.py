@@ -8,7 +8,7 @@ slow the core down while they use it. Requests for a model that is being loaded 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
+from collections import OrderedDict, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
@@ -69,6 +69,7 @@ class Scenario:
         at, places: when requests arrive, rising, and of which tenant.
         rule, factor, ring_places: see `benchmarks.simulation.balancing`.
         copies: of each tenant, how many replicas its requests are spread over in turn; None is one each.
+        machines: of each replica, the machine it is on: those of one share its disk tier. None is one each.
         preload: whether every replica begins with its own tenants, on disk and as many as fit in memory, the busiest
             first.
         busiest: tenants by traffic, for `preload`; None is by their arrivals.
@@ -85,6 +86,7 @@ class Scenario:
     factor: int = 150
     ring_places: int = 16_384
     copies: Integers | None = None
+    machines: Sequence[int] | None = None
     preload: bool = True
     busiest: Sequence[int] | None = None
     lose: Sequence[int] = ()
@@ -122,10 +124,10 @@ class _Server:
 
     __slots__ = ("alive", "backlog", "batch", "cache", "disk", "loading", "queue")
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, disk: OrderedDict[int, None]) -> None:
         self.alive = True
         self.cache = SimulatedCache(replica.memory_models)
-        self.disk: OrderedDict[int, None] = OrderedDict()
+        self.disk = disk
         self.loading: dict[int, list[int]] = {}
         self.queue: deque[int] = deque()
         self.batch: list[int] = []
@@ -138,7 +140,9 @@ class Simulation:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._replica = scenario.replica
-        self._servers = [_Server(scenario.replica) for _ in scenario.keys]
+        disks: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
+        machines = scenario.machines or range(len(scenario.keys))
+        self._servers = [_Server(scenario.replica, disks[machine]) for machine in machines]
         self._active = [0] * len(self._servers)
         self._total = 0
         self._heap: list[tuple[float, int, int, int]] = []
