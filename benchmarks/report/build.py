@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.report.markdown import csv_text, fill, table
 from benchmarks.report.marks import marks_table
 from benchmarks.report.plots import PLOTS, digest_of, draw, plotted_digest
+from benchmarks.report.sizing import losses, machines
 from benchmarks.report.stored import Results
 from benchmarks.report.tables import Table, checks, costs, figures, latencies, peers, runs, simulations
 
@@ -22,7 +23,16 @@ TABLES: Mapping[str, Callable[[Results], Table]] = {
     "simulation": simulations,
     "check": checks,
     "runs": runs,
+    "machines": machines,
+    "losses": losses,
 }
+#: Which of them each document has.
+DOCUMENTS: Mapping[str, tuple[str, ...]] = {
+    "benchmarks.md": ("marks", "figures", "peers", "latency", "cost", "simulation", "check", "runs"),
+    "sizing.md": ("machines", "losses"),
+}
+#: Where CSV files and plots are, beside the documents.
+FOLDER = "benchmarks"
 _ALTERNATIVES = {
     "latency": "Latency by percentile",
     "cost": "Cost of a month by way of serving",
@@ -36,51 +46,58 @@ class Report:
     """Everything that is generated.
 
     Attributes:
-        document: the Markdown document with its parts filled in.
+        documents: Markdown, with its parts filled in, by name.
         numbers: CSV files by name.
         plots: which tables are drawn, by the plot's file name.
     """
 
-    document: str
+    documents: Mapping[str, str]
     numbers: Mapping[str, str]
     plots: Mapping[str, Table] = field(repr=False)
 
 
-def build_report(results: Results, document: str, *, folder: str) -> Report:
+def build_report(results: Results, documents: Mapping[str, str]) -> Report:
     """Make the report.
 
     Args:
-        document: as it is, with its generated parts between their marks.
-        folder: where CSV files and plots are, as the document links to it.
+        documents: as they are, with their generated parts between their marks, by name (`DOCUMENTS`).
 
     Raises:
-        InvalidInput: the document lacks a part or has one too many.
+        InvalidInput: a document lacks a part or has one too many.
     """
     tables = {name: make(results) for name, make in TABLES.items()}
     numbers = {f"{name}.csv": csv_text(made.columns, made.rows) for name, made in tables.items()}
-    parts = {name: _part(name, made, folder) for name, made in tables.items()}
+    filled = {
+        document: fill(document, text, {name: _part(name, tables[name]) for name in DOCUMENTS[document]})
+        for document, text in documents.items()
+    }
     plots = {f"{name}.png": tables[name] for name in PLOTS if tables[name].rows}
-    return Report(document=fill(document, parts), numbers=numbers, plots=plots)
+    return Report(documents=filled, numbers=numbers, plots=plots)
 
 
-def _part(name: str, made: Table, folder: str) -> str:
+def _part(name: str, made: Table) -> str:
     if not made.rows:
         return _NOTHING
-    link = f"\nThe same as CSV: [{name}.csv]({folder}/{name}.csv).\n"
+    link = f"\nThe same as CSV: [{name}.csv]({FOLDER}/{name}.csv).\n"
     if name not in PLOTS:
         return table(made.columns, made.rows) + link
-    picture = f"![{_ALTERNATIVES[name]}]({folder}/{name}.png)\n"
+    picture = f"![{_ALTERNATIVES[name]}]({FOLDER}/{name}.png)\n"
     # A curve is a picture and its numbers; everything else is a table as well.
     return picture + link if name == "latency" else f"{table(made.columns, made.rows)}\n{picture}{link}"
 
 
-def write_report(report: Report, document: Path, folder: Path) -> list[Path]:
-    """Write what differs from what is there, and take away what belongs to no table any more; the files that changed."""
+def write_report(report: Report, docs: Path) -> list[Path]:
+    """Write what differs from what is there, and take away what belongs to no table any more; the files that changed.
+
+    Args:
+        docs: the folder of the documents.
+    """
+    folder = docs / FOLDER
     folder.mkdir(parents=True, exist_ok=True)
     changed = _strangers(report, folder)
     for path in changed:
         path.unlink()
-    for path, text in _texts(report, document, folder).items():
+    for path, text in _texts(report, docs).items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             path.write_text(text, encoding="utf-8")
             changed.append(path)
@@ -92,10 +109,11 @@ def write_report(report: Report, document: Path, folder: Path) -> list[Path]:
     return changed
 
 
-def stale_files(report: Report, document: Path, folder: Path) -> list[Path]:
+def stale_files(report: Report, docs: Path) -> list[Path]:
     """The files that are not what the results say; empty for a report that is up to date."""
+    folder = docs / FOLDER
     stale = _strangers(report, folder)
-    for path, text in _texts(report, document, folder).items():
+    for path, text in _texts(report, docs).items():
         if not path.exists() or path.read_text(encoding="utf-8") != text:
             stale.append(path)
     for name in report.plots:
@@ -104,8 +122,9 @@ def stale_files(report: Report, document: Path, folder: Path) -> list[Path]:
     return stale
 
 
-def _texts(report: Report, document: Path, folder: Path) -> dict[Path, str]:
-    return {document: report.document, **{folder / name: text for name, text in report.numbers.items()}}
+def _texts(report: Report, docs: Path) -> dict[Path, str]:
+    texts = {docs / name: text for name, text in report.documents.items()}
+    return texts | {docs / FOLDER / name: text for name, text in report.numbers.items()}
 
 
 def _strangers(report: Report, folder: Path) -> list[Path]:

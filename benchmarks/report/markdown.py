@@ -52,16 +52,16 @@ def csv_text(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     return output.getvalue()
 
 
-def fill(document: str, parts: Mapping[str, str]) -> str:
+def fill(name: str, document: str, parts: Mapping[str, str]) -> str:
     """A document with its generated parts replaced.
 
     Raises:
         InvalidInput: it lacks a part, or has one that nobody makes.
     """
-    names = [found["name"] for found in _PART.finditer(document)]
-    if sorted(names) != sorted(parts):
+    there = [found["name"] for found in _PART.finditer(document)]
+    if sorted(there) != sorted(parts):
         raise InvalidInput(
-            f"the document has the generated parts {', '.join(sorted(names)) or 'none'}, not {', '.join(sorted(parts))}",
+            f"{name} has the generated parts {', '.join(sorted(there)) or 'none'}, not {', '.join(sorted(parts))}",
             remedy="Each stands once, between <!-- generated: name --> and <!-- end of generated -->.",
         )
     return _PART.sub(lambda found: f"{found['begin']}{parts[found['name']]}{found['end']}", document)

@@ -49,9 +49,11 @@ class Results:
     Attributes:
         benches: of benches.
         peers: of the comparison with other servers, by their files' names.
+        folder: where they are.
         why: a sentence for each figure that misses its bound, by its bench (or "marks") and its name.
     """
 
+    folder: Path
     benches: tuple[Result, ...]
     peers: Mapping[str, PeerRun]
     why: Mapping[str, Mapping[str, str]]
@@ -90,7 +92,7 @@ def read_results(folder: Path) -> Results:
                 f"{path} is no report of a bench", remedy=f"A report has {', '.join(_NEEDED)}: keep what --json prints."
             )
         benches.append(Result(name=path.stem, report=data))
-    return Results(benches=tuple(benches), peers=peers, why=_read_why(folder / WHY))
+    return Results(folder=folder, benches=tuple(benches), peers=peers, why=_read_why(folder / WHY))
 
 
 def _read_why(path: Path) -> dict[str, dict[str, str]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,7 @@ from benchmarks.simulation.balancing import Balancer, Rule
 from benchmarks.simulation.cache import SimulatedCache
 
 _LOADED, _WORKED, _LOST = 0, 1, 2
+_TELL_REQUESTS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -158,8 +159,8 @@ class Simulation:
         self._balance()
         self._owners_before = list(self._balancer.owners)
 
-    def run(self) -> Outcome:
-        """Simulate to the last answer."""
+    def run(self, told: Callable[[float], None]) -> Outcome:
+        """Simulate to the last answer; `told` hears the finished share now and then."""
         scenario = self._scenario
         if scenario.preload:
             self._preload()
@@ -168,6 +169,8 @@ class Simulation:
         heap = self._heap
         places = scenario.places.tolist()
         for request, now in enumerate(scenario.at.tolist()):
+            if not request % _TELL_REQUESTS:
+                told(request / len(places))
             while heap and heap[0][0] <= now:
                 self._happen(*heapq.heappop(heap))
             self._send(request, places[request], now)
@@ -314,6 +317,10 @@ class Simulation:
             self._send(request, int(self._scenario.places[request]), now)
 
 
-def simulate(scenario: Scenario) -> Outcome:
-    """Simulate a scenario to its last answer."""
-    return Simulation(scenario).run()
+def simulate(scenario: Scenario, told: Callable[[float], None] = lambda _: None) -> Outcome:
+    """Simulate a scenario to its last answer.
+
+    Args:
+        told: hears the finished share, between 0 and 1, now and then.
+    """
+    return Simulation(scenario).run(told)

@@ -77,9 +77,9 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
         lose=lost,
         lose_at=shape.spec.seconds / 2 if lost else float("inf"),
     )
-    step(f"simulating {len(trace.at):,} requests", 0.1)
     began = time.monotonic()
-    outcome = simulate(scenario)
+    text = f"simulating {len(trace.at):,} requests"
+    outcome = simulate(scenario, lambda share: step(text, 0.1 + 0.8 * share))
     step("counting", 0.9)
     return {
         "bench": "simulate",

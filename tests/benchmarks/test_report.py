@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from hypothesis import strategies as st
 from benchmarks.latency import encoded
 from benchmarks.peers.results import Cell, PeerInfo, PeerRun, write_run
 from benchmarks.report.__main__ import main
-from benchmarks.report.build import TABLES, build_report, stale_files, write_report
+from benchmarks.report.build import DOCUMENTS, TABLES, build_report, stale_files, write_report
 from benchmarks.report.markdown import cell, csv_text, fill, number, table
 from benchmarks.report.marks import marks, marks_table
 from benchmarks.report.measure import RESULTS
@@ -25,9 +26,11 @@ from benchmarks.report.stored import read_results
 from registry.errors import InvalidInput
 
 ROOT = Path(__file__).parents[2]
-DOCUMENT = "# Title\n" + "".join(
-    f"Text before {name}.\n<!-- generated: {name} -->\n<!-- end of generated -->\nText after.\n" for name in TABLES
-)
+EMPTY = {
+    document: "# Title\n"
+    + "".join(f"Text before {name}.\n<!-- generated: {name} -->\n<!-- end of generated -->\n\n" for name in names)
+    for document, names in DOCUMENTS.items()
+}
 MACHINE = {"cpu": "A | B", "cores": 2, "memory_bytes": 8e9, "kernel": "6", "python": "3.11"}
 WARM: dict[str, Any] = {
     "bench": "warm",
@@ -70,21 +73,22 @@ def results(tmp_path: Path) -> Path:
     return folder
 
 
-def part(document: str, name: str) -> str:
+def part(documents: Mapping[str, str], name: str) -> str:
+    document = next(text for text in documents.values() if f"generated: {name} " in text)
     return document.partition(f"<!-- generated: {name} -->\n")[2].partition("<!-- end of generated -->")[0]
 
 
 def test_the_same_results_give_the_same_report_and_it_is_its_own_input(results: Path) -> None:
-    first = build_report(read_results(results), DOCUMENT, folder="benchmarks")
+    first = build_report(read_results(results), EMPTY)
     os.utime(results / "warm.json", (1, 1))
-    again = build_report(read_results(results), first.document, folder="benchmarks")
-    assert again.document == first.document != DOCUMENT
+    again = build_report(read_results(results), first.documents)
+    assert again.documents == first.documents != EMPTY
     assert again.numbers == first.numbers
-    assert "Text before marks.\n" in first.document
+    assert "Text before marks.\n" in first.documents["benchmarks.md"]
 
 
 def test_a_figure_has_its_bound_its_verdict_and_the_reason(results: Path) -> None:
-    document = build_report(read_results(results), DOCUMENT, folder="benchmarks").document
+    document = build_report(read_results(results), EMPTY).documents
     shown = part(document, "figures")
     assert "| warm | p99_ratio_to_echo | ≤ 5 | 7.25 | **not reached** | One core \\| nearly full. |\n" in shown
     assert "| warm | rps_least | ≥ 1 | 1,234 | reached |  |\n" in shown
@@ -96,7 +100,7 @@ def test_a_figure_has_its_bound_its_verdict_and_the_reason(results: Path) -> Non
 
 def test_a_void_result_is_neither_reached_nor_missed(results: Path) -> None:
     stored(results, warm={**WARM, "void": ["the generator was late"]})
-    shown = part(build_report(read_results(results), DOCUMENT, folder="b").document, "figures")
+    shown = part(build_report(read_results(results), EMPTY).documents, "figures")
     assert shown.count("| void |") == 2
     assert "reached" not in shown
 
@@ -140,11 +144,13 @@ def _columns_and_rows(name: str, made: Any) -> tuple[Any, Any]:
 
 
 def test_files_are_written_once_and_stale_ones_found(results: Path, tmp_path: Path) -> None:
-    document, folder = tmp_path / "benchmarks.md", tmp_path / "benchmarks"
-    document.write_text(DOCUMENT, encoding="utf-8")
+    docs, folder = tmp_path, tmp_path / "benchmarks"
+    document = docs / "benchmarks.md"
+    for name, text in EMPTY.items():
+        (docs / name).write_text(text, encoding="utf-8")
 
     def run(*more: str) -> int:
-        return main(["--results", str(results), "--document", str(document), *more])
+        return main(["--results", str(results), "--docs", str(docs), *more])
 
     assert run("--check") == 1
     assert run() == 0
@@ -155,22 +161,22 @@ def test_files_are_written_once_and_stale_ones_found(results: Path, tmp_path: Pa
     assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == written
 
     stored(results, warm={**WARM, "hdr": encoded(np.array([0.7]))})
-    report = build_report(read_results(results), document.read_text(encoding="utf-8"), folder="benchmarks")
-    assert {path.name for path in stale_files(report, document, folder)} == {"latency.csv", "latency.png"}
+    written_now = {name: (docs / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+    report = build_report(read_results(results), written_now)
+    assert {path.name for path in stale_files(report, docs)} == {"latency.csv", "latency.png"}
     assert run("--check") == 1
     (folder / "old.csv").write_text("x", encoding="utf-8")
-    changed = {path.name for path in write_report(report, document, folder)}
+    changed = {path.name for path in write_report(report, docs)}
     assert changed == {"latency.csv", "latency.png", "old.csv"}
-    assert not stale_files(report, document, folder)
+    assert not stale_files(report, docs)
     document.write_text(document.read_text(encoding="utf-8").replace("7.25", "4.25"), encoding="utf-8")
     assert run("--check") == 1
 
 
 def test_a_plot_knows_its_numbers_and_a_damaged_one_does_not(results: Path, tmp_path: Path) -> None:
-    report = build_report(read_results(results), DOCUMENT, folder="b")
-    folder = tmp_path / "b"
-    write_report(report, tmp_path / "b.md", folder)
-    plot = folder / "cost.png"
+    report = build_report(read_results(results), EMPTY)
+    write_report(report, tmp_path)
+    plot = tmp_path / "benchmarks" / "cost.png"
     assert plotted_digest(plot) == digest_of(report.numbers["cost.csv"])
     plot.write_bytes(plot.read_bytes().replace(b"Numbers", b"numbers"))
     assert plotted_digest(plot) is None
@@ -197,10 +203,10 @@ def test_what_is_no_result_is_named(tmp_path: Path, file: str, text: str, told: 
 
 
 def test_a_document_has_every_part_once() -> None:
-    with pytest.raises(InvalidInput, match="has the generated parts a, a, not a"):
-        fill(2 * "<!-- generated: a -->\n<!-- end of generated -->\n", {"a": "x\n"})
+    with pytest.raises(InvalidInput, match=r"x\.md has the generated parts a, a, not a"):
+        fill("x.md", 2 * "<!-- generated: a -->\n<!-- end of generated -->\n", {"a": "x\n"})
     with pytest.raises(InvalidInput, match="has the generated parts none"):
-        fill("nothing", {"a": "x\n"})
+        fill("x.md", "nothing", {"a": "x\n"})
 
 
 @given(st.lists(st.text(max_size=8), min_size=1, max_size=4))
@@ -225,8 +231,6 @@ def test_a_result_that_cannot_be_measured_leaves_the_last_one(tmp_path: Path, mo
 
 
 def test_the_report_in_the_repository_is_what_its_results_say() -> None:
-    document, folder = ROOT / "docs/benchmarks.md", ROOT / "docs/benchmarks"
-    report = build_report(
-        read_results(ROOT / "benchmarks/results"), document.read_text(encoding="utf-8"), folder="benchmarks"
-    )
-    assert not stale_files(report, document, folder), "make bench-report"
+    documents = {name: (ROOT / "docs" / name).read_text(encoding="utf-8") for name in DOCUMENTS}
+    report = build_report(read_results(ROOT / "benchmarks/results"), documents)
+    assert not stale_files(report, ROOT / "docs"), "make bench-report"
