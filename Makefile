@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench bench-accept bench-peers quality lock envoy clean
+.PHONY: help demo test test-workers lint bench bench-accept bench-peers bench-results bench-report quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -41,6 +41,12 @@ bench-accept: $(INSTALLED) ## take a new benchmarks/baseline.json, on a quiet ma
 
 bench-peers: $(INSTALLED) ## our server beside those that people would pick instead, each installed by the script (PEERS_ARGS="--quick")
 	$(BIN)/macrofleet bench peers --json $(PEERS_ARGS)
+
+bench-results: $(INSTALLED) ## measure what the report shows, on a quiet machine (RESULTS="cost --computed"; by default all, 15 minutes)
+	$(BIN)/python -m benchmarks.report.measure $(RESULTS)
+
+bench-report: $(INSTALLED) ## write docs/benchmarks.md, its plots and CSV files from benchmarks/results
+	$(BIN)/python -m benchmarks.report
 
 quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and rewrite docs/quality.md (QUALITY_ARGS="--program bag")
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }

@@ -9,7 +9,7 @@ import typer
 
 from benchmarks.load_command import load
 from benchmarks.reporting import run_bench
-from benchmarks.simulate_command import simulate
+from benchmarks.simulate_command import simulate, simulate_check
 from registry.console_output import Step
 
 bench = typer.Typer(no_args_is_help=True, help="Measure on this machine, with a fleet of its own.")
@@ -305,3 +305,4 @@ def peers(
 
 bench.command()(load)
 bench.command()(simulate)
+bench.command()(simulate_check)

@@ -56,14 +56,18 @@ def measure_scale(*, tenants: int, models: int, memory_bytes: int, step: Step) -
     names = tenant_names(tenants)
     with staged(step, models_at_rest=models) as stage:
         fleet = stage.models(models)
-        step(f"writing {models} models, {models * fleet.model_bytes / 1e9:.1f} GB", 0.05)
+        step(f"making {models} models, {models * fleet.model_bytes / 1e9:.1f} GB", 0.05)
         made = fleet.make((name, "m") for name in names[:models])
-        fleet.install(stage.disk, made)
+        fleet.install(stage.disk, made[:_FEW])
         write_catalogues(stage.put, dict.fromkeys(names, fleet.catalogue(["m"])))
         os.sync()
-        step(f"{_FEW} models", 0.6)
+        step(f"{_FEW} models", 0.3)
         update_fleet(stage.store, {model.tenant: serve(model.manifest) for model in made[:_FEW]})
         few = _look(stage, made[:_FEW], memory_bytes=memory_bytes)
+        # Not before: a server takes from its disk what is in no fleet.
+        step(f"writing {models} models to disk", 0.4)
+        fleet.install(stage.disk, made[_FEW:])
+        os.sync()
         step(f"{models} models", 0.7)
         entries: dict[str, Change] = {model.tenant: serve(model.manifest) for model in made}
         update_fleet(stage.store, entries | dict.fromkeys(names[models:], _nobodys))

@@ -25,7 +25,8 @@ def simulate(
     ] = "envoy",
     factor: Annotated[int, typer.Option(min=101, help="The bound, per cent of the mean.")] = 150,
     ring_places: Annotated[int | None, typer.Option(min=1, help="On the ring; by default 160 a replica.")] = None,
-    lose: Annotated[int, typer.Option(min=0, help="Replicas that are lost in the middle.")] = 0,
+    processes: Annotated[int, typer.Option(min=1, help="Replicas on each machine, which share its disk.")] = 1,
+    lose: Annotated[int, typer.Option(min=0, help="Machines that are lost in the middle.")] = 0,
     copies_above: Annotated[
         float | None, typer.Option(min=0.01, help="A copy of a tenant's model for each such share of a replica.")
     ] = None,
@@ -48,8 +49,8 @@ def simulate(
     from benchmarks.trace import TraceSpec
     from registry.errors import InvalidInput
 
-    if lose >= replicas:
-        raise InvalidInput(f"of {replicas} replicas {lose} cannot be lost", remedy="Leave one.")
+    if lose * processes >= replicas:
+        raise InvalidInput(f"of {replicas} replicas {lose * processes} cannot be lost", remedy="Leave one.")
     found = read_measured(measured or RESULTS)
     replica = replica_of(found, Sizes(memory=memory_mb * 1e6, disk=None if disk_mb is None else disk_mb * 1e6))
     shape = Shape(
@@ -58,6 +59,7 @@ def simulate(
         rule=rule,
         factor=factor,
         ring_places=ring_places,
+        processes=processes,
         lose=lose,
         copies_above=copies_above,
         preload=preload,
@@ -65,3 +67,31 @@ def simulate(
     run_bench(
         lambda step: {**measure_simulation(shape, replica, step=step), "measured": list(found.sources)}, as_json, False
     )
+
+
+def simulate_check(
+    replicas: Annotated[int, typer.Option(min=1, max=16, help="Real servers.")] = 3,
+    tenants: Annotated[int, typer.Option(min=2, max=2000, help="Tenants, each with a model of 10 MB.")] = 90,
+    memory_models: Annotated[int, typer.Option(min=1, help="Models that a server's memory holds.")] = 15,
+    rate: Annotated[float, typer.Option(min=0.1, help="Requests a second, of all tenants.")] = 40.0,
+    seconds: Annotated[float, typer.Option(min=1, max=600, help="Length of the traffic.")] = 30.0,
+    envoy: Annotated[bool, typer.Option("--envoy", help="Through a real Envoy instead of the ring alone.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Of the traffic.")] = 1,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit with 1 unless every figure is what it must be.")] = False,
+) -> None:
+    """Hold the simulation to real servers on this machine that are asked the same trace: hit rate, cold loads, p50, p99.
+
+    Example: macrofleet bench simulate-check --envoy --json
+    """
+    from benchmarks.simulation.check import CheckSizes, measure_check
+
+    sizes = CheckSizes(
+        replicas=replicas,
+        tenants=tenants,
+        memory_models=memory_models,
+        rate=rate,
+        seconds=seconds,
+        through_envoy=envoy,
+    )
+    run_bench(lambda step: measure_check(sizes, seed=seed, step=step), as_json, check)

@@ -10,7 +10,8 @@ import numpy as np
 
 from benchmarks.echo import served_echo
 from benchmarks.fleets import serve, tenant_names, write_catalogues
-from benchmarks.load import Samples, describe, joined, run_load, zipf_shares
+from benchmarks.latency import encoded
+from benchmarks.load import Floats, Samples, describe, joined, run_load, zipf_shares
 from benchmarks.machine import describe_machine
 from benchmarks.processes import processor_seconds
 from benchmarks.stage import TenantLoad, staged
@@ -97,6 +98,7 @@ def measure_warm(
         "processor_us_per_request": round(used / answered * 1e6, 1),
         "capacity_rounds": {name: [round(_rate(samples), 1) for samples in runs] for name, runs in found.items()},
         "at_half_capacity": latency,
+        "hdr": encoded(_latency(half["ours"])),
         "settings": {
             "tenants": tenants,
             "model_bytes": fleet.model_bytes,
@@ -108,6 +110,12 @@ def measure_warm(
         },
         "machine": describe_machine(),
     }
+
+
+def _latency(runs: Sequence[Samples]) -> Floats:
+    whole = joined(runs)
+    found: Floats = whole.latency[whole.status == 200]
+    return found
 
 
 def _rate(samples: Samples) -> float:

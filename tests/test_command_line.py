@@ -51,6 +51,7 @@ COMMANDS: list[list[str]] = [
     ["suggest"],
     ["explain"],
     ["serve"],
+    ["cost"],
     ["programs", "build"],
     ["garbage", "collect"],
     ["garbage", "runs"],
@@ -58,7 +59,22 @@ COMMANDS: list[list[str]] = [
     *[["tenants", name] for name in ("list", "settings", "set", "delete")],
     *[["keys", name] for name in ("create", "list", "rotate", "revoke", "publish")],
     *[["flows", name] for name in ("serve", "deploy", "status")],
-    *[["bench", name] for name in ("warm", "cold", "scale", "swap", "neighbour", "scan", "soak", "import")],
+    *[
+        ["bench", name]
+        for name in (
+            "warm",
+            "cold",
+            "scale",
+            "swap",
+            "neighbour",
+            "scan",
+            "soak",
+            "import",
+            "load",
+            "simulate",
+            "simulate-check",
+        )
+    ],
 ]
 
 

@@ -134,8 +134,10 @@ def shuffled(alive: Sequence[int], seed: int) -> Iterator[int]:
             if found < below:
                 return found
 
-    hosts = list(alive)
-    for place in range(len(hosts)):
-        other = place + draw(len(hosts) - place)
-        hosts[place], hosts[other] = hosts[other], hosts[place]
-        yield hosts[place]
+    # Only the places that were swapped: seldom more than a few hosts of a thousand are asked for.
+    swapped: dict[int, int] = {}
+    for place in range(len(alive)):
+        other = place + draw(len(alive) - place)
+        found = swapped.get(other, other)
+        swapped[other] = swapped.get(place, place)
+        yield alive[found]

@@ -8,8 +8,8 @@ slow the core down while they use it. Requests for a model that is being loaded 
 from __future__ import annotations
 
 import heapq
-from collections import OrderedDict, deque
-from collections.abc import Sequence
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -21,6 +21,7 @@ from benchmarks.simulation.balancing import Balancer, Rule
 from benchmarks.simulation.cache import SimulatedCache
 
 _LOADED, _WORKED, _LOST = 0, 1, 2
+_TELL_REQUESTS = 20_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +70,7 @@ class Scenario:
         at, places: when requests arrive, rising, and of which tenant.
         rule, factor, ring_places: see `benchmarks.simulation.balancing`.
         copies: of each tenant, how many replicas its requests are spread over in turn; None is one each.
+        machines: of each replica, the machine it is on: those of one share its disk tier. None is one each.
         preload: whether every replica begins with its own tenants, on disk and as many as fit in memory, the busiest
             first.
         busiest: tenants by traffic, for `preload`; None is by their arrivals.
@@ -85,6 +87,7 @@ class Scenario:
     factor: int = 150
     ring_places: int = 16_384
     copies: Integers | None = None
+    machines: Sequence[int] | None = None
     preload: bool = True
     busiest: Sequence[int] | None = None
     lose: Sequence[int] = ()
@@ -122,10 +125,10 @@ class _Server:
 
     __slots__ = ("alive", "backlog", "batch", "cache", "disk", "loading", "queue")
 
-    def __init__(self, replica: Replica) -> None:
+    def __init__(self, replica: Replica, disk: OrderedDict[int, None]) -> None:
         self.alive = True
         self.cache = SimulatedCache(replica.memory_models)
-        self.disk: OrderedDict[int, None] = OrderedDict()
+        self.disk = disk
         self.loading: dict[int, list[int]] = {}
         self.queue: deque[int] = deque()
         self.batch: list[int] = []
@@ -138,7 +141,9 @@ class Simulation:
     def __init__(self, scenario: Scenario) -> None:
         self._scenario = scenario
         self._replica = scenario.replica
-        self._servers = [_Server(scenario.replica) for _ in scenario.keys]
+        disks: defaultdict[int, OrderedDict[int, None]] = defaultdict(OrderedDict)
+        machines = scenario.machines or range(len(scenario.keys))
+        self._servers = [_Server(scenario.replica, disks[machine]) for machine in machines]
         self._active = [0] * len(self._servers)
         self._total = 0
         self._heap: list[tuple[float, int, int, int]] = []
@@ -154,8 +159,8 @@ class Simulation:
         self._balance()
         self._owners_before = list(self._balancer.owners)
 
-    def run(self) -> Outcome:
-        """Simulate to the last answer."""
+    def run(self, told: Callable[[float], None]) -> Outcome:
+        """Simulate to the last answer; `told` hears the finished share now and then."""
         scenario = self._scenario
         if scenario.preload:
             self._preload()
@@ -164,6 +169,8 @@ class Simulation:
         heap = self._heap
         places = scenario.places.tolist()
         for request, now in enumerate(scenario.at.tolist()):
+            if not request % _TELL_REQUESTS:
+                told(request / len(places))
             while heap and heap[0][0] <= now:
                 self._happen(*heapq.heappop(heap))
             self._send(request, places[request], now)
@@ -310,6 +317,10 @@ class Simulation:
             self._send(request, int(self._scenario.places[request]), now)
 
 
-def simulate(scenario: Scenario) -> Outcome:
-    """Simulate a scenario to its last answer."""
-    return Simulation(scenario).run()
+def simulate(scenario: Scenario, told: Callable[[float], None] = lambda _: None) -> Outcome:
+    """Simulate a scenario to its last answer.
+
+    Args:
+        told: hears the finished share, between 0 and 1, now and then.
+    """
+    return Simulation(scenario).run(told)

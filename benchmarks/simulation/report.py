@@ -34,7 +34,8 @@ class Shape:
         spec: of the traffic.
         rule, factor: of the balancer.
         ring_places: of all replicas; None is 160 a replica, and at least Envoy's 16,384.
-        lose: replicas that are lost in the middle of the trace.
+        processes: replicas on each machine, which share its disk tier and are lost together.
+        lose: machines that are lost in the middle of the trace.
         copies_above: a tenant with more traffic than this share of a replica's capacity has a copy for each such share;
             None is one copy of each.
         preload: whether replicas begin with their tenants.
@@ -45,6 +46,7 @@ class Shape:
     rule: Rule = "envoy"
     factor: int = 150
     ring_places: int | None = None
+    processes: int = 1
     lose: int = 0
     copies_above: float | None = None
     preload: bool = True
@@ -55,7 +57,9 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
     step("drawing the traffic", 0.0)
     trace = make_trace(shape.spec)
     copies = None if shape.copies_above is None else _copies(shape, replica)
-    lost = np.random.default_rng(shape.spec.seed).permutation(shape.replicas)[: shape.lose].tolist()
+    machines = [place // shape.processes for place in range(shape.replicas)]
+    gone = set(np.random.default_rng(shape.spec.seed).permutation(machines[-1] + 1)[: shape.lose].tolist())
+    lost = [place for place, machine in enumerate(machines) if machine in gone]
     places = shape.ring_places or max(LEAST_PLACES, PLACES_A_REPLICA * shape.replicas)
     scenario = Scenario(
         replica=replica,
@@ -67,14 +71,15 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
         factor=shape.factor,
         ring_places=places,
         copies=copies,
+        machines=machines,
         preload=shape.preload,
         busiest=range(len(trace.tenants)),  # by their shares, which is what yesterday's traffic would say
         lose=lost,
         lose_at=shape.spec.seconds / 2 if lost else float("inf"),
     )
-    step(f"simulating {len(trace.at):,} requests", 0.1)
     began = time.monotonic()
-    outcome = simulate(scenario)
+    text = f"simulating {len(trace.at):,} requests"
+    outcome = simulate(scenario, lambda share: step(text, 0.1 + 0.8 * share))
     step("counting", 0.9)
     return {
         "bench": "simulate",
@@ -82,6 +87,7 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
         "replica": described(replica),
         "settings": {
             "replicas": shape.replicas,
+            "processes_a_machine": shape.processes,
             "tenants": shape.spec.tenants,
             "trace": trace.describe()["made"],
             "rule": shape.rule,

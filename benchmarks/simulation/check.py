@@ -1,0 +1,287 @@
+"""`macrofleet bench simulate-check`: the simulation held to real servers that are asked the same trace.
+
+Three servers, each with a disk tier of its own, over one store, on this machine. Parameters are measured on one of them just
+before; then a trace goes to all, by the ring in the generator or through a real Envoy, and the same trace is simulated.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import threading
+import urllib.request
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+
+from benchmarks.client import Client, Operator, total
+from benchmarks.cost.measured import Measured
+from benchmarks.fleets import serve, tenant_names, write_catalogues
+from benchmarks.load import Plan, Samples, describe, percentiles, run_load
+from benchmarks.machine import describe_machine
+from benchmarks.refusals import refusals
+from benchmarks.replay import Target, picks_of, watched
+from benchmarks.simulation.engine import Outcome, simulate
+from benchmarks.simulation.parameters import Sizes, described, replica_of
+from benchmarks.simulation.report import trace_scenario
+from benchmarks.stage import Stage, load_bodies, staged
+from benchmarks.trace import Trace, TraceSpec, make_trace
+from benchmarks.verdicts import Bound, judge
+from flows.local_server import LocalServer, store_environment
+from registry.console_output import Step
+from registry.fleet import update_fleet
+from serving.ring import Ring
+
+BOUNDS = {
+    "hit_rate_difference": Bound(at_least=-0.03, at_most=0.03),
+    "cold_loads_ratio": Bound(at_least=0.9, at_most=1.1),
+    "p50_ratio": Bound(at_least=0.5, at_most=2),
+    "p99_ratio": Bound(at_least=0.5, at_most=2),
+}
+_CALIBRATION = 12
+_WARM_UP = 50
+_PLACES = 16_384
+_FACTOR = 150
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckSizes:
+    """How large the check is.
+
+    Attributes:
+        replicas: real servers.
+        tenants: that share the traffic.
+        memory_models: that each server's memory tier holds.
+        rate, seconds: of the traffic.
+        through_envoy: whether a real Envoy spreads the requests; else the generator does, by the ring alone.
+    """
+
+    replicas: int = 3
+    tenants: int = 90
+    memory_models: int = 15
+    rate: float = 40.0
+    seconds: float = 30.0
+    through_envoy: bool = False
+
+
+def measure_check(sizes: CheckSizes, *, seed: int, step: Step) -> dict[str, Any]:
+    """Run, simulate, compare.
+
+    Returns:
+        The real figure to the simulated one, for p50, p99 and cold loads; the difference of the hit rates; both sides whole.
+    """
+    trace = make_trace(TraceSpec(rate=sizes.rate, seconds=sizes.seconds, tenants=sizes.tenants, seed=seed))
+    calibrating = tenant_names(_CALIBRATION, "calibration")
+    models = sizes.tenants + _CALIBRATION
+    with staged(step, models_at_rest=2 * models) as stage, contextlib.ExitStack() as stack:
+        step(f"making {models} models", 0.05)
+        fleet = stage.models(models)
+        made = fleet.make((name, "m") for name in [*trace.tenants, *calibrating])
+        fleet.publish(stage.put, made)
+        write_catalogues(stage.put, {model.tenant: fleet.catalogue(["m"]) for model in made})
+        update_fleet(stage.store, {model.tenant: serve(model.manifest) for model in made})
+        os.sync()
+        memory = (sizes.memory_models + 0.5) * fleet.model_bytes
+        step(f"starting {sizes.replicas} servers", 0.2)
+        servers = [_server(stage, number, memory, stack) for number in range(sizes.replicas)]
+        step("measuring one of them", 0.3)
+        measured = _calibrate(servers, calibrating, fleet.model_bytes)
+        keys = [urlsplit(server.url).netloc for server in servers]
+        front = stack.enter_context(_envoy(stage.folder, servers)) if sizes.through_envoy else None
+        before = [_counts(server) for server in servers]
+        step("replaying", 0.4)
+        samples = _replay(trace, servers, keys, front, seed=seed, step=step)
+        counts = [
+            {name: value - old[name] for name, value in _counts(server).items()}
+            for server, old in zip(servers, before, strict=True)
+        ]
+    step("simulating", 0.9)
+    replica = replica_of(measured, Sizes(memory=memory))
+    rule = "envoy" if sizes.through_envoy else "ring"
+    outcome = simulate(
+        trace_scenario(trace, replica, keys, rule=rule, factor=_FACTOR, ring_places=_PLACES, preload=False)
+    )
+    return _compared(trace, samples, counts, outcome, sizes) | {
+        "replica": described(replica),
+        "settings": {
+            "replicas": sizes.replicas,
+            "tenants": sizes.tenants,
+            "memory_models": sizes.memory_models,
+            "rate": sizes.rate,
+            "seconds": sizes.seconds,
+            "through": "envoy" if sizes.through_envoy else "the ring in the generator",
+            "trace": trace.digest,
+            "store": "local folder",
+        },
+        "machine": describe_machine(),
+    }
+
+
+def _server(stage: Stage, number: int, memory: float, stack: contextlib.ExitStack) -> LocalServer:
+    folder = stage.folder / f"replica-{number}"
+    folder.mkdir()
+    settings = {
+        "disk_folder": folder / "disk",
+        "memory_bytes": int(memory),
+        "preload": "none",
+        "access": "open",
+        "holdback_share": 0,
+        "answer_bytes": 0,
+    }
+    environment = {f"MACROFLEET_{name.upper()}": str(value) for name, value in settings.items()}
+    return stack.enter_context(LocalServer(folder, {**store_environment(stage.store_settings), **environment}))
+
+
+def _calibrate(servers: Sequence[LocalServer], names: Sequence[str], model_bytes: int) -> Measured:
+    """What one server does while the others are idle: first answers from store and disk, a warm one, a full core."""
+    bodies = load_bodies()
+    warm: list[float] = []
+    from_store: list[float] = []
+    from_disk: list[float] = []
+    for server in reversed(servers):  # the first is measured last, when all have answered something
+        with Client(server.url) as client:
+            for place in range(_WARM_UP):
+                warm.append(client.suggest(names[0], bodies[place]))
+            if server is servers[0]:
+                for name in names[1:]:
+                    from_store.append(client.suggest(name, bodies[0]))
+                    warm.append(client.suggest(name, bodies[1]))
+                    _unload(server, name)
+                    from_disk.append(client.suggest(name, bodies[2]))
+                    _unload(server, name)
+    target = Target(url=servers[0].url, bodies=bodies)
+    requests = target.requests(names[:1])
+    full = run_load(
+        Plan(url=servers[0].url, requests=requests, picks=np.arange(len(requests)), connections=16, seconds=2.0)
+    )
+    for server in servers:
+        _unload(server, names[0])
+    return Measured(
+        model_bytes=model_bytes,
+        tenant_bytes=0.0,
+        process_bytes=0.0,
+        rps=float((full.status == 200).sum() / full.seconds),
+        warm_seconds=float(np.median(warm[-2 * len(names) :])),
+        disk_seconds=float(np.median(from_disk)),
+        store_seconds=float(np.median(from_store)),
+        sources=(),
+    )
+
+
+def _unload(server: LocalServer, tenant: str) -> None:
+    request = urllib.request.Request(f"{server.operator_url}/admin/models/{tenant}/unload", method="POST")
+    with urllib.request.urlopen(request, timeout=30):
+        pass
+
+
+def _counts(server: LocalServer) -> dict[str, float]:
+    metrics = Operator(server.operator_url).metrics()
+    tiers = {tier: total(metrics, "macrofleet_cache_hits_total", tier=tier) for tier in ("memory", "disk", "store")}
+    return {**tiers, "loads": total(metrics, "macrofleet_cold_loads_total")}
+
+
+def _replay(
+    trace: Trace, servers: Sequence[LocalServer], keys: Sequence[str], front: str | None, *, seed: int, step: Step
+) -> Samples:
+    requests = Target(url=front or servers[0].url, bodies=load_bodies()).requests(trace.tenants)
+    places = {key: place for place, key in enumerate(keys)}
+    owners = np.array([places[key] for key in Ring(keys, least_places=_PLACES).owners(trace.tenants)])
+    plan = Plan(
+        url=front or servers[0].url,
+        more_urls=() if front else [server.url for server in servers[1:]],
+        targets=None if front else owners[trace.places],
+        requests=requests,
+        picks=picks_of(trace, seed=seed),
+        at=trace.at,
+        connections=len(servers),
+        keep_refusals=True,
+    )
+    samples, interrupted = watched(plan, step)
+    if interrupted:
+        raise KeyboardInterrupt
+    return samples
+
+
+def _compared(
+    trace: Trace, samples: Samples, counts: Sequence[dict[str, float]], outcome: Outcome, sizes: CheckSizes
+) -> dict[str, Any]:
+    good = samples.status == 200
+    real, simulated = percentiles(samples.latency[good]), percentiles(outcome.latency)
+    hits = sum(each["memory"] for each in counts) / max(
+        1.0, sum(each[tier] for each in counts for tier in ("memory", "disk", "store"))
+    )
+    loads = sum(each["loads"] for each in counts)
+    predicted = float((outcome.kind == "h").mean())
+    by_replica = np.bincount(outcome.replica, minlength=sizes.replicas).tolist()
+    figures = {
+        "hit_rate_difference": round(hits - predicted, 4),
+        "cold_loads_ratio": round(loads / max(1, len(outcome.loads)), 3),
+        "p50_ratio": round(real["p50_ms"] / simulated["p50_ms"], 3),
+        "p99_ratio": round(real["p99_ms"] / simulated["p99_ms"], 3),
+    }
+    found = describe(samples)
+    void = []
+    if found["void"]:
+        void.append(f"the generator was late: {found['lag_p99_ms']} ms in the 99th percentile")
+    if not good.all():
+        void.append(f"not every request was answered: {refusals(samples)[:3]}")
+    return {
+        "bench": "simulate-check",
+        **figures,
+        **judge(figures, BOUNDS, void=void),
+        "real": {
+            **real,
+            "hit_rate": round(hits, 4),
+            "cold_loads": loads,
+            "requests_by_replica": [int(sum(each[tier] for tier in ("memory", "disk", "store"))) for each in counts],
+        },
+        "simulated": {
+            **simulated,
+            "hit_rate": round(predicted, 4),
+            "cold_loads": len(outcome.loads),
+            "requests_by_replica": by_replica,
+        },
+        "requests": len(trace.at),
+    }
+
+
+@contextlib.contextmanager
+def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
+    """A real Envoy before the servers, in a thread with a loop of its own: its address."""
+    from serving.proxy import Proxy
+    from serving.proxy_config import Address, ProxySettings, Server
+
+    place = folder / "envoy"
+    place.mkdir()
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever, name="envoy")
+    thread.start()
+
+    async def begin() -> Proxy:
+        proxy = Proxy(
+            place,
+            {"public": Address("127.0.0.1", 0)},
+            ProxySettings(faces=(), admin=Address("127.0.0.1", 0), request_timeout_seconds=30, balance_percent=_FACTOR),
+        )
+        await proxy.start()
+        proxy.tell("public", [Server(address=Address.parse(urlsplit(server.url).netloc)) for server in servers])
+        ports = [urlsplit(server.url).port or 0 for server in servers]
+        if not await proxy.settled("public", ports):
+            raise RuntimeError("Envoy does not find the servers healthy")
+        return proxy
+
+    try:
+        proxy = asyncio.run_coroutine_threadsafe(begin(), loop).result()
+        try:
+            yield proxy.url("public")
+        finally:
+            asyncio.run_coroutine_threadsafe(proxy.stop(), loop).result()
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.close()
