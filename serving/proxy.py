@@ -198,6 +198,7 @@ class Proxy:
             "--disable-hot-restart",
             *("--concurrency", str(max(1, (os.cpu_count() or 1) // 4))),
             *("--drain-time-s", str(_NOTICE_SECONDS)),
+            *("--file-flush-interval-msec", "1000"),
             *("--drain-strategy", "immediate"),
             *("--log-level", "warning"),
             *("--log-format", _LOG_FORMAT),

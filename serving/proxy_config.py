@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -114,7 +114,6 @@ class ProxySettings:
     balance_percent: int = BALANCE_PERCENT
     max_connections: int = 20_000
     access_log: str | None = None
-    access_log_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def proxy_config(settings: ProxySettings) -> Json:
@@ -314,7 +313,7 @@ def _listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
         "local_reply_config": _local_replies(proxy.face),
     }
     if settings.access_log is not None:
-        manager["access_log"] = [_access_log(settings.access_log, settings.access_log_fields)]
+        manager["access_log"] = [_access_log(settings.access_log)]
     return {
         "name": proxy.face,
         "address": _socket_address(proxy.listen),
@@ -380,14 +379,14 @@ def _problem(face: Face, kind: str, title: str, detail: str) -> Json:
     }
 
 
-def _access_log(path: str, fields: Mapping[str, str]) -> Json:
-    wanted = fields or {
-        "time": "%START_TIME%",
+def _access_log(path: str) -> Json:
+    fields = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ:PATH)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
-        "milliseconds": "%DURATION%",
+        "microseconds": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
         "server": "%UPSTREAM_HOST%",
         "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "request_id": "%REQ(X-REQUEST-ID)%",
@@ -397,7 +396,7 @@ def _access_log(path: str, fields: Mapping[str, str]) -> Json:
         "typed_config": {
             "@type": f"{_TYPE}extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,
-            "log_format": {"json_format": dict(wanted)},
+            "log_format": {"json_format": fields},
         },
     }
 

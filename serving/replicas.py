@@ -47,7 +47,8 @@ class Replicas:
 def run_replicas(settings: ServingSettings, replicas: Replicas, *, ready_file: Path | None = None) -> None:
     """Run server processes until SIGTERM or SIGINT, and return when all have ended.
 
-    SIGHUP restarts them one by one, each when the one before it is ready; a terminal's SIGHUP ends them.
+    SIGHUP restarts them one by one, each when the one before it is ready; a terminal's SIGHUP ends them. Between `least`
+    and `most`, SIGTTIN asks for one more and SIGTTOU for one fewer.
 
     Args:
         settings: as for one server. The processes read the rest from the environment, as this one did.

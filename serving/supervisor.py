@@ -74,6 +74,8 @@ class Supervisor:
         # A terminal sends SIGHUP when it is closed; nobody would be there to end the processes.
         hang_up = self._stop if sys.stdin is not None and sys.stdin.isatty() else self._restart
         handlers = {signal.SIGTERM: self._stop, signal.SIGINT: self._interrupt, signal.SIGHUP: hang_up}
+        if self._scaling is not None:
+            handlers |= {signal.SIGTTIN: lambda: self._ask_for(+1), signal.SIGTTOU: lambda: self._ask_for(-1)}
         for number, handler in handlers.items():
             loop.add_signal_handler(number, handler)
         ended = asyncio.create_task(self._live())
@@ -205,6 +207,16 @@ class Supervisor:
             _LOG.warning("Envoy does not ask the replicas that it should", extra={"replicas": len(urls)})
 
     # How many
+
+    def _ask_for(self, more: int) -> None:
+        """One more or one fewer, by hand; the load decides again afterwards."""
+        if not self._stopping:
+            self._helpers.append(asyncio.create_task(self._change_by(more)))
+
+    async def _change_by(self, more: int) -> None:
+        assert self._scaling is not None
+        async with self._changing:
+            await self._change_to(min(max(len(self._keepers) + more, self._scaling.least), self._scaling.most))
 
     async def _scale(self, plan: ScalePlan) -> None:
         state = ScaleState()

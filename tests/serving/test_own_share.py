@@ -11,7 +11,6 @@ import pytest
 from benchmarks.fleets import publish_tenants, tenant_names
 from registry.errors import InvalidInput, NotReady
 from registry.store.local import LocalStore
-from serving import ring_members as members_module
 from serving.data_plane import DataPlane
 from serving.own_share import OwnShare
 from serving.ring import Ring
@@ -33,7 +32,7 @@ def test_who_is_on_the_ring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
         found = [("10.0.0.2", port), ("10.0.0.1", port), ("10.0.0.2", port), ("fd00::1", port, 0, 0)]
         return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", address) for address in found]
 
-    monkeypatch.setattr(members_module.socket, "getaddrinfo", look_up)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
     assert ring_members("dns:serving.local:8000") == ("10.0.0.1:8000", "10.0.0.2:8000", "[fd00::1]:8000")
 
 
@@ -44,7 +43,7 @@ def test_a_ring_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     def fail(*_: object, **__: object) -> None:
         raise socket.gaierror("no such name")
 
-    monkeypatch.setattr(members_module.socket, "getaddrinfo", fail)
+    monkeypatch.setattr(socket, "getaddrinfo", fail)
     with pytest.raises(NotReady):
         ring_members("dns:serving.local:8000")
 
@@ -64,7 +63,7 @@ def test_settings_know_the_ring_whole() -> None:
 
 def test_shares_make_up_all_tenants() -> None:
     keys = ["a", "b", "c"]
-    shares = []
+    shares: list[str] = []
     for key in keys:
         share = OwnShare(",".join(keys), key)
         assert share.refresh()

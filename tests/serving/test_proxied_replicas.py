@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
+from types import ModuleType
 
 import httpx
 import pytest
@@ -20,7 +21,6 @@ from benchmarks.fleets import publish_tenants, tenant_names
 from registry.errors import InvalidInput
 from registry.program import publish_program
 from registry.store.local import LocalStore
-from serving import proxy
 from serving.gateway import Gateway
 from serving.replica_addresses import proxied_environments, ring_key
 from serving.replicas import Replicas, run_replicas
@@ -167,6 +167,10 @@ async def test_there_are_as_many_as_the_load_asks_for(tmp_path: Path, client: ht
             await until_answered_by(client, url, 0)
             await eventually(lambda: len((tmp_path / "urls").read_text().splitlines()) == 2)
             assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0"]
+            set_load(tmp_path, 0.5)  # neither busy nor, for two of them, quiet
+            supervisor.process.send_signal(signal.SIGTTOU)  # there is no fewer
+            supervisor.process.send_signal(signal.SIGTTIN)
+            await until_answered_by(client, url, 0, 1)
         assert set(statuses) == {200}
         assert [(what, number) for what, number, _ in supervisor.record() if what == "stopped"] == [
             ("stopped", 2),
@@ -219,7 +223,7 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
         port = taken.getsockname()[1]
         with pytest.raises(InvalidInput, match=f"cannot listen on 127.0.0.1:{port}"):
             Gateway(settings.model_copy(update={"port": port}), tmp_path / "envoy")
-    monkeypatch.setattr(proxy.importlib, "import_module", lambda _: object())
+    monkeypatch.setitem(sys.modules, "envoy", ModuleType("envoy"))
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(InvalidInput, match="not installed") as refused:
         Gateway(settings, tmp_path / "envoy")
