@@ -32,16 +32,24 @@ def proxy_config(
         int, typer.Option(min=1, max=60_000, help="The servers' MACROFLEET_REQUEST_TIMEOUT_MS.")
     ] = 1000,
     access_log: Annotated[str | None, typer.Option(help="A file for a line of JSON a request; none without.")] = None,
+    tls_certificate: Annotated[
+        str | None, typer.Option(help="A PEM file, as Envoy finds it: every face then speaks HTTPS.")
+    ] = None,
+    tls_key: Annotated[str | None, typer.Option(help="The certificate's key, likewise.")] = None,
     out: Annotated[Path | None, typer.Option(help="Write it here instead of standard output.")] = None,
 ) -> None:
     """Print a configuration for Envoy (JSON, which `envoy --config-path FILE.json` reads); see docs/replicas.md.
 
     Example: macrofleet proxy-config --server a=10.0.0.1 --server b=10.0.0.2 --listen 0.0.0.0:8000 --out envoy.json
     """
-    from serving.proxy_config import Address, FaceProxy, ProxySettings, Server
+    from registry.errors import InvalidInput
+    from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, Tls
     from serving.proxy_config import proxy_config as configure
     from serving.proxy_routes import Face
 
+    if (tls_certificate is None) != (tls_key is None):
+        raise InvalidInput("a certificate and its key go together", remedy="Give --tls-certificate and --tls-key.")
+    tls = Tls(tls_certificate, tls_key) if tls_certificate is not None and tls_key is not None else None
     wanted: list[tuple[Face, str | None, int]] = [
         ("public", listen, port),
         ("operator", operator_listen, operator_port),
@@ -51,6 +59,7 @@ def proxy_config(
         FaceProxy(
             face=face,
             listen=Address.parse(where),
+            tls=tls,
             servers=[
                 Server(address=Address(host, behind), key=key or None)
                 for key, _, host in (text.rpartition("=") for text in server)

@@ -76,6 +76,30 @@ class Server:
         return made
 
 
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM: the certificate with what stands between it and its root, and its key. Envoy reads them at its start."""
+
+    certificate: str
+    key: str
+
+    def transport_socket(self) -> Json:
+        """As Envoy has it: TLS 1.2 at least, HTTP/2 where callers speak it."""
+        return {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{_TYPE}extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_certificates": [
+                        {"certificate_chain": {"filename": self.certificate}, "private_key": {"filename": self.key}}
+                    ],
+                },
+            },
+        }
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceProxy:
     """One face of the servers, and where the proxy has it.
@@ -84,11 +108,13 @@ class FaceProxy:
         face: "public" is the product API, "operator" the Open Inference Protocol, "sagemaker" SageMaker's contract.
         listen: where.
         servers: behind it; or the file that tells of them, which Envoy reads anew when another file takes its place.
+        tls: what callers are shown; None speaks plain HTTP.
     """
 
     face: Face
     listen: Address
     servers: Sequence[Server] | Path
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -321,7 +347,10 @@ def _listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+            {
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+                **({} if proxy.tls is None else {"transport_socket": proxy.tls.transport_socket()}),
+            }
         ],
     }
 

@@ -16,7 +16,7 @@ from benchmarks.replicas import EVENTS, measure_replicas
 @pytest.fixture(scope="module")
 def report() -> dict[str, Any]:
     return measure_replicas(
-        tenants=90, replicas=3, seconds=8, load_share=0.15, connections=32, step=lambda text, _: print(text)
+        tenants=90, replicas=3, seconds=8, load_share=0.15, connections=32, step=lambda _text, _share: None
     )
 
 
