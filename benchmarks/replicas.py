@@ -26,7 +26,7 @@ from flows.local_server import LocalServer
 from registry.console_output import Step
 from registry.fleet import update_fleet
 from serving.replica_addresses import ring_key
-from serving.ring import Ring
+from serving.ring import ANCHOR, replica_ring
 
 EVENTS = ("killed", "added", "drained")
 BOUNDS = {
@@ -219,8 +219,8 @@ class _Group:
 
     def owners(self, names: Sequence[str], numbers: Sequence[int] | range) -> dict[str, str]:
         """Each tenant's server by the ring of these replicas, as the log names it."""
-        ring = Ring([ring_key(number) for number in numbers])
-        servers = {ring_key(number): f"127.0.0.1:{self._ports[number]}" for number in numbers}
+        ring = replica_ring([ring_key(number) for number in numbers])
+        servers = {ring_key(number): f"127.0.0.1:{self._ports[number]}" for number in numbers} | {ANCHOR: ""}
         return {name: servers[owner] for name, owner in zip(names, ring.owners(names), strict=True)}
 
     def server_of(self, number: int) -> str:

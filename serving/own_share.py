@@ -49,6 +49,6 @@ class OwnShare:
         """Those of the tenants that are its own; all of them where nobody knows."""
         if self._key is None or not self._members:
             return tenants
-        from serving.ring import Ring  # and xxhash, which a server without a ring does not need
+        from serving.ring import replica_ring  # and xxhash, which a server without a ring does not need
 
-        return frozenset(Ring(self._members).share(self._key, tenants))
+        return frozenset(replica_ring(self._members).share(self._key, tenants))

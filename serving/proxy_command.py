@@ -25,6 +25,9 @@ def proxy_config(
         str | None, typer.Option(help="Where Prometheus reads Envoy's metrics, and /ready is: HOST:PORT.")
     ] = None,
     admin: Annotated[str, typer.Option(help="Envoy's own administration, on loopback: HOST:PORT.")] = "127.0.0.1:9901",
+    anchor_port: Annotated[
+        int, typer.Option(min=1, max=65533, help="This one and the next two, on loopback: Envoy's own, to itself.")
+    ] = 9903,
     port: Annotated[int, typer.Option(min=1, max=65535, help="The servers' product API.")] = 8000,
     operator_port: Annotated[int, typer.Option(min=1, max=65535, help="Their operator's address.")] = 8001,
     sagemaker_port: Annotated[int, typer.Option(min=1, max=65535, help="Their SAGEMAKER_BIND_TO_PORT.")] = 8080,
@@ -59,13 +62,14 @@ def proxy_config(
         FaceProxy(
             face=face,
             listen=Address.parse(where),
+            anchor=Address("127.0.0.1", anchor_port + place),
             tls=tls,
             servers=[
                 Server(address=Address(host, behind), key=key or None)
                 for key, _, host in (text.rpartition("=") for text in server)
             ],
         )
-        for face, where, behind in wanted
+        for place, (face, where, behind) in enumerate(wanted)
         if where is not None
     ]
     config = configure(

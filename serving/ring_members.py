@@ -28,6 +28,8 @@ def check_ring(source: str) -> str:
     kind, colon, rest = source.partition(":")
     if kind == "file" and colon:
         good = bool(rest)
+    elif kind == "hosts" and colon:
+        good = all(all(pair) for pair in _hosts(rest)) and bool(_hosts(rest))
     elif kind == "dns" and colon:
         host, _, port = rest.rpartition(":")
         good = bool(host) and port.isascii() and port.isdecimal() and int(port) <= 65_535
@@ -35,7 +37,8 @@ def check_ring(source: str) -> str:
         good = bool(_listed(source))
     if not good:
         raise InvalidInput(
-            "the ring names no members", remedy="Write file:PATH, dns:NAME:PORT, or their keys with commas between."
+            "the ring names no members",
+            remedy="Write file:PATH, dns:NAME:PORT, hosts:KEY=HOST,…, or their keys with commas between.",
         )
     return source
 
@@ -45,7 +48,8 @@ def ring_members(source: str) -> tuple[str, ...]:
 
     Args:
         source: `file:PATH`, with a key on each line; `dns:NAME:PORT`, where every address of the name is a replica whose
-            key is `ADDRESS:PORT`, as Envoy has it for endpoints without keys; or the keys themselves, with commas between.
+            key is `ADDRESS:PORT`, as Envoy has it for endpoints without keys; `hosts:KEY=HOST,…`, of which those are members
+            whose host has an address now; or the keys themselves, with commas between.
 
     Raises:
         NotReady: the file or the name cannot be read.
@@ -56,6 +60,8 @@ def ring_members(source: str) -> tuple[str, ...]:
             return _listed(Path(rest).read_bytes()[:_MAX_BYTES].decode().replace("\n", ","))
         except (OSError, UnicodeDecodeError) as problem:
             raise NotReady(f"the ring's file {rest} cannot be read", remedy="It is tried again.") from problem
+    if kind == "hosts":
+        return tuple(key for key, host in _hosts(rest) if _has_address(host))
     if kind == "dns":
         host, _, port = rest.rpartition(":")
         try:
@@ -68,6 +74,19 @@ def ring_members(source: str) -> tuple[str, ...]:
 
 def _listed(text: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(part.strip() for part in text.split(",") if part.strip()))
+
+
+def _hosts(text: str) -> list[tuple[str, str]]:
+    """Key and host of each; a host that is alone is its own key."""
+    pairs = (part.partition("=") for part in _listed(text))
+    return [(key, host if equals else key) for key, equals, host in pairs]
+
+
+def _has_address(host: str) -> bool:
+    try:
+        return bool(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM))
+    except OSError:
+        return False
 
 
 def _place(address: str, port: str) -> str:

@@ -13,7 +13,7 @@ from registry.errors import InvalidInput, NotReady
 from registry.store.local import LocalStore
 from serving.data_plane import DataPlane
 from serving.own_share import OwnShare
-from serving.ring import Ring
+from serving.ring import replica_ring
 from serving.ring_members import check_ring, ring_members, write_ring
 from serving.settings import ServingSettings
 from tests.serving.conftest import MakeSettings
@@ -48,7 +48,22 @@ def test_a_ring_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         ring_members("dns:serving.local:8000")
 
 
-@pytest.mark.parametrize("source", ["", " , ", "file:", "dns:", "dns:name", "dns:name:", "dns::1", "dns:name:70000"])
+def test_those_who_have_an_address_are_on_the_ring(monkeypatch: pytest.MonkeyPatch) -> None:
+    def look_up(host: str, _: None, **__: object) -> list[str]:
+        if host == "pod-1.svc":
+            raise socket.gaierror("no such name")
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    assert ring_members("hosts:pod-0=pod-0.svc,pod-1=pod-1.svc,pod-2=pod-2.svc") == ("pod-0", "pod-2")
+    assert ring_members("hosts:pod-0.svc") == ("pod-0.svc",)
+    assert check_ring("hosts:pod-0=pod-0.svc")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["", " , ", "file:", "hosts:", "hosts:a=", "hosts:=a", "dns:", "dns:name", "dns:name:", "dns::1", "dns:name:70000"],
+)
 def test_what_names_no_ring(source: str) -> None:
     with pytest.raises(InvalidInput, match="no members"):
         check_ring(source)
@@ -76,7 +91,7 @@ def test_a_replica_that_starts_counts_itself(tmp_path: Path) -> None:
     write_ring(tmp_path / "ring", ["b"])
     share = OwnShare(f"file:{tmp_path}/ring", "a")
     share.refresh()
-    assert sorted(share.of(TENANTS)) == Ring(["a", "b"]).share("a", TENANTS)
+    assert sorted(share.of(TENANTS)) == replica_ring(["a", "b"]).share("a", TENANTS)
 
 
 def test_whoever_knows_of_no_ring_has_all(tmp_path: Path) -> None:
@@ -111,7 +126,7 @@ async def test_what_is_preloaded_follows_the_ring(
         assert installed(settings.disk_folder) >= set(wanted)
 
     async with data_plane.running():
-        share = Ring(["a", "b"]).share("a", tenants)
+        share = replica_ring(["a", "b"]).share("a", tenants)
         assert 0 < len(share) < len(tenants)
         await until_installed(share)
         assert installed(settings.disk_folder) == set(share)

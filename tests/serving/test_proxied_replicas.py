@@ -24,7 +24,7 @@ from registry.store.local import LocalStore
 from serving.gateway import Gateway
 from serving.replica_addresses import proxied_environments, ring_key
 from serving.replicas import Replicas, run_replicas
-from serving.ring import Ring
+from serving.ring import replica_ring
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
 from tests.serving.supervised import FAKE, Supervised, is_alive, supervised
@@ -77,7 +77,7 @@ def set_load(folder: Path, load: float) -> None:
 
 def owners(*numbers: int) -> dict[str, str]:
     """Who answers for each tenant, with these replicas."""
-    ring = Ring([ring_key(number) for number in numbers])
+    ring = replica_ring([ring_key(number) for number in numbers])
     return {tenant: owner.removeprefix("replica-") for tenant, owner in zip(TENANTS, ring.owners(TENANTS), strict=True)}
 
 
@@ -255,7 +255,7 @@ async def test_real_servers(tmp_path: Path, bag: BuiltProgram, client: httpx.Asy
             for replica, _ in replicas:
                 async with httpx.AsyncClient(base_url=replica) as one:
                     await until_ready(one)
-            ring = Ring(["replica-0", "replica-1"])
+            ring = replica_ring(["replica-0", "replica-1"])
             for number in range(2):
                 installed = {
                     path.parent.parent.name for path in (tmp_path / "disk" / ring_key(number)).rglob("manifest.json")

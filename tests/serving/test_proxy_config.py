@@ -35,12 +35,17 @@ KEPT = sorted(INFRA.glob("*.json"))
 
 def settings(tmp_path: Path, **changes: object) -> ProxySettings:
     """Every part there is."""
+    loopback = Address("127.0.0.1", 9903)
     servers = [Server(address=Address("server-0", 8000), key="replica-0"), Server(address=Address("10.0.0.2", 8000))]
     values: dict[str, object] = {
         "faces": [
-            FaceProxy(face="public", listen=Address("0.0.0.0", 8000), servers=tmp_path / "public.json"),
-            FaceProxy(face="operator", listen=Address("::1", 8001), servers=servers),
-            FaceProxy(face="sagemaker", listen=Address("localhost", 8080), servers=servers),
+            FaceProxy(
+                face="public", listen=Address("0.0.0.0", 8000), anchor=loopback, servers=tmp_path / "public.json"
+            ),
+            FaceProxy(face="operator", listen=Address("::1", 8001), anchor=Address("::1", 9904), servers=servers),
+            FaceProxy(
+                face="sagemaker", listen=Address("localhost", 8080), anchor=Address("localhost", 9905), servers=servers
+            ),
         ],
         "admin": Address("127.0.0.1", 9901),
         "metrics": Address("0.0.0.0", 9902),
@@ -62,7 +67,7 @@ def validate(path: Path) -> None:
 
 
 def test_envoy_takes_every_part(tmp_path: Path) -> None:
-    (tmp_path / "public.json").write_bytes(endpoints_file("public", []))
+    (tmp_path / "public.json").write_bytes(endpoints_file("public", [], None))
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(proxy_config(settings(tmp_path))))
     validate(path)
@@ -92,7 +97,7 @@ async def test_names_tls_and_metrics(tmp_path: Path) -> None:
     certificate, key = make_certificate(tmp_path)
     server = StandIn("a")
     await server.open()
-    ports = free_ports(3)
+    *ports, anchor = free_ports(4)
     listen, metrics, admin = (f"127.0.0.1:{port}" for port in ports)
     options = [
         "--server",
@@ -115,6 +120,7 @@ async def test_names_tls_and_metrics(tmp_path: Path) -> None:
         str(tmp_path / "envoy.json"),
     ]
     options += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    options += ["--anchor-port", str(anchor)]
     made = CliRunner().invoke(macrofleet.app, ["proxy-config", *options])
     assert made.exit_code == 0, made.output
     process = await asyncio.create_subprocess_exec(
@@ -185,7 +191,7 @@ def test_the_administration_is_on_loopback(tmp_path: Path, host: str) -> None:
 
 
 def test_faces_once_each(tmp_path: Path) -> None:
-    face = FaceProxy(face="public", listen=Address("127.0.0.1", 1), servers=tmp_path)
+    face = FaceProxy(face="public", listen=Address("127.0.0.1", 1), anchor=Address("127.0.0.1", 2), servers=tmp_path)
     for faces in ([], [face, face]):
         with pytest.raises(InvalidInput, match="each face once"):
             proxy_config(settings(tmp_path, faces=faces))
