@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench bench-accept bench-peers bench-results bench-report quality lock envoy clean
+.PHONY: help demo test test-workers test-replicas lint bench bench-accept bench-peers bench-results bench-report quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -22,10 +22,13 @@ demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 l
 	@$(BIN)/macrofleet demo $(if $(KEEP),--keep) $(DEMO_ARGS)
 
 test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is handed to pytest: "-n 0" for one at a time)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/workers tests $(PYTEST_ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/workers --ignore=tests/replicas tests $(PYTEST_ARGS)
 
 test-workers: $(INSTALLED) ## tests of real Prefect workers (and Ray nodes, where macrofleet[ray] is installed), on a quiet machine
 	$(BIN)/python -m pytest tests/workers $(PYTEST_ARGS)
+
+test-replicas: $(INSTALLED) ## servers behind Envoy, under load, while they die, come and go: minutes of all cores
+	$(BIN)/python -m pytest tests/replicas $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 	$(BIN)/ruff check .

@@ -346,7 +346,18 @@ def serve(
     operator_port: Annotated[
         int | None, typer.Option(min=0, max=65535, help="0 chooses a free one. [MACROFLEET_OPERATOR_PORT]")
     ] = None,
-    replicas: Annotated[int, typer.Option(min=1, max=64, help="Server processes, on this port and the next ones.")] = 1,
+    replicas: Annotated[
+        str, typer.Option(help="Server processes behind Envoy: a number, or LEAST..MOST, as many as the load needs.")
+    ] = "1",
+    proxy: Annotated[
+        bool, typer.Option("--proxy/--no-proxy", help="Without Envoy, replicas are on this port and the next ones.")
+    ] = True,
+    separate_disks: Annotated[
+        bool, typer.Option("--separate-disks", help="Each replica has a disk tier of its own, as machines would have.")
+    ] = False,
+    access_log: Annotated[
+        str | None, typer.Option(help="With Envoy: a file for a line of JSON a request, without what was asked.")
+    ] = None,
     # From the environment, too, since SageMaker starts an image with `serve` and nothing else.
     sagemaker: Annotated[
         bool,
@@ -369,11 +380,11 @@ def serve(
 ) -> None:
     """Serve the fleet over HTTP until SIGTERM. Callers need an API key, which `macrofleet keys create` makes.
 
-    Example: macrofleet --store s3://models/prod serve --port 8000
+    Example: macrofleet --store s3://models/prod serve --port 8000 --replicas 2..6
     """
     from registry.settings import StoreSettings, read_settings
     from serving.main import run, run_sagemaker
-    from serving.replicas import run_replicas
+    from serving.scaling import parse_range
     from serving.settings import ServingSettings
 
     given = {
@@ -387,8 +398,12 @@ def serve(
     settings = read_settings(ServingSettings, **{name: value for name, value in given.items() if value is not None})
     if sagemaker:
         run_sagemaker(settings, read_settings(StoreSettings), programs_folder, ready_file=ready_file)
-    elif replicas > 1:
-        run_replicas(settings, replicas, ready_file=ready_file)
+    elif (wanted := parse_range(replicas)) != (1, 1):
+        from serving.replicas import Replicas, run_replicas
+
+        least, most = wanted
+        several = Replicas(least=least, most=most, proxy=proxy, separate_disks=separate_disks, access_log=access_log)
+        run_replicas(settings, several, ready_file=ready_file)
     else:
         run(settings, read_settings(StoreSettings), ready_file=ready_file)
 

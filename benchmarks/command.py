@@ -303,6 +303,37 @@ def peers(
     run_bench(measure, as_json, check)
 
 
+@bench.command()
+def replicas(
+    tenants: Annotated[int, typer.Option(min=10, max=5000, help="Tenants, with equal shares.")] = 150,
+    replicas: Annotated[
+        int, typer.Option(min=2, max=16, help="Servers behind Envoy; one more is added for a while.")
+    ] = 3,
+    seconds: Seconds = 15,
+    load: Share = 0.2,
+    connections: Connections = 32,
+    as_json: Json = False,
+    check: Check = False,
+) -> None:
+    """Servers behind Envoy while one is killed, one comes, one goes, one tenant is busy, and all are restarted.
+
+    Example: macrofleet bench replicas --json
+    """
+    from benchmarks.replicas import measure_replicas
+
+    def measure(step: Step) -> dict[str, Any]:
+        return measure_replicas(
+            tenants=tenants,
+            replicas=replicas,
+            seconds=seconds,
+            load_share=load,
+            connections=connections,
+            step=step,
+        )
+
+    run_bench(measure, as_json, check)
+
+
 bench.command()(load)
 bench.command()(simulate)
 bench.command()(simulate_check)

@@ -103,8 +103,10 @@ class Stage:
         return {tenant: key for tenant, (key, _) in made.items()}
 
     @contextlib.contextmanager
-    def server(self, settings: Mapping[str, object]) -> Iterator[LocalServer]:
+    def server(self, settings: Mapping[str, object], *, arguments: Sequence[str] = ()) -> Iterator[LocalServer]:
         """A server over the store and the disk tier, on its core; this thread, which publishes, keeps to the other.
+
+        Several processes, which `arguments` ask for, have all cores: they are to be several.
 
         Args:
             settings: by their variables' names without `MACROFLEET_`, in any case. Nobody is asked for a key unless
@@ -114,7 +116,8 @@ class Stage:
         given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in {**_DEFAULTS, **settings}.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
         before = os.sched_getaffinity(0)
-        with LocalServer(self.folder, environment, cores=self.cores.server_cores) as server:
+        cores = None if arguments else self.cores.server_cores
+        with LocalServer(self.folder, environment, cores=cores, arguments=arguments) as server:
             if self.cores.load is not None:
                 os.sched_setaffinity(0, {self.cores.load})
             try:

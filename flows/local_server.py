@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -40,6 +40,7 @@ class LocalServer:
         folder: takes its log (`server.log`) and, while it runs, its addresses (`server.url`).
         environment: settings on top of this process's environment.
         detach: leave it running at the end of the context; `pid` says whom to stop.
+        arguments: more of the command line; with `--replicas`, the addresses are the proxy's.
         cores: the processor's cores that it may use; None leaves that to the kernel.
         ready_seconds: how long it may take.
 
@@ -55,6 +56,7 @@ class LocalServer:
         environment: Mapping[str, str],
         *,
         detach: bool = False,
+        arguments: Sequence[str] = (),
         cores: Collection[int] | None = None,
         ready_seconds: float = _READY_SECONDS,
     ) -> None:
@@ -63,9 +65,16 @@ class LocalServer:
         self._address = folder / "server.url"
         self._environment = {**os.environ, "MACROFLEET_OPERATOR_PORT": "0", **environment}
         self._detach = detach
+        self._arguments = list(arguments)
         self._cores = cores
         self._ready_seconds = ready_seconds
         self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def addresses(self) -> list[tuple[str, str]]:
+        """Public and operator's address of each process, as it wrote them."""
+        lines = (line.split() for line in self._address.read_text().splitlines())
+        return [(parts[0], parts[1]) for parts in lines if len(parts) == 2]
 
     @property
     def pid(self) -> int:
@@ -81,6 +90,7 @@ class LocalServer:
         """
         self._address.unlink(missing_ok=True)  # of a server before this one that was killed
         command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(self._address)]
+        command += self._arguments
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

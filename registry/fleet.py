@@ -64,12 +64,13 @@ class PreloadPlan(Document):
 
     Attributes:
         models: "all"; "pinned"; "top", the `top` tenants with the most recent traffic; "bytes", as many as fit in
-            `bytes`, by recent traffic; "none". The pinned ones always come first, and with every plan but "none".
+            `bytes`, by recent traffic; "share", those that the proxy's ring gives to the replica; "none". The pinned ones
+            always come first, and with every plan but "none".
     """
 
     model_config = ConfigDict(extra="allow")
 
-    models: Literal["all", "pinned", "top", "bytes", "none"]
+    models: Literal["all", "pinned", "top", "bytes", "share", "none"]
     top: Annotated[int, Field(ge=1)] | None = None
     bytes: Annotated[int, Field(ge=1)] | None = None
 

@@ -146,7 +146,7 @@ def holdback(
 
 @fleet.command("preload")
 def preload(
-    plan: Annotated[str, typer.Argument(metavar="PLAN", help="all, pinned, none, top, bytes, or unset.")],
+    plan: Annotated[str, typer.Argument(metavar="PLAN", help="all, pinned, share, none, top, bytes, or unset.")],
     bound: Annotated[
         str | None, typer.Argument(metavar="[N|SIZE]", help="For top: how many. For bytes: 8GiB, 500MB or digits.")
     ] = None,

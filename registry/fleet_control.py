@@ -36,9 +36,9 @@ _SIZE = re.compile(r"(\d{1,18}(?:\.\d{1,9})?)\s*(|b|kb|mb|gb|tb|kib|mib|gib|tib)
 _UNITS = {"": 1, "b": 1} | {f"{letter}b": 1000 ** (i + 1) for i, letter in enumerate("kmgt")}
 _UNITS |= {f"{letter}ib": 1024 ** (i + 1) for i, letter in enumerate("kmgt")}
 _MOST = 2**63 - 1
-_PLAN_REMEDY = "It is one of: all, pinned, none, top N, bytes SIZE."
+_PLAN_REMEDY = "It is one of: all, pinned, share, none, top N, bytes SIZE."
 
-_Models = Literal["all", "pinned", "top", "bytes", "none"]
+_Models = Literal["all", "pinned", "top", "bytes", "share", "none"]
 _Entry = Callable[[FleetEntry], FleetEntry]
 
 
@@ -237,7 +237,7 @@ def stop_shadow(store: ObjectStore, tenants: Sequence[str], *, write: bool = Tru
 
 
 def make_plan(models: str, bound: str | None = None) -> PreloadPlan:
-    """A preload plan from words: `all`, `pinned`, `none`, `top` with a number, `bytes` with a size (`8GiB`).
+    """A preload plan from words: `all`, `pinned`, `share`, `none`, `top` with a number, `bytes` with a size (`8GiB`).
 
     Raises:
         InvalidInput: anything else.

@@ -23,7 +23,7 @@ from registry.errors import (
     TooManyLoads,
 )
 from registry.explain import Contribution
-from registry.fleet import Fleet, FleetReader
+from registry.fleet import Fleet, FleetReader, PreloadPlan
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
 from serving.answers import Answers
@@ -37,6 +37,7 @@ from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
 from serving.models import Models, ServedModel
+from serving.own_share import OwnShare
 from serving.policy import Policy
 from serving.preload import Preload, Progress, plan_models
 from serving.settings import ServingSettings
@@ -141,6 +142,7 @@ class DataPlane:
             metrics=self.metrics,
             forget_pages=lambda model: self._files.start(model.bound.forget_pages),
         )
+        self._share = OwnShare(settings.ring, settings.ring_key)
         self._preload = Preload(self._prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
         self._draining = False
@@ -547,24 +549,34 @@ class DataPlane:
         while True:
             if fleet is not known:
                 await self._forget_tenants()
+            moved = await self._share_moved(fleet)
             try:
-                await self._carry_out_plan(fleet, anew=fleet is not known)
+                await self._carry_out_plan(fleet, anew=moved or fleet is not known)
             except Exception:  # noqa: BLE001  # the loop must outlive it
                 _LOG.exception("preloading failed")
             # A fleet that came in the meantime may name what is not on disk.
             if not self._ready and self._preload.complete and fleet is self._watch.fleet:
                 self._become_ready(fleet)
-            known, fleet = fleet, await self._next_fleet(fleet, again=not self._preload.complete)
+            again = not self._preload.complete or (self._plan(fleet).models == "share" and self._share.changes)
+            known, fleet = fleet, await self._next_fleet(fleet, again=again)
+
+    async def _share_moved(self, fleet: Fleet) -> bool:
+        """Whether other tenants than before are this replica's own, where the plan is about those."""
+        return self._plan(fleet).models == "share" and await self._files.run(self._share.refresh)
+
+    def _plan(self, fleet: Fleet) -> PreloadPlan:
+        return fleet.preload or self._settings.preload
 
     async def _carry_out_plan(self, fleet: Fleet, *, anew: bool) -> None:
-        plan = fleet.preload or self._settings.preload
+        plan = self._plan(fleet)
         if plan.models == "none" and not self._ready:
             await self._open_programs()
         if not anew:
             await self._preload.retry()
             return
         # In a thread: for ten thousand tenants it takes as long as several requests.
-        refs = await self._files.run(plan_models, plan, fleet, requests=self._traffic.requests())
+        requests = self._traffic.requests()
+        refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
         await self._preload.run(refs, room=plan.bytes)
         await self._renew_all(ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant))
 

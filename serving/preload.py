@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from registry.errors import BundleCorrupt, MacrofleetError, OutOfResources, ProgramCorrupt, ProgramUntrusted
@@ -43,13 +43,20 @@ class _Failure:
     permanent: bool
 
 
-def plan_models(plan: PreloadPlan, fleet: Fleet, *, requests: Mapping[str, float]) -> list[ModelRef]:
+def plan_models(
+    plan: PreloadPlan,
+    fleet: Fleet,
+    *,
+    requests: Mapping[str, float],
+    own: Callable[[Collection[str]], Collection[str]] = lambda tenants: tenants,
+) -> list[ModelRef]:
     """What a plan asks for, the most wanted first: pinned ones, then by recent traffic, then by name.
 
     Args:
         plan: the fleet's, or the setting where it has none.
         fleet: what serves and what is pinned.
         requests: recent traffic by tenant.
+        own: those of some tenants that are this replica's, for the plan "share".
     """
     if plan.models == "none":
         return []
@@ -59,6 +66,9 @@ def plan_models(plan: PreloadPlan, fleet: Fleet, *, requests: Mapping[str, float
     )
     if plan.models == "pinned":
         return ranked[: len(pinned)]
+    if plan.models == "share":
+        wanted = pinned | set(own([ref.tenant for ref in ranked]))
+        return [ref for ref in ranked if ref.tenant in wanted]
     return ranked if plan.top is None else ranked[: max(len(pinned), plan.top)]
 
 

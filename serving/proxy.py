@@ -82,6 +82,8 @@ class Proxy:
         self._settings = settings
         self._admin: Address | None = None
         self._process: asyncio.subprocess.Process | None = None
+        self._anchors: dict[Face, Address] = dict.fromkeys(faces, _LOOPBACK)
+        self._servers: dict[Face, Sequence[Server]] = {}
         self._told: dict[Face, bytes] = {}
         self._stopping = False
         for face in self._listen:
@@ -125,7 +127,9 @@ class Proxy:
 
     def tell(self, face: Face, servers: Sequence[Server]) -> None:
         """Have Envoy know these servers of a face, and no others; it follows in a moment (`settled`)."""
-        content = endpoints_file(face, servers)
+        self._servers[face] = servers
+        anchor = self._anchors[face]
+        content = endpoints_file(face, servers, anchor if anchor.port else None)
         if self._told.get(face) != content:
             path = self._endpoints(face)
             beside = path.with_suffix(".next")
@@ -151,11 +155,12 @@ class Proxy:
             return None
         for cluster in json.loads(answer).get("cluster_statuses", []):
             if cluster["name"] == face:
-                return {
+                ports = {
                     int(host["address"]["socket_address"]["port_value"])
                     for host in cluster.get("host_statuses", [])
                     if host["health_status"] == {"eds_health_status": "HEALTHY"}
                 }
+                return ports - {self._anchors[face].port}
         return None
 
     async def under_way(self, face: Face) -> int | None:
@@ -186,7 +191,8 @@ class Proxy:
         admin_file = self._folder / "admin"
         admin_file.unlink(missing_ok=True)
         faces = [
-            FaceProxy(face=face, listen=listen, servers=self._endpoints(face)) for face, listen in self._listen.items()
+            FaceProxy(face=face, listen=listen, anchor=self._anchors[face], servers=self._endpoints(face))
+            for face, listen in self._listen.items()
         ]
         config = self._folder / "envoy.json"
         config.write_text(json.dumps(proxy_config(replace(self._settings, faces=faces, admin=_LOOPBACK)), indent=1))
@@ -198,6 +204,7 @@ class Proxy:
             "--disable-hot-restart",
             *("--concurrency", str(max(1, (os.cpu_count() or 1) // 4))),
             *("--drain-time-s", str(_NOTICE_SECONDS)),
+            *("--file-flush-interval-msec", "1000"),
             *("--drain-strategy", "immediate"),
             *("--log-level", "warning"),
             *("--log-format", _LOG_FORMAT),
@@ -224,11 +231,13 @@ class Proxy:
         listeners = (
             {} if answer is None else {one["name"]: one for one in json.loads(answer).get("listener_statuses", [])}
         )
-        if await self._ask("GET", "/ready") is None or not set(self._listen) <= set(listeners):
+        wanted = {name for face in self._listen for name in (face, f"{face}-anchor")}
+        if await self._ask("GET", "/ready") is None or not wanted <= set(listeners):
             return False
-        for face, listen in self._listen.items():
-            port = listeners[face]["local_address"]["socket_address"]["port_value"]
-            self._listen[face] = replace(listen, port=int(port))
+        for face in list(self._listen):
+            self._listen[face] = replace(self._listen[face], port=_port(listeners[face]))
+            self._anchors[face] = replace(self._anchors[face], port=_port(listeners[f"{face}-anchor"]))
+            self.tell(face, self._servers[face])
         return True
 
     async def _end(self) -> None:
@@ -255,6 +264,10 @@ class Proxy:
     async def _ask(self, method: str, path: str) -> bytes | None:
         """The body of what its administration answers with 200; None for anything else."""
         return None if self._admin is None else await asyncio.to_thread(_asked, self._admin, method, path)
+
+
+def _port(listener: Mapping[str, Any]) -> int:
+    return int(listener["local_address"]["socket_address"]["port_value"])
 
 
 def _asked(admin: Address, method: str, path: str) -> bytes | None:

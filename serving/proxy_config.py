@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from registry.errors import InvalidInput
 from serving.errors import ELSEWHERE_HEADER
-from serving.proxy_routes import Face, Json, duration, virtual_host
-from serving.ring import LEAST_PLACES, MOST_PLACES
+from serving.proxy_routes import PASSED_HEADER, Face, Json, anchor_host, duration, virtual_host
+from serving.ring import ANCHOR, LEAST_PLACES, MOST_PLACES, PLACES
 
 # A replica may have so many per cent of the mean of requests under way; what is above goes to another one.
 BALANCE_PERCENT: Final = 150
@@ -70,10 +70,34 @@ class Server:
 
     def endpoint(self) -> Json:
         """As Envoy has it."""
-        made: Json = {"endpoint": {"address": _socket_address(self.address)}}
+        made: Json = {"endpoint": {"address": _socket_address(self.address)}, "load_balancing_weight": PLACES}
         if self.key is not None:
             made["metadata"] = {"filter_metadata": {"envoy.lb": {"hash_key": self.key}}}
         return made
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Files in PEM: the certificate with what stands between it and its root, and its key. Envoy reads them at its start."""
+
+    certificate: str
+    key: str
+
+    def transport_socket(self) -> Json:
+        """As Envoy has it: TLS 1.2 at least, HTTP/2 where callers speak it."""
+        return {
+            "name": "envoy.transport_sockets.tls",
+            "typed_config": {
+                "@type": f"{_TYPE}extensions.transport_sockets.tls.v3.DownstreamTlsContext",
+                "common_tls_context": {
+                    "tls_params": {"tls_minimum_protocol_version": "TLSv1_2"},
+                    "alpn_protocols": ["h2", "http/1.1"],
+                    "tls_certificates": [
+                        {"certificate_chain": {"filename": self.certificate}, "private_key": {"filename": self.key}}
+                    ],
+                },
+            },
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,11 +108,15 @@ class FaceProxy:
         face: "public" is the product API, "operator" the Open Inference Protocol, "sagemaker" SageMaker's contract.
         listen: where.
         servers: behind it; or the file that tells of them, which Envoy reads anew when another file takes its place.
+        anchor: on loopback, for the ring's anchor (`serving.ring`): what comes there goes on to any server.
+        tls: what callers are shown; None speaks plain HTTP.
     """
 
     face: Face
     listen: Address
+    anchor: Address
     servers: Sequence[Server] | Path
+    tls: Tls | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,7 +142,6 @@ class ProxySettings:
     balance_percent: int = BALANCE_PERCENT
     max_connections: int = 20_000
     access_log: str | None = None
-    access_log_fields: Mapping[str, str] = field(default_factory=dict)
 
 
 def proxy_config(settings: ProxySettings) -> Json:
@@ -128,10 +155,14 @@ def proxy_config(settings: ProxySettings) -> Json:
             f"Envoy's administration would listen on {settings.admin.host}, where others can end it",
             remedy="Give it a loopback address; `metrics` is for what others may read.",
         )
+    if not all(_is_loopback(proxy.anchor.host) for proxy in settings.faces):
+        raise InvalidInput("the ring's anchor would be reachable from elsewhere", remedy="Give it a loopback address.")
     names = [proxy.face for proxy in settings.faces]
     if not names or len(set(names)) < len(names):
         raise InvalidInput("a proxy has each face once, and at least one", remedy="Name each face once.")
-    listeners = [_listener(proxy, settings) for proxy in settings.faces]
+    listeners = [
+        made for proxy in settings.faces for made in (_listener(proxy, settings), _anchor_listener(proxy, settings))
+    ]
     clusters = [_cluster(proxy, settings) for proxy in settings.faces]
     if settings.metrics is not None:
         listeners.append(_metrics_listener(settings.metrics))
@@ -154,15 +185,19 @@ def proxy_config(settings: ProxySettings) -> Json:
     }
 
 
-def endpoints_file(face: Face, servers: Sequence[Server]) -> bytes:
-    """The content of the file that tells Envoy of a face's servers (EDS)."""
-    resource = {"@type": f"{_TYPE}config.endpoint.v3.ClusterLoadAssignment", **_assignment(face, servers)}
+def endpoints_file(face: Face, servers: Sequence[Server], anchor: Address | None) -> bytes:
+    """The content of the file that tells Envoy of a face's servers (EDS); without an anchor while its port is not known."""
+    resource = {"@type": f"{_TYPE}config.endpoint.v3.ClusterLoadAssignment", **_assignment(face, servers, anchor)}
     return json.dumps({"resources": [resource]}, indent=1).encode() + b"\n"
 
 
-def _assignment(face: Face, servers: Sequence[Server]) -> Json:
-    endpoints = [{"lb_endpoints": [server.endpoint() for server in servers]}] if servers else []
-    return {"cluster_name": face, "endpoints": endpoints}
+def _assignment(face: Face, servers: Sequence[Server], anchor: Address | None) -> Json:
+    endpoints = [server.endpoint() for server in servers]
+    if anchor is not None:
+        made = Server(address=anchor, key=ANCHOR).endpoint()
+        made["endpoint"]["health_check_config"] = {"disable_active_health_check": True}
+        endpoints.insert(0, {**made, "load_balancing_weight": 1})
+    return {"cluster_name": face, "endpoints": [{"lb_endpoints": endpoints}] if endpoints else []}
 
 
 def _cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
@@ -183,7 +218,7 @@ def _cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
                     "dns_failure_refresh_rate": {"base_interval": "0.5s", "max_interval": "2s"},
                 },
             },
-            "load_assignment": _assignment(proxy.face, proxy.servers),
+            "load_assignment": _assignment(proxy.face, proxy.servers, proxy.anchor),
         }
     return {
         "name": proxy.face,
@@ -258,16 +293,34 @@ def _cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
 
 
 def _listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
-    manager: Json = {
+    """What callers see."""
+    host = virtual_host(proxy.face, proxy.face, request_timeout_seconds=settings.request_timeout_seconds)
+    manager = _manager(proxy.face, proxy.face, host)
+    # Only a request that has been at the anchor says so.
+    manager["route_config"]["request_headers_to_remove"] = [PASSED_HEADER]
+    if settings.access_log is not None:
+        manager["access_log"] = [_access_log(settings.access_log)]
+    return _listening(proxy.face, proxy.listen, manager, proxy.tls)
+
+
+def _anchor_listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
+    """The ring's anchor: an endpoint that is always there. What the ring gives to it goes on to a server by chance."""
+    host = anchor_host(proxy.face, proxy.face, request_timeout_seconds=settings.request_timeout_seconds)
+    name = f"{proxy.face}-anchor"
+    return _listening(name, proxy.anchor, _manager(proxy.face, name, host), None)
+
+
+def _manager(face: Face, name: str, host: Json) -> Json:
+    return {
         "@type": _HTTP,
-        "stat_prefix": proxy.face,
+        "stat_prefix": name,
         # Headers that steer Envoy (x-envoy-…) are nobody's to send: they are taken away, since no caller is "internal". An
         # empty list of internal addresses would make private ones and loopback internal, so one stands there that no
         # caller has.
         "use_remote_address": True,
         "internal_address_config": _NOBODY,
         # SageMaker's names of models may have dots and slashes in them.
-        "normalize_path": proxy.face != "sagemaker",
+        "normalize_path": face != "sagemaker",
         "path_with_escaped_slashes_action": "KEEP_UNCHANGED",
         "server_header_transformation": "PASS_THROUGH",
         "preserve_external_request_id": True,
@@ -304,25 +357,23 @@ def _listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
                 },
             },
         ],
-        "route_config": {
-            "name": proxy.face,
-            "response_headers_to_remove": [ELSEWHERE_HEADER],
-            "virtual_hosts": [
-                virtual_host(proxy.face, proxy.face, request_timeout_seconds=settings.request_timeout_seconds)
-            ],
-        },
-        "local_reply_config": _local_replies(proxy.face),
+        "route_config": {"name": name, "response_headers_to_remove": [ELSEWHERE_HEADER], "virtual_hosts": [host]},
+        "local_reply_config": _local_replies(face),
     }
-    if settings.access_log is not None:
-        manager["access_log"] = [_access_log(settings.access_log, settings.access_log_fields)]
+
+
+def _listening(name: str, address: Address, manager: Json, tls: Tls | None) -> Json:
     return {
-        "name": proxy.face,
-        "address": _socket_address(proxy.listen),
+        "name": name,
+        "address": _socket_address(address),
         # Or another process that listens here already would go unnoticed, and have a part of the callers.
         "enable_reuse_port": False,
         "per_connection_buffer_limit_bytes": _BUFFER_BYTES,
         "filter_chains": [
-            {"filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}]}
+            {
+                "filters": [{"name": "envoy.filters.network.http_connection_manager", "typed_config": manager}],
+                **({} if tls is None else {"transport_socket": tls.transport_socket()}),
+            }
         ],
     }
 
@@ -380,14 +431,14 @@ def _problem(face: Face, kind: str, title: str, detail: str) -> Json:
     }
 
 
-def _access_log(path: str, fields: Mapping[str, str]) -> Json:
-    wanted = fields or {
-        "time": "%START_TIME%",
+def _access_log(path: str) -> Json:
+    fields = {
+        "time": "%START_TIME(%Y-%m-%dT%H:%M:%S.%6fZ)%",
         "method": "%REQ(:METHOD)%",
         "path": "%PATH(NQ:PATH)%",
         "status": "%RESPONSE_CODE%",
         "flags": "%RESPONSE_FLAGS%",
-        "milliseconds": "%DURATION%",
+        "microseconds": "%COMMON_DURATION(DS_RX_BEG:DS_TX_END:us)%",
         "server": "%UPSTREAM_HOST%",
         "tries": "%UPSTREAM_REQUEST_ATTEMPT_COUNT%",
         "request_id": "%REQ(X-REQUEST-ID)%",
@@ -397,7 +448,7 @@ def _access_log(path: str, fields: Mapping[str, str]) -> Json:
         "typed_config": {
             "@type": f"{_TYPE}extensions.access_loggers.file.v3.FileAccessLog",
             "path": path,
-            "log_format": {"json_format": dict(wanted)},
+            "log_format": {"json_format": fields},
         },
     }
 

@@ -40,6 +40,8 @@ class Keeper:
     ) -> None:
         self.number = number
         self.urls: tuple[str, ...] = ()
+        # Whether it shall get no more requests although it runs.
+        self.held = False
         self._command = [*command, "--ready-file", str(ready_file)]
         self._environment = {**os.environ, **environment, _SUPERVISED: "1"}
         self._ready_file = ready_file
@@ -49,6 +51,16 @@ class Keeper:
         self._watching: asyncio.Task[None] | None = None
         self._started = 0
         self._state = first_state(time.monotonic())
+
+    @property
+    def in_service(self) -> bool:
+        """Whether it listens and may be asked."""
+        return self._state.phase is Phase.RUNNING and not self.held
+
+    @property
+    def pid(self) -> int | None:
+        """Of its process; None while there is none."""
+        return None if self._process is None or self._process.returncode is not None else self._process.pid
 
     def tell(self, event: Event) -> None:
         self._events.put_nowait(event)

@@ -15,6 +15,7 @@ from registry.files import Digest
 from registry.fleet import MAX_HOLDBACK, PreloadPlan
 from registry.program import RELEASED_PROGRAMS
 from registry.settings import WatchedNames, user_cache
+from serving.ring_members import check_ring
 
 
 class ServingSettings(BaseSettings):
@@ -49,7 +50,10 @@ class ServingSettings(BaseSettings):
         cold_loads_per_second: models fetched from the store for requests; what would wait longer than its deadline is
             refused.
         preload: what must be on local disk before the server is ready, where the fleet says nothing: "all", "pinned",
-            "none", "top:N" (tenants by recent traffic) or "bytes:N".
+            "share" (its own tenants, by the ring of the proxy in front), "none", "top:N" (tenants by recent traffic) or
+            "bytes:N".
+        ring: who is on that ring, see `serving.ring_members.ring_members`; None is nobody else.
+        ring_key: this replica's key on it.
         preload_broken: whether a model that cannot be had keeps the server from being ready: "excuse" or "block".
         feedback_bytes: of feedback and impressions that are on local disk and not in the store yet; more feedback is refused.
         feedback_segment_bytes, feedback_segment_seconds: size and age at which what was written is shipped to the store.
@@ -60,7 +64,8 @@ class ServingSettings(BaseSettings):
             and ids do not outlive the process that made them; unset, each process draws its own.
 
     Raises:
-        InvalidInput: `host` is reachable from elsewhere, nobody is asked for a key, and `insecure` is not set.
+        InvalidInput: `host` is reachable from elsewhere, nobody is asked for a key, and `insecure` is not set; or the ring
+            has no members, or no place for this replica.
     """
 
     model_config = SettingsConfigDict(env_prefix="MACROFLEET_", frozen=True, extra="ignore", hide_input_in_errors=True)
@@ -91,6 +96,8 @@ class ServingSettings(BaseSettings):
     tenant_requests_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     cold_loads_per_second: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 50
     preload: Annotated[PreloadPlan, NoDecode] = PreloadPlan(models="all")
+    ring: str | None = None
+    ring_key: Annotated[str, Field(min_length=1)] | None = None
     preload_broken: Literal["excuse", "block"] = "excuse"
     feedback_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**3
     feedback_segment_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**2
@@ -118,8 +125,19 @@ class ServingSettings(BaseSettings):
         if not colon:
             return {"models": models}
         if models not in {"top", "bytes"} or not bound.isascii() or not bound.isdecimal():
-            raise ValueError("it is one of all, pinned, none, top:N and bytes:N")
+            raise ValueError("it is one of all, pinned, share, none, top:N and bytes:N")
         return {"models": models, models: int(bound)}
+
+    @model_validator(mode="after")
+    def _know_the_ring(self) -> Self:
+        if self.ring is not None:
+            check_ring(self.ring)
+        if (self.ring is None) != (self.ring_key is None):
+            raise InvalidInput(
+                "a replica knows its share by the ring and its own key on it",
+                remedy="Set MACROFLEET_RING and MACROFLEET_RING_KEY both, or neither.",
+            )
+        return self
 
     @model_validator(mode="after")
     def _keep_to_loopback(self) -> Self:

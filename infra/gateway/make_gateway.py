@@ -48,7 +48,8 @@ def gateway(servers: dict[str, Any]) -> dict[str, Any]:
     public["address"] = _everywhere(PUBLIC_PORT)
     (chain,) = public["filter_chains"]
     public["filter_chains"] = [{**chain, "transport_socket": _tls()}]
-    listeners.pop("operator", None)
+    for name in [name for name in listeners if name.partition("-")[0] == "operator"]:
+        listeners.pop(name)
     clusters = [cluster for cluster in resources["clusters"] if cluster["name"] != "operator"]
     return {
         **servers,

@@ -70,7 +70,8 @@ def test_envoy_takes_it(name: str, secrets: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_everything_from_elsewhere_is_encrypted(name: str) -> None:
     listeners = {each["name"]: each for each in configuration(name)["static_resources"]["listeners"]}
-    assert set(listeners) == {"public", "operators", "metrics"}
+    assert set(listeners) == {"public", "public-anchor", "operators", "metrics"}
+    assert listeners["public-anchor"]["address"]["socket_address"]["address"] == "127.0.0.1"  # Envoy's own, to itself
     for listener in (listeners["public"], listeners["operators"]):
         for chain in listener["filter_chains"]:
             assert chain["transport_socket"]["name"] == "envoy.transport_sockets.tls"
@@ -160,7 +161,7 @@ def running(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     folder = tmp_path_factory.mktemp("envoy")
     config = configuration("compose")
     resources = config["static_resources"]
-    ports = dict(zip(["public", "operators", "metrics", "admin"], free_ports(4), strict=True))
+    ports = dict(zip(["public", "public-anchor", "operators", "metrics", "admin"], free_ports(5), strict=True))
     for listener in resources["listeners"]:
         listener["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": ports[listener["name"]]}
     config["admin"]["address"]["socket_address"]["port_value"] = ports["admin"]
@@ -169,7 +170,8 @@ def running(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             name = cluster["load_assignment"]["cluster_name"]
             for endpoint in (each for some in cluster["load_assignment"]["endpoints"] for each in some["lb_endpoints"]):
                 where = endpoint["endpoint"]["address"]["socket_address"]
-                port = ports["admin"] if where["address"] == "127.0.0.1" else stack.enter_context(answering(name))
+                own = ports["admin" if name == "admin" else "public-anchor"]
+                port = own if where["address"] == "127.0.0.1" else stack.enter_context(answering(name))
                 endpoint["endpoint"]["address"]["socket_address"] = {"address": "127.0.0.1", "port_value": port}
         file = folder / "envoy.json"
         # The line of each request goes to the test's file.

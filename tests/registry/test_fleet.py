@@ -174,6 +174,7 @@ def test_pins_limits_and_holds_come_back(store: ObjectStore) -> None:
 PLANS = [
     PreloadPlan(models="all"),
     PreloadPlan(models="pinned"),
+    PreloadPlan(models="share"),
     PreloadPlan(models="none"),
     PreloadPlan(models="top", top=10),
     PreloadPlan(models="bytes", bytes=10**12),

@@ -185,6 +185,7 @@ def test_a_preload_plan_is_set_and_unset(store: ObjectStore) -> None:
     [
         (("all",), PreloadPlan(models="all")),
         (("pinned",), PreloadPlan(models="pinned")),
+        (("share",), PreloadPlan(models="share")),
         (("none",), PreloadPlan(models="none")),
         (("top", "100"), PreloadPlan(models="top", top=100)),
         (("bytes", "8GiB"), PreloadPlan(models="bytes", bytes=8 * 1024**3)),

@@ -55,6 +55,7 @@ class StandIn:
     port: int = 0
     held: asyncio.Event | None = None
     _server: asyncio.Server | None = None
+    _writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     def endpoint(self) -> Server:
         return Server(address=Address("127.0.0.1", self.port), key=self.name)
@@ -64,11 +65,16 @@ class StandIn:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
+        """As a process that is killed: its connections end as well."""
         if self._server is not None:
             self._server.close()
             self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
             while True:
                 head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
@@ -89,6 +95,7 @@ class StandIn:
                     break
                 writer.write(said)
                 await writer.drain()
+        self._writers.discard(writer)
         writer.close()
 
 

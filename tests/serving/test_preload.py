@@ -263,9 +263,11 @@ PINNED = SERVES.model_copy(update={"keep_loaded": True})
         (PreloadPlan(models="top", top=2), "dc"),
         (PreloadPlan(models="top", top=1), "d"),
         (PreloadPlan(models="bytes", bytes=5), "dcba"),
+        (PreloadPlan(models="share"), "dba"),
     ],
 )
 def test_a_plan_takes_the_pinned_then_the_busiest_then_by_name(plan: PreloadPlan, expected: str) -> None:
     made = fleet(a=SERVES, b=SERVES, c=SERVES, d=PINNED, e=FleetEntry(reason="too few", keep_loaded=True))
-    found = plan_models(plan, made, requests={"c": 5.0, "b": 1.0, "d": 0.5})
+    requests = {"c": 5.0, "b": 1.0, "d": 0.5}
+    found = plan_models(plan, made, requests=requests, own=lambda tenants: [name for name in tenants if name in "ab"])
     assert "".join(ref.tenant for ref in found) == expected

@@ -12,7 +12,7 @@ import pytest
 
 from serving.errors import ELSEWHERE, ELSEWHERE_HEADER
 from serving.proxy_routes import Face
-from serving.ring import Ring
+from serving.ring import replica_ring
 from tests.serving.helpers import eventually
 from tests.serving.proxied import StandIn, World, answer, world
 
@@ -40,7 +40,7 @@ async def client() -> AsyncIterator[httpx.AsyncClient]:
 
 
 def owner_of(made: World, tenant: str = "acme") -> StandIn:
-    name = Ring([server.name for server in made.servers]).owner(tenant)
+    name = replica_ring([server.name for server in made.servers]).owner(tenant)
     return next(server for server in made.servers if server.name == name)
 
 

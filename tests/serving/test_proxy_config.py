@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import datetime
+import ipaddress
 import json
+import socket
+import ssl
 import subprocess
 from pathlib import Path
 
+import httpx
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 from typer.testing import CliRunner
 
 import macrofleet
@@ -15,6 +26,8 @@ from registry.errors import InvalidInput
 from serving.proxy import find_envoy
 from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, endpoints_file, proxy_config
 from serving.proxy_routes import duration
+from tests.serving.helpers import PATIENCE_SECONDS
+from tests.serving.proxied import StandIn
 
 INFRA = Path(registry.__file__).parent.parent / "infra" / "envoy"
 KEPT = sorted(INFRA.glob("*.json"))
@@ -22,12 +35,17 @@ KEPT = sorted(INFRA.glob("*.json"))
 
 def settings(tmp_path: Path, **changes: object) -> ProxySettings:
     """Every part there is."""
+    loopback = Address("127.0.0.1", 9903)
     servers = [Server(address=Address("server-0", 8000), key="replica-0"), Server(address=Address("10.0.0.2", 8000))]
     values: dict[str, object] = {
         "faces": [
-            FaceProxy(face="public", listen=Address("0.0.0.0", 8000), servers=tmp_path / "public.json"),
-            FaceProxy(face="operator", listen=Address("::1", 8001), servers=servers),
-            FaceProxy(face="sagemaker", listen=Address("localhost", 8080), servers=servers),
+            FaceProxy(
+                face="public", listen=Address("0.0.0.0", 8000), anchor=loopback, servers=tmp_path / "public.json"
+            ),
+            FaceProxy(face="operator", listen=Address("::1", 8001), anchor=Address("::1", 9904), servers=servers),
+            FaceProxy(
+                face="sagemaker", listen=Address("localhost", 8080), anchor=Address("localhost", 9905), servers=servers
+            ),
         ],
         "admin": Address("127.0.0.1", 9901),
         "metrics": Address("0.0.0.0", 9902),
@@ -49,7 +67,7 @@ def validate(path: Path) -> None:
 
 
 def test_envoy_takes_every_part(tmp_path: Path) -> None:
-    (tmp_path / "public.json").write_bytes(endpoints_file("public", []))
+    (tmp_path / "public.json").write_bytes(endpoints_file("public", [], None))
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(proxy_config(settings(tmp_path))))
     validate(path)
@@ -73,6 +91,99 @@ def test_every_list_of_arguments_has_its_configuration() -> None:
     )
 
 
+@pytest.mark.anyio
+async def test_names_tls_and_metrics(tmp_path: Path) -> None:
+    """Servers by name, two of which do not exist, behind HTTPS; and what is shown of the administration."""
+    certificate, key = make_certificate(tmp_path)
+    server = StandIn("a")
+    await server.open()
+    *ports, anchor = free_ports(4)
+    listen, metrics, admin = (f"127.0.0.1:{port}" for port in ports)
+    options = [
+        "--server",
+        "a=localhost",
+        "--server",
+        "b=b.invalid",
+        "--server",
+        "c.invalid",
+        "--port",
+        str(server.port),
+    ]
+    options += [
+        "--listen",
+        listen,
+        "--metrics-listen",
+        metrics,
+        "--admin",
+        admin,
+        "--out",
+        str(tmp_path / "envoy.json"),
+    ]
+    options += ["--tls-certificate", str(certificate), "--tls-key", str(key)]
+    options += ["--anchor-port", str(anchor)]
+    made = CliRunner().invoke(macrofleet.app, ["proxy-config", *options])
+    assert made.exit_code == 0, made.output
+    process = await asyncio.create_subprocess_exec(
+        *(str(find_envoy()), "--config-path", str(tmp_path / "envoy.json"), "--disable-hot-restart"),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        trusted = ssl.create_default_context(cafile=str(certificate))
+        async with httpx.AsyncClient(timeout=30, verify=trusted) as client:
+            await until_ok(client, f"http://{metrics}/ready")
+            await until_ok(client, f"https://{listen}/v1/tenants/acme/suggestions")
+            shown = await client.get(f"http://{metrics}/stats/prometheus")
+            assert "envoy_cluster_upstream_rq_total" in shown.text
+            for path in ("/", "/quitquitquit", "/clusters", "/config_dump", "/stats"):
+                assert (await client.get(f"http://{metrics}{path}")).status_code == 404, path
+            assert (await client.post(f"http://{metrics}/ready")).status_code == 404
+    finally:
+        process.kill()
+        await process.wait()
+        await server.close()
+
+
+async def until_ok(client: httpx.AsyncClient, url: str) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while True:
+            with contextlib.suppress(httpx.TransportError):
+                if (await client.get(url)).status_code == 200:
+                    return
+            await asyncio.sleep(0.02)
+
+
+def free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
+        return [made.getsockname()[1] for made in sockets]
+
+
+def make_certificate(folder: Path) -> tuple[Path, Path]:
+    """For 127.0.0.1, signed by itself."""
+    secret = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
+    now = datetime.datetime.now(datetime.UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(secret.public_key())
+        .serial_number(1)
+        .not_valid_before(now - datetime.timedelta(minutes=5))
+        .not_valid_after(now + datetime.timedelta(hours=1))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
+        .sign(secret, hashes.SHA256())
+    )
+    certificate, key = folder / "certificate.pem", folder / "key.pem"
+    certificate.write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    key.write_bytes(
+        secret.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return certificate, key
+
+
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "10.1.2.3", "envoy.example", ""])
 def test_the_administration_is_on_loopback(tmp_path: Path, host: str) -> None:
     with pytest.raises(InvalidInput, match="administration"):
@@ -80,7 +191,7 @@ def test_the_administration_is_on_loopback(tmp_path: Path, host: str) -> None:
 
 
 def test_faces_once_each(tmp_path: Path) -> None:
-    face = FaceProxy(face="public", listen=Address("127.0.0.1", 1), servers=tmp_path)
+    face = FaceProxy(face="public", listen=Address("127.0.0.1", 1), anchor=Address("127.0.0.1", 2), servers=tmp_path)
     for faces in ([], [face, face]):
         with pytest.raises(InvalidInput, match="each face once"):
             proxy_config(settings(tmp_path, faces=faces))

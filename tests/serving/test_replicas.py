@@ -7,11 +7,7 @@ import itertools
 import json
 import os
 import signal
-import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -19,11 +15,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-import registry
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
 from registry.program import publish_program
 from registry.store.local import LocalStore
+from serving.replica_addresses import replica_environments
 from serving.replica_states import (
     FIRST_WAIT_SECONDS,
     HEALTHY_SECONDS,
@@ -38,11 +34,10 @@ from serving.replica_states import (
     next_action,
     wait_seconds,
 )
-from serving.replicas import replica_environments, run_replicas
+from serving.replicas import Replicas, run_replicas
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
-
-PROJECT = Path(registry.__file__).parent.parent
+from tests.serving.supervised import fakes, is_alive, supervised, until_listening
 
 
 class Machine:
@@ -229,7 +224,7 @@ def test_ports_that_cannot_be() -> None:
     with pytest.raises(InvalidInput, match="there are no 2 ports from 65535 on"):
         ports(replicas=2, port=65_535)
     with pytest.raises(InvalidInput, match="1 to 256 replicas"):
-        run_replicas(ServingSettings(), 0)
+        run_replicas(ServingSettings(), Replicas(least=0, most=0))
 
 
 @pytest.mark.usefixtures("_no_settings")
@@ -237,126 +232,6 @@ def test_all_replicas_have_one_key() -> None:
     keys = {one["MACROFLEET_SIGNING_KEY"] for one in replica_environments(ServingSettings(), 3)}
     assert len(keys) == 1
     assert len(keys.pop()) >= 16
-
-
-# A process that behaves as a server does towards its supervisor, and keeps a record. What it does wrong, `FAULT` says.
-FAKE = """
-import os, signal, socket, sys
-folder, number, fault = os.environ["FOLDER"], os.environ["MACROFLEET_REPLICA"], os.environ.get("FAULT", "")
-
-def note(what):
-    with open(folder + "/record", "a") as record:
-        record.write(f"{what} {number} {os.getpid()}\\n")
-
-def stop(*_):
-    note("stopped")
-    if fault != "does not end":
-        os._exit(0)
-
-note("started")
-if fault == "refuses" and number == "1":
-    sys.exit(1)
-if fault == "watches":
-    from serving.replica_process import end_with_supervisor
-    end_with_supervisor()
-signal.signal(signal.SIGTERM, stop)
-listener = socket.create_server(("127.0.0.1", int(os.environ["MACROFLEET_PORT"])))
-path = sys.argv[sys.argv.index("--ready-file") + 1]
-with open(path + "~", "w") as file:
-    file.write(f"http://127.0.0.1:{listener.getsockname()[1]}\\nhttp://127.0.0.1:9\\n")
-os.rename(path + "~", path)
-while True:
-    connection, _ = listener.accept()
-    with connection:
-        connection.recv(1000)
-        unready = os.path.exists(folder + "/unready")
-        if unready:
-            note("asked")
-        connection.sendall(b"HTTP/1.1 503 x\\r\\n\\r\\n" if unready else b"HTTP/1.1 200 OK\\r\\n\\r\\n")
-"""
-
-SUPERVISOR = """
-import asyncio, json, sys
-from pathlib import Path
-from serving import replica_states, replicas
-from serving.logs import configure_logs
-configure_logs()
-replica_states.STOP_SECONDS = float(sys.argv[4])
-asyncio.run(replicas.supervise(json.loads(sys.argv[1]), json.loads(sys.argv[2]), ready_file=Path(sys.argv[3])))
-"""
-
-
-@dataclass
-class Supervised:
-    """A supervisor in a process of its own."""
-
-    process: subprocess.Popen[bytes]
-    folder: Path
-
-    @property
-    def ready_file(self) -> Path:
-        return self.folder / "urls"
-
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def record(self) -> list[tuple[str, int, int]]:
-        """What the replicas did, in order: what, which, and as which process."""
-        path = self.folder / "record"
-        lines = path.read_text().splitlines() if path.exists() else []
-        return [(what, int(number), int(pid)) for what, number, pid in (line.split() for line in lines)]
-
-    def started(self, number: int) -> list[int]:
-        return [pid for what, one, pid in self.record() if (what, one) == ("started", number)]
-
-    async def urls(self) -> list[list[str]]:
-        await eventually(lambda: self.ready_file.exists() or self.process.poll() is not None)
-        assert self.process.poll() is None, self.log
-        return [line.split() for line in self.ready_file.read_text().splitlines()]
-
-    async def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return await self.ended()
-
-    async def ended(self) -> int:
-        await eventually(lambda: self.process.poll() is not None)
-        assert self.process.returncode is not None
-        return self.process.returncode
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
-
-
-@contextmanager
-def supervised(folder: Path, command: Sequence[str], environment: dict[str, str]) -> Iterator[Supervised]:
-    with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(command, cwd=PROJECT, env=environment, stdin=subprocess.DEVNULL, stderr=log)
-    made = Supervised(process, folder)
-    try:
-        yield made
-    finally:
-        process.kill()
-        process.wait()
-        for _, _, pid in made.record():
-            if is_alive(pid):
-                os.kill(pid, signal.SIGKILL)
-
-
-@contextmanager
-def fakes(folder: Path, replicas: int, *, fault: str = "", stop_seconds: float = 20) -> Iterator[Supervised]:
-    (folder / "fake.py").write_text(FAKE)
-    command = json.dumps([sys.executable, str(folder / "fake.py")])
-    own = {"FOLDER": str(folder), "FAULT": fault, "MACROFLEET_PORT": "0", "PYTHONPATH": str(PROJECT)}
-    environments = json.dumps([{**own, "MACROFLEET_REPLICA": str(number)} for number in range(replicas)])
-    arguments = [command, environments, str(folder / "urls"), str(stop_seconds)]
-    with supervised(folder, [sys.executable, "-c", SUPERVISOR, *arguments], dict(os.environ)) as made:
-        yield made
 
 
 @pytest.mark.anyio
@@ -379,17 +254,6 @@ async def test_one_that_is_killed_comes_back_where_it_was_and_the_others_stay(tm
         (ended,) = [line for line in supervisor.log.splitlines() if "a replica ended" in line]
         assert json.loads(ended)["replica"] == 1
         assert json.loads(ended)["exit_code"] == -signal.SIGKILL
-
-
-async def until_listening(client: httpx.AsyncClient, url: str) -> None:
-    async with asyncio.timeout(60):
-        while True:
-            try:
-                await client.get(url)
-            except httpx.TransportError:
-                await asyncio.sleep(0.01)
-            else:
-                return
 
 
 @pytest.mark.anyio
@@ -452,9 +316,9 @@ SERVERS = """
 from pathlib import Path
 import sys
 from registry.settings import read_settings
-from serving.replicas import run_replicas
+from serving.replicas import Replicas, run_replicas
 from serving.settings import ServingSettings
-run_replicas(read_settings(ServingSettings), 2, ready_file=Path(sys.argv[1]))
+run_replicas(read_settings(ServingSettings), Replicas(least=2, most=2, proxy=False), ready_file=Path(sys.argv[1]))
 """
 
 

@@ -6,13 +6,13 @@ from collections import Counter
 
 import httpx
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fleets import tenant_names
 from registry.errors import InvalidInput
 from serving.proxy_routes import Face
-from serving.ring import Ring, tenant_hash
+from serving.ring import ANCHOR, Ring, replica_ring, tenant_hash
 from tests.serving.proxied import FACES, World, world
 
 TENANTS = [*tenant_names(300), "a", "0", "acme", "x" * 63, "a-b_c"]
@@ -45,8 +45,26 @@ def test_who_leaves_has_its_tenants_moved_and_no_others(names: list[str], data: 
     assert all(was == now for was, now in zip(before, after, strict=True) if was != gone)
 
 
+@given(keys.filter(lambda names: ANCHOR not in names), st.data())
+@settings(max_examples=20, deadline=None)
+def test_only_the_share_of_who_leaves_moves(names: list[str], data: st.DataObject) -> None:
+    """On the ring of our configuration, however many there are; and all of it comes back with the replica."""
+    gone = data.draw(st.sampled_from(names))
+    before = replica_ring(names).owners(TENANTS)
+    if left := [name for name in names if name != gone]:
+        after = replica_ring(left).owners(TENANTS)
+        assert all(was == now for was, now in zip(before, after, strict=True) if was != gone)
+
+
+def test_without_an_anchor_others_would_move_as_well() -> None:
+    """Why there is one."""
+    before, after = (Ring(names).owners(TENANTS) for names in (["a", "b", "c"], ["a", "b"]))
+    kept = [(was, now) for was, now in zip(before, after, strict=True) if was != "c"]
+    assert 0.1 < sum(was != now for was, now in kept) / len(kept) < 0.25
+
+
 def test_shares_are_about_equal() -> None:
-    counts = Counter(Ring(["one", "two", "three"]).owners(tenant_names(9000)))
+    counts = Counter(replica_ring(["one", "two", "three"]).owners(tenant_names(9000)))
     assert max(counts.values()) < 1.1 * min(counts.values())
 
 
@@ -57,9 +75,12 @@ def test_places_that_do_not_go_up_evenly() -> None:
 
 
 def test_keys_that_cannot_be() -> None:
-    for names in (["one", "one"], [""]):
+    for names in (["one", "one"], [""], [ANCHOR, ANCHOR]):
         with pytest.raises(InvalidInput):
             Ring(names)
+    for weights in ([1], [1, 0], [1, 1, 1]):
+        with pytest.raises(InvalidInput, match="weight"):
+            Ring(["one", "two"], weights=weights)
     with pytest.raises(InvalidInput, match="no replica"):
         Ring([]).owner("acme")
 
@@ -75,7 +96,7 @@ async def test_a_real_envoy_picks_who_was_predicted() -> None:
     async with world(servers=4) as made, httpx.AsyncClient(timeout=30) as client:
         for servers in (made.servers[:3], made.servers[1:3], made.servers):
             await made.show(servers)
-            ring = Ring([server.name for server in servers])
+            ring = replica_ring([server.name for server in servers])
             for face in FACES:
                 assert await picked(client, made, face) == ring.owners(TENANTS), (face, len(servers))
 

@@ -1,0 +1,269 @@
+"""Replicas behind a real Envoy, with processes of a few lines, and once with real servers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from types import ModuleType
+
+import httpx
+import pytest
+
+from benchmarks.fleets import publish_tenants, tenant_names
+from registry.errors import InvalidInput
+from registry.program import publish_program
+from registry.store.local import LocalStore
+from serving.gateway import Gateway
+from serving.replica_addresses import proxied_environments, ring_key
+from serving.replicas import Replicas, run_replicas
+from serving.ring import replica_ring
+from serving.settings import ServingSettings
+from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
+from tests.serving.supervised import FAKE, Supervised, is_alive, supervised
+
+TENANTS = tenant_names(40)
+# What is a minute in life takes part of a second here, and the load is whatever a file says.
+SUPERVISOR = """
+import asyncio, json, sys
+from pathlib import Path
+from serving import supervisor
+from serving.gateway import Gateway
+from serving.logs import configure_logs
+from serving.replicas import supervise
+from serving.scaling import ScalePlan
+from serving.settings import ServingSettings
+
+folder, least, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
+
+class Load:
+    def sample(self, pids, *, requests):
+        return float((folder / "load").read_text())
+
+configure_logs()
+supervisor.ReplicaLoad = Load
+supervisor._SAMPLE_SECONDS = 0.05
+gateway = Gateway(ServingSettings(port=0, operator_port=0), folder / "envoy")
+environment = {"FOLDER": str(folder), "FAULT": "watches", "MACROFLEET_PORT": "0"}
+environments = [{**environment, "MACROFLEET_REPLICA": str(number)} for number in range(most)]
+plan = ScalePlan(least=least, most=most, grow_seconds=0.2, shrink_seconds=0.4)
+command = [sys.executable, str(folder / "fake.py")]
+asyncio.run(supervise(command, environments, ready_file=folder / "urls", gateway=gateway, scaling=plan))
+"""
+
+
+@contextmanager
+def proxied(folder: Path, least: int, most: int | None = None) -> Iterator[Supervised]:
+    (folder / "fake.py").write_text(FAKE)
+    set_load(folder, 0.0)
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    command = [sys.executable, "-c", SUPERVISOR, str(folder), str(least), str(most or least)]
+    with supervised(folder, command, environment) as made:
+        yield made
+
+
+def set_load(folder: Path, load: float) -> None:
+    beside = folder / "load~"
+    beside.write_text(str(load))
+    beside.replace(folder / "load")
+
+
+def owners(*numbers: int) -> dict[str, str]:
+    """Who answers for each tenant, with these replicas."""
+    ring = replica_ring([ring_key(number) for number in numbers])
+    return {tenant: owner.removeprefix("replica-") for tenant, owner in zip(TENANTS, ring.owners(TENANTS), strict=True)}
+
+
+async def answered(client: httpx.AsyncClient, url: str) -> dict[str, str]:
+    """The same as Envoy has it."""
+    found = {}
+    for tenant in TENANTS:
+        got = await client.post(f"{url}/v1/tenants/{tenant}/suggestions", json={})
+        found[tenant] = got.text if got.status_code == 200 else str(got.status_code)
+    return found
+
+
+async def until_answered_by(client: httpx.AsyncClient, url: str, *numbers: int) -> None:
+    async with asyncio.timeout(60):
+        while await answered(client, url) != owners(*numbers):
+            await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def asking(url: str) -> AsyncIterator[Counter[int]]:
+    """Requests all the while; how often which status came."""
+    statuses: Counter[int] = Counter()
+
+    async def ask(client: httpx.AsyncClient) -> None:
+        number = 0
+        while True:
+            tenant = TENANTS[number % len(TENANTS)]
+            got = await client.post(f"{url}/v1/tenants/{tenant}/suggestions", json={})
+            statuses[got.status_code] += 1
+            number += 1
+
+    async with httpx.AsyncClient(timeout=30) as client:
+        task = asyncio.create_task(ask(client))
+        try:
+            yield statuses
+        finally:
+            assert not task.done(), task  # it asks for as long as it is let
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+
+@pytest.fixture
+async def client() -> AsyncIterator[httpx.AsyncClient]:
+    async with httpx.AsyncClient(timeout=30) as made:
+        yield made
+
+
+@pytest.mark.anyio
+async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    with proxied(tmp_path, 3) as supervisor:
+        lines = await supervisor.urls()
+        assert len(lines) == 4
+        url = lines[0][0]
+        assert url not in [public for public, _ in lines[1:]]
+        await until_answered_by(client, url, 0, 1, 2)
+        async with asking(url) as statuses:
+            os.kill(supervisor.started(1)[0], signal.SIGKILL)
+            await until_answered_by(client, url, 0, 2)
+            await eventually(lambda: len(supervisor.started(1)) == 2)
+            await until_answered_by(client, url, 0, 1, 2)
+
+            supervisor.process.send_signal(signal.SIGHUP)
+            await eventually(lambda: "all replicas were restarted" in supervisor.log)
+            await until_answered_by(client, url, 0, 1, 2)
+            assert [len(supervisor.started(number)) for number in range(3)] == [2, 3, 2]
+        assert set(statuses) == {200}
+        assert await supervisor.urls() == lines
+        assert await supervisor.stop() == 0
+        assert not any(is_alive(pid) for _, _, pid in supervisor.record())
+        with pytest.raises(httpx.ConnectError):
+            await client.get(url)
+
+
+@pytest.mark.anyio
+async def test_there_are_as_many_as_the_load_asks_for(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    with proxied(tmp_path, 1, 3) as supervisor:
+        url = (await supervisor.urls())[0][0]
+        await until_answered_by(client, url, 0)
+        async with asking(url) as statuses:
+            set_load(tmp_path, 1.0)
+            await until_answered_by(client, url, 0, 1)  # each is busy for half of its time
+            assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0", "replica-1"]
+            set_load(tmp_path, 1.9)
+            await until_answered_by(client, url, 0, 1, 2)
+            await eventually(lambda: len((tmp_path / "urls").read_text().splitlines()) == 4)
+            set_load(tmp_path, 0.1)
+            await until_answered_by(client, url, 0)
+            await eventually(lambda: len((tmp_path / "urls").read_text().splitlines()) == 2)
+            assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0"]
+            set_load(tmp_path, 0.5)  # neither busy nor, for two of them, quiet
+            supervisor.process.send_signal(signal.SIGTTOU)  # there is no fewer
+            supervisor.process.send_signal(signal.SIGTTIN)
+            await until_answered_by(client, url, 0, 1)
+        assert set(statuses) == {200}
+        assert [(what, number) for what, number, _ in supervisor.record() if what == "stopped"] == [
+            ("stopped", 2),
+            ("stopped", 1),
+        ]
+        assert await supervisor.stop() == 0
+
+
+def envoy_of(supervisor: Supervised) -> int:
+    lines = [json.loads(line) for line in supervisor.log.splitlines() if '"started Envoy"' in line]
+    return int(lines[-1]["pid"])
+
+
+@pytest.mark.anyio
+async def test_envoy_is_started_again_and_ends_with_the_supervisor(tmp_path: Path, client: httpx.AsyncClient) -> None:
+    with proxied(tmp_path, 1) as supervisor:
+        url = (await supervisor.urls())[0][0]
+        await until_answered_by(client, url, 0)
+        first = envoy_of(supervisor)
+        os.kill(first, signal.SIGKILL)
+        await eventually(lambda: envoy_of(supervisor) != first)
+        async with httpx.AsyncClient(timeout=30) as other:
+            await until_answered_by(other, url, 0)
+        pids = [envoy_of(supervisor), *supervisor.started(0)]
+        supervisor.process.kill()
+        await eventually(lambda: not any(is_alive(pid) for pid in pids))
+
+
+def test_ports_behind_a_proxy() -> None:
+    def operators(**settings: object) -> list[str]:
+        made = proxied_environments(ServingSettings.model_validate(settings), 3, ring_file=Path("/ring"))
+        assert {one["MACROFLEET_PORT"] for one in made} == {"0"}
+        assert {one["MACROFLEET_HOST"] for one in made} == {"127.0.0.1"}
+        return [one["MACROFLEET_OPERATOR_PORT"] for one in made]
+
+    assert operators(port=8000, operator_port=8001) == ["8002", "8003", "8004"]
+    assert operators(port=9002, operator_port=9000) == ["9001", "9003", "9004"]
+    assert operators(port=0, operator_port=0) == ["0", "0", "0"]
+    with pytest.raises(InvalidInput, match="both 8000"):
+        operators(port=8000, operator_port=8000)
+    with pytest.raises(InvalidInput, match="there are no"):
+        operators(port=8000, operator_port=65_533)
+
+
+def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = ServingSettings(port=0, operator_port=0)
+    with pytest.raises(InvalidInput, match="need a proxy"):
+        run_replicas(settings, Replicas(least=1, most=2, proxy=False))
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InvalidInput, match=f"cannot listen on 127.0.0.1:{port}"):
+            Gateway(settings.model_copy(update={"port": port}), tmp_path / "envoy")
+    monkeypatch.setitem(sys.modules, "envoy", ModuleType("envoy"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(InvalidInput, match="not installed") as refused:
+        Gateway(settings, tmp_path / "envoy")
+    assert "macrofleet[proxy]" in str(refused.value)
+    assert "--no-proxy" in str(refused.value)
+
+
+@pytest.mark.anyio
+async def test_real_servers(tmp_path: Path, bag: BuiltProgram, client: httpx.AsyncClient) -> None:
+    tenants = tenant_names(12)
+    store = LocalStore(tmp_path / "store")
+    publish_program(store, bag.folder)
+    publish_tenants(store, tenants, program=bag.digest, spec=bag.spec)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MACROFLEET_")} | {
+        "MACROFLEET_STORE_URL": str(tmp_path / "store"),
+        "MACROFLEET_DISK_FOLDER": str(tmp_path / "disk"),
+        "MACROFLEET_TRUSTED_PROGRAMS": bag.digest,
+        "MACROFLEET_REQUEST_TIMEOUT_MS": "30000",
+        "MACROFLEET_ACCESS": "open",
+        "MACROFLEET_PRELOAD": "share",
+    }
+    command = [sys.executable, "-m", "macrofleet", "serve", "--replicas", "2", "--separate-disks"]
+    command += ["--port", "0", "--operator-port", "0", "--ready-file", str(tmp_path / "urls")]
+    with supervised(tmp_path, command, environment) as supervisor:
+        lines = await supervisor.urls()
+        (url, operator), replicas = lines[0], lines[1:]
+        async with httpx.AsyncClient(base_url=url, timeout=60) as public:
+            await until_ready(public)
+            for replica, _ in replicas:
+                async with httpx.AsyncClient(base_url=replica) as one:
+                    await until_ready(one)
+            ring = replica_ring(["replica-0", "replica-1"])
+            for number in range(2):
+                installed = {
+                    path.parent.parent.name for path in (tmp_path / "disk" / ring_key(number)).rglob("manifest.json")
+                }
+                assert installed == set(ring.share(ring_key(number), tenants))
+            for tenant in tenants:
+                got = await public.post(f"/v1/tenants/{tenant}/suggestions", json=ticket())
+                assert got.status_code == 200, got.text
+            metadata = await client.get(f"{operator}/v2/models/{tenants[0]}")
+            assert metadata.json()["name"] == tenants[0]
+        assert await supervisor.stop() == 0
