@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench quality lock envoy clean
+.PHONY: help demo test test-workers lint bench quality sbom lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -39,6 +39,9 @@ bench: $(INSTALLED) ## run the pytest-benchmark suites
 quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and rewrite docs/quality.md (QUALITY_ARGS="--program bag")
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }
 	$(BIN)/python -m training.quality --data "$(DATA)" $(QUALITY_ARGS)
+
+sbom: $(INSTALLED) ## write what the images are made of as CycloneDX, into sbom/ (OUT=folder)
+	$(BIN)/python -m infra.sbom --out $(or $(OUT),sbom)
 
 # Locks name packages, versions and hashes, and no index address.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
