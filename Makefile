@@ -54,8 +54,9 @@ lock: ## compile the locks: everything, the two images, what builds the wheel (n
 	    --excludes infra/image-excludes.txt pyproject.toml - --output-file requirements-flows.lock
 	echo hatchling | $(LOCK) --constraint requirements.lock - --output-file infra/wheel.lock
 
-envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it
+envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it, and the gateway's of them
 	@for args in infra/envoy/*.args; do $(BIN)/macrofleet proxy-config $$(cat $$args) --out $${args%.args}.json; done
+	@$(BIN)/python infra/gateway/make_gateway.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache
