@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers test-replicas lint bench bench-accept bench-peers bench-results bench-report quality lock envoy clean
+.PHONY: help demo test test-workers test-replicas lint bench bench-accept bench-peers bench-results bench-report quality sbom lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -55,6 +55,9 @@ quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }
 	$(BIN)/python -m training.quality --data "$(DATA)" $(QUALITY_ARGS)
 
+sbom: $(INSTALLED) ## write what the images are made of as CycloneDX, into sbom/ (OUT=folder)
+	$(BIN)/python -m infra.sbom --out $(or $(OUT),sbom)
+
 # Locks name packages, versions and hashes, and no index address.
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-header
 lock: ## compile the locks: everything, the two images, what builds the wheel (needs uv on PATH)
@@ -66,8 +69,9 @@ lock: ## compile the locks: everything, the two images, what builds the wheel (n
 	    --excludes infra/image-excludes.txt pyproject.toml - --output-file requirements-flows.lock
 	echo hatchling | $(LOCK) --constraint requirements.lock - --output-file infra/wheel.lock
 
-envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it
+envoy: $(INSTALLED) ## write infra/envoy/*.json anew, each from the arguments beside it, and the gateway's of them
 	@for args in infra/envoy/*.args; do $(BIN)/macrofleet proxy-config $$(cat $$args) --out $${args%.args}.json; done
+	@$(BIN)/python infra/gateway/make_gateway.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .benchmarks .import_linter_cache

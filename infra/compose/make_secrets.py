@@ -23,7 +23,7 @@ PREFIX = "production"
 _DAYS = 365
 # Who may do what in the store: what infra/aws/policies says of Amazon's, in SeaweedFS's words. Whoever may write a prefix may
 # delete there, too.
-_READS = ("fleet", "access", "programs", "tenants", "deleted")
+_LOOKS = ("fleet", "programs", "tenants", "deleted")
 _WRITES = {
     "serving": ("lake/tenants/*/feedback",),
     "training": ("tenants", "lake", "fleet", "runs"),
@@ -101,13 +101,14 @@ def identities(stores: dict[str, tuple[str, str]]) -> dict[str, Any]:
     actions = {
         "admin": ["Admin", "Read", "Write", "List", "Tagging"],
         "mlflow": [f"{action}:mlflow" for action in ("Read", "List", "Write")],
-        # No tickets: of the lake, servers read what they shipped themselves.
+        # No tickets.
         "serving": [
             f"List:{BUCKET}",
-            *(f"Read:{place}/{prefix}/*" for prefix in (*_READS, *_WRITES["serving"])),
+            *(f"Read:{place}/{prefix}/*" for prefix in (*_LOOKS, "access")),
         ],
         "release": [f"List:{BUCKET}", f"Read:{place}/programs/*"],
-        **{name: [f"List:{BUCKET}", f"Read:{BUCKET}"] for name in ("training", "operations")},
+        "training": [f"List:{BUCKET}", *(f"Read:{place}/{prefix}/*" for prefix in (*_LOOKS, "lake", "runs"))],
+        "operations": [f"List:{BUCKET}", f"Read:{BUCKET}"],
     }
     for name, prefixes in _WRITES.items():
         actions[name] += [f"Write:{place}/{prefix}/*" for prefix in prefixes]

@@ -22,6 +22,7 @@ from registry.leash import leash
 from registry.seaweedfs import _binary
 from tests.infra.composition import Composition, load_script
 from tests.infra.images import INFRA
+from tests.infra.store_rights import FEEDBACK, READERS, WHO, WRITERS
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -29,27 +30,6 @@ if TYPE_CHECKING:
 MAKE_SECRETS = load_script(INFRA / "compose" / "make_secrets.py")
 BUCKETS = load_script(INFRA / "compose" / "buckets.py")
 PLACE = MAKE_SECRETS.PREFIX
-FEEDBACK = "lake/tenants/acme/feedback/2026-11-03/w-00000001.jsonl.gz"
-# By prefix of keys, who writes there.
-WRITERS = {
-    "tenants/acme/models/0/manifest.json": {"training", "operations"},
-    "fleet/root.json": {"training", "operations"},
-    "lake/tenants/acme/examples.parquet": {"training", "operations"},
-    FEEDBACK: {"serving", "training", "operations"},
-    "runs/20261128T020000-1a2b3c4d5e6f/run.json": {"training", "operations"},
-    "programs/0/program.json": {"release"},
-    "access/keys.json": {"operations"},
-    "deleted/0.json": {"operations"},
-    "garbage/run.json": {"operations"},
-}
-READERS = {
-    **{key: {"serving", "training", "operations"} for key in WRITERS},
-    "programs/0/program.json": {"serving", "training", "operations", "release"},
-    "lake/tenants/acme/examples.parquet": {"training", "operations"},
-    "runs/20261128T020000-1a2b3c4d5e6f/run.json": {"training", "operations"},
-    "garbage/run.json": {"training", "operations"},
-}
-WHO = ("serving", "training", "operations", "release")
 
 
 class Server:

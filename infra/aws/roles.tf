@@ -1,0 +1,68 @@
+# One role for each of those that run something, named as the service accounts of infra/kubernetes are. What each may do is in
+# policies/, which a test evaluates against the requests that the code makes.
+
+locals {
+  roles = toset(["serving", "training", "operations", "release", "mlflow"])
+}
+
+data "aws_iam_policy_document" "trust" {
+  for_each = local.roles
+
+  dynamic "statement" {
+    for_each = var.cluster_oidc == null ? [] : [var.cluster_oidc]
+
+    content {
+      actions = ["sts:AssumeRoleWithWebIdentity"]
+
+      principals {
+        type        = "Federated"
+        identifiers = [statement.value.arn]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "${statement.value.url}:sub"
+        values   = ["system:serviceaccount:${var.namespace}:${each.key}"]
+      }
+
+      condition {
+        test     = "StringEquals"
+        variable = "${statement.value.url}:aud"
+        values   = ["sts.amazonaws.com"]
+      }
+    }
+  }
+
+  dynamic "statement" {
+    for_each = length(lookup(var.trusted_principals, each.key, [])) == 0 ? [] : [var.trusted_principals[each.key]]
+
+    content {
+      actions = ["sts:AssumeRole"]
+
+      principals {
+        type        = "AWS"
+        identifiers = statement.value
+      }
+    }
+  }
+}
+
+resource "aws_iam_role" "this" {
+  for_each = local.roles
+
+  name                 = "macrofleet-${each.key}"
+  assume_role_policy   = data.aws_iam_policy_document.trust[each.key].json
+  max_session_duration = 3600
+}
+
+resource "aws_iam_role_policy" "store" {
+  for_each = local.roles
+
+  name = "store"
+  role = aws_iam_role.this[each.key].id
+  policy = templatefile("${path.module}/policies/${each.key}.json", {
+    bucket = aws_s3_bucket.this[each.key == "mlflow" ? "mlflow" : "models"].arn
+    prefix = var.prefix
+    key    = aws_kms_key.store.arn
+  })
+}
