@@ -23,6 +23,7 @@ from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
 from registry.model_commands import models
+from registry.region_commands import regions
 from registry.report_command import report
 from registry.run_commands import runs
 from registry.verify_commands import verify
@@ -40,6 +41,7 @@ for name, group in (
     ("keys", keys),
     ("flows", flows),
     ("garbage", garbage),
+    ("regions", regions),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)
@@ -362,7 +364,7 @@ def serve(
 
     Example: macrofleet --store s3://models/prod serve --port 8000
     """
-    from registry.settings import StoreSettings, read_settings
+    from registry.settings import CopyStoreSettings, StoreSettings, read_settings
     from serving.main import run, run_sagemaker
     from serving.replicas import run_replicas
     from serving.settings import ServingSettings
@@ -381,7 +383,7 @@ def serve(
     elif replicas > 1:
         run_replicas(settings, replicas, ready_file=ready_file)
     else:
-        run(settings, read_settings(StoreSettings), ready_file=ready_file)
+        run(settings, read_settings(StoreSettings), read_settings(CopyStoreSettings), ready_file=ready_file)
 
 
 @programs.command("build")
