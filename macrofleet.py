@@ -29,6 +29,7 @@ from registry.fleet_commands import fleet
 from registry.garbage_commands import garbage
 from registry.key_commands import keys
 from registry.model_commands import models
+from registry.region_commands import regions
 from registry.report_command import report
 from registry.run_commands import runs
 from registry.verify_commands import verify
@@ -47,6 +48,7 @@ for name, group in (
     ("keys", keys),
     ("flows", flows),
     ("garbage", garbage),
+    ("regions", regions),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)
@@ -382,7 +384,7 @@ def serve(
 
     Example: macrofleet --store s3://models/prod serve --port 8000 --replicas 2..6
     """
-    from registry.settings import StoreSettings, read_settings
+    from registry.settings import CopyStoreSettings, StoreSettings, read_settings
     from serving.main import run, run_sagemaker
     from serving.scaling import parse_range
     from serving.settings import ServingSettings
@@ -405,7 +407,7 @@ def serve(
         several = Replicas(least=least, most=most, proxy=proxy, separate_disks=separate_disks, access_log=access_log)
         run_replicas(settings, several, ready_file=ready_file)
     else:
-        run(settings, read_settings(StoreSettings), ready_file=ready_file)
+        run(settings, read_settings(StoreSettings), read_settings(CopyStoreSettings), ready_file=ready_file)
 
 
 @programs.command("build")

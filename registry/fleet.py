@@ -472,6 +472,35 @@ def _write_root(store: ObjectStore, root: _Root, etag: str | None) -> bool:
     return True
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FleetRoot:
+    """The root of a fleet as it lies in a store, for whoever copies a fleet as it is.
+
+    Attributes:
+        data: its bytes; empty where there is none.
+        etag: on which the next write is conditional; None where there is none.
+        generation: 0 where there is none.
+        shards: the number of each shard's state.
+    """
+
+    data: bytes
+    etag: str | None
+    generation: int
+    shards: ShardNumbers
+
+
+def read_root(store: ObjectStore) -> FleetRoot:
+    """The root as it is now. Raises StoreError."""
+    root, found = _read_root(store)
+    data, etag = (found.data, found.etag) if found else (b"", None)
+    return FleetRoot(data=data, etag=etag, generation=root.generation, shards=root.shards)
+
+
+def parse_shard(data: bytes, *, what: str) -> Mapping[str, FleetEntry]:
+    """The entries in the bytes of a shard. Raises StoreError."""
+    return _Shard.parse(data, what=what, error=StoreError).tenants
+
+
 def present_generation(store: ObjectStore) -> PastGeneration | None:
     """What makes up the present generation of the fleet, as it will be recorded; None before the first."""
     root, found = _read_root(store)

@@ -16,6 +16,19 @@ FLEET_PREFIX = "fleet/"
 ACCESS_KEYS = "access/keys.json"
 TENANTS_PREFIX = "tenants/"
 COLLECTION = "garbage/run.json"
+# In a copy of a store only.
+COPY_MARK = "copy/mark.json"
+COPY_DOCUMENTS = "copy/documents.json"
+
+
+def never_changes(key: str) -> bool:
+    """Whether what lies under a key is the same wherever it lies: models, programs, states of the fleet's shards."""
+    parts = key.split("/")
+    return (
+        parts[0] == "programs"
+        or key.startswith("fleet/shards/")
+        or (parts[0] == "tenants" and parts[2:3] == ["models"])
+    )
 
 
 def model_key(tenant: str, version: str, name: str) -> str:

@@ -59,6 +59,40 @@ class StoreSettings(BaseSettings):
     secret_key: SecretStr | None = None
 
 
+class CopyStoreSettings(BaseSettings):
+    """Where a copy of the store is, in another region: `MACROFLEET_COPY_STORE_URL` and so on, as `StoreSettings` has them.
+
+    Attributes:
+        url: None where there is no copy.
+    """
+
+    model_config = SettingsConfigDict(
+        env_prefix="MACROFLEET_COPY_STORE_",
+        frozen=True,
+        extra="ignore",
+        hide_input_in_errors=True,
+        env_ignore_empty=True,
+    )
+
+    url: str | None = None
+    endpoint_url: str | None = None
+    region: str | None = None
+    access_key: str | None = None
+    secret_key: SecretStr | None = None
+
+    def as_store(self) -> StoreSettings | None:
+        """What `open_store` takes; None where there is no copy."""
+        if self.url is None:
+            return None
+        return StoreSettings(
+            url=self.url,
+            endpoint_url=self.endpoint_url,
+            region=self.region,
+            access_key=self.access_key,
+            secret_key=self.secret_key,
+        )
+
+
 class TrackingSettings(BaseSettings):
     """Where MLflow is: `MACROFLEET_TRACKING_URI` and so on; `registry.tracking.Tracking` says what each may be.
 

@@ -37,6 +37,7 @@ from serving.observing import Observer
 from serving.oip import make_oip_router
 from serving.settings import ServingSettings
 from serving.shipping import Shipper
+from serving.stores import add_store_metrics, home_of
 from serving.tracing import Tracing, TracingMiddleware
 from serving.views import Views
 
@@ -100,15 +101,17 @@ def create_apps(
 
     Args:
         settings: the addresses are not looked at.
-        store: feedback is written to it, and nothing else.
+        store: feedback is written to it, or to the home store of two, and nothing else.
         tracing: from `configure_tracing`; whoever configured it closes it, after the lifespan.
         observer: hears of every view, instead of the journal of feedback.
     """
     access = open_access(settings, store) if settings.access == "keys" else None
     data_plane = DataPlane(settings, store, also_ready=lambda: access is None or access.ready)
+    add_store_metrics(data_plane.metrics, store)
+    home = home_of(store)
     feedback = FeedbackLog(
-        journals_folder(settings.disk_folder, store.url),
-        Shipper(store, is_known=data_plane.knows, is_deleted=lambda tenant: is_buried(store, tenant)),
+        journals_folder(settings.disk_folder, home.url),
+        Shipper(home, is_known=data_plane.knows, is_deleted=lambda tenant: is_buried(home, tenant)),
         max_bytes=settings.feedback_bytes,
         segment_bytes=settings.feedback_segment_bytes,
         segment_seconds=settings.feedback_segment_seconds,

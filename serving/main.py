@@ -15,7 +15,7 @@ import uvloop
 
 from registry.errors import InvalidInput
 from registry.runtime import limit_threads
-from registry.settings import StoreSettings
+from registry.settings import CopyStoreSettings, StoreSettings
 from registry.store import open_store
 from serving.doors import Door, DrainPlan, serve_until
 from serving.listening import listen
@@ -31,12 +31,19 @@ _SWITCH_SECONDS = 0.0005
 _SAGEMAKER_PORT = 8080
 
 
-def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file: Path | None = None) -> None:
+def run(
+    settings: ServingSettings,
+    store_settings: StoreSettings,
+    copy_settings: CopyStoreSettings | None = None,
+    *,
+    ready_file: Path | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, and return; requests under way are finished first, unless SIGINT comes twice.
 
     Args:
         settings: what to serve how, and where to listen.
         store_settings: where the fleet is.
+        copy_settings: where a copy of it is, in another region.
         ready_file: written once the server accepts connections, and removed at the end: the public URL on the first
             line, the operator's on the second. Being ready for traffic is another matter, which `/readyz` tells.
 
@@ -57,11 +64,13 @@ def run(settings: ServingSettings, store_settings: StoreSettings, *, ready_file:
         limit_threads()
         sys.setswitchinterval(_SWITCH_SECONDS)
         from serving.app import create_apps
+        from serving.stores import closing_store, open_serving_store
 
         tracing = configure_tracing()
         if tracing is not None:
             stack.callback(tracing.close)
-        apps = create_apps(settings, open_store(store_settings), tracing)
+        store = open_serving_store(settings, store_settings, copy_settings or CopyStoreSettings())
+        apps = create_apps(settings, stack.enter_context(closing_store(store)), tracing)
         doors = [Door(apps.public, public, lifespan=True), Door(apps.operator, operator, lifespan=False)]
         _serve(doors, ready_file, drain=apps.data_plane.drain)
 

@@ -59,6 +59,7 @@ class ServingSettings(BaseSettings):
         feedback_segment_bytes, feedback_segment_seconds: size and age at which what was written is shipped to the store.
         holdback_share: of views with something to show, what share shows nothing, where the fleet says nothing else.
         holdback_salt: of the choice of these; the same at all replicas.
+        read_from: of a store and its copy in another region, which is near and read first.
         metrics_tenants: whom metrics tell of by name; comma-separated in the environment.
         signing_key: makes suggestion ids. Replicas must share one, or the same ticket has another id at each of them,
             and ids do not outlive the process that made them; unset, each process draws its own.
@@ -104,6 +105,7 @@ class ServingSettings(BaseSettings):
     feedback_segment_seconds: Annotated[float, Field(gt=0, le=86_400)] = 900
     holdback_share: Annotated[float, Field(ge=0, le=MAX_HOLDBACK, allow_inf_nan=False)] = 0.03
     holdback_salt: str = "macrofleet"
+    read_from: Literal["home", "copy"] = "home"
     metrics_tenants: WatchedNames = ()
     signing_key: Annotated[SecretStr, Field(min_length=16)] = Field(
         default_factory=lambda: SecretStr(secrets.token_hex(32))

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 from fastapi import APIRouter, Request
 from prometheus_client.exposition import choose_encoder
@@ -28,6 +28,7 @@ from flows.console.world import World
 from flows.runs import UNDONE
 from flows.status import RunStatus, recent_runs
 from registry.errors import MacrofleetError
+from registry.region_marks import CopyMark, read_mark
 
 # The closed sets that labels come from; whatever else is there is OTHER.
 OTHER: Final = "other"
@@ -52,44 +53,54 @@ ATTENTION: Final = ("failed", "not_promoted", "halted", "candidate")
 QUANTILES: Final = (0.1, 0.5, 0.9)
 _FLEET_RUN = "retrain_fleet"
 _RUNS = 30
-_RUNS_SECONDS = 30.0
+_KEPT_SECONDS = 30.0
 _UNDER_WAY = ("running", "silent")
 _LOG = logging.getLogger(__name__)
 
 
-class RunFigures:
-    """The last runs as they are in the store, read again at most every half minute. May be asked from any thread."""
+Figure = TypeVar("Figure")
 
-    def __init__(self, read: Callable[[], Sequence[RunStatus]], *, clock: Callable[[], float] = time.monotonic) -> None:
+
+class Kept(Generic[Figure]):
+    """Something of the store, read again at most every half minute. May be asked from any thread.
+
+    Attributes:
+        problem: whether it could not be read last.
+    """
+
+    def __init__(
+        self, read: Callable[[], Figure], first: Figure, *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self._read = read
         self._clock = clock
         self._lock = threading.Lock()
-        self._known: Sequence[RunStatus] = ()
+        self._known = first
         self._next = -1.0
         self.problem = False
 
-    def get(self) -> Sequence[RunStatus]:
-        """The runs, the latest first; those that were read last where the store does not answer."""
+    def get(self) -> Figure:
+        """What it is; what was read last where the store does not answer."""
         with self._lock:
             if self._clock() >= self._next:
                 try:
                     self._known, self.problem = self._read(), False
                 except MacrofleetError as error:
-                    _LOG.warning("the console cannot read the runs: %s", error)
+                    _LOG.warning("the console cannot read what it tells Prometheus: %s", error)
                     self.problem = True
-                self._next = self._clock() + _RUNS_SECONDS
+                self._next = self._clock() + _KEPT_SECONDS
             return self._known
 
 
 def metrics_router(world: World) -> APIRouter:
     """`/metrics`."""
     router = APIRouter()
-    runs = RunFigures(lambda: recent_runs(world.store, last=_RUNS))
+    runs: Kept[Sequence[RunStatus]] = Kept(lambda: recent_runs(world.store, last=_RUNS), ())
+    copy = Kept(lambda: None if world.copy is None else read_mark(world.copy), None)
 
     @router.get(METRICS)
     def read_metrics(request: Request) -> Response:
-        last = runs.get()
-        found = collect(world.index.rows, last, problem=runs.problem, watched=world.metrics_tenants)
+        last, mark = runs.get(), copy.get()
+        found = collect(world.index.rows, last, problem=runs.problem, watched=world.metrics_tenants, copied=mark)
         registry = CollectorRegistry()
         registry.register(_Made(found))
         try:
@@ -118,6 +129,7 @@ def collect(
     *,
     problem: bool = False,
     watched: Iterable[str] = (),
+    copied: CopyMark | None = None,
     now: datetime | None = None,
 ) -> Iterator[Metric]:
     """All metrics.
@@ -127,6 +139,7 @@ def collect(
         runs: the last ones, the latest first.
         problem: whether the runs may be old because the store does not answer.
         watched: the tenants to name.
+        copied: what the copy in another region says of itself, where there is one.
         now: for the tests.
     """
     stale = known.problem or problem
@@ -135,7 +148,12 @@ def collect(
     if known.generation is not None:
         yield _gauge("macrofleet_console_fleet_generation", "Of the fleet in the store", {(): known.generation})
         yield from _tenants(known, ended.get(_FLEET_RUN))
-    yield from _runs(runs, ended, now or datetime.now(UTC))
+    when = now or datetime.now(UTC)
+    yield from _runs(runs, ended, when)
+    age = {(): max(when.timestamp() - copied.finished_at, 0.0)} if copied else {}
+    yield _gauge("macrofleet_copy_age_seconds", "Since the copy in another region was last brought up to date", age)
+    generation = {(): copied.generation} if copied else {}
+    yield _gauge("macrofleet_copy_generation", "Of the fleet that it has", generation)
     names = set(watched)
     yield from _named([row for row in known.rows if row.tenant in names])
 

@@ -25,7 +25,7 @@ from flows.settings import FlowSettings
 from registry.database import Database, DatabaseSettings, opened_database
 from registry.errors import InvalidInput
 from registry.keys import KeyBook
-from registry.settings import StoreSettings, read_settings
+from registry.settings import CopyStoreSettings, StoreSettings, read_settings
 from registry.store import open_store
 from registry.tracking import Tracking
 
@@ -66,6 +66,7 @@ def make_world(settings: ConsoleSettings, database: Database) -> World:
     stored = read_settings(StoreSettings)
     flow_settings = read_settings(FlowSettings)
     store = open_store(stored)
+    copied = read_settings(CopyStoreSettings).as_store()
     key = settings.operator_key
     return World(
         store=store,
@@ -79,6 +80,7 @@ def make_world(settings: ConsoleSettings, database: Database) -> World:
         flow_settings=flow_settings,
         pages=Pages(),
         metrics_tenants=settings.metrics_tenants,
+        copy=None if copied is None else open_store(copied, patient=False),
     )
 
 

@@ -25,6 +25,7 @@ class World:
         flow_settings: what tenants get that have no settings of their own.
         prefect: None where no server of Prefect's is named.
         metrics_tenants: whom metrics tell of by name.
+        copy: the store's copy in another region.
     """
 
     store: ObjectStore
@@ -38,3 +39,4 @@ class World:
     flow_settings: FlowSettings
     pages: Pages
     metrics_tenants: Sequence[str] = ()
+    copy: ObjectStore | None = None

@@ -26,8 +26,11 @@ __all__ = ["MAX_KEY_LENGTH", "ObjectInfo", "ObjectState", "ObjectStore", "Stored
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 
 
-def open_store(settings: StoreSettings) -> ObjectStore:
+def open_store(settings: StoreSettings, *, patient: bool = True) -> ObjectStore:
     """The store that the settings name. Nothing is read, written or connected to yet.
+
+    Args:
+        patient: False gives up soon, for who has another store to ask.
 
     Raises:
         InvalidInput: the URL names no store, or one of the two keys is missing.
@@ -47,7 +50,7 @@ def open_store(settings: StoreSettings) -> ObjectStore:
     if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
         return _open_folder(Path(unquote(parts.path)))
     if parts.scheme == "s3" and _BUCKET.fullmatch(parts.netloc):
-        return _open_bucket(parts.netloc, parts.path.strip("/"), settings)
+        return _open_bucket(parts.netloc, parts.path.strip("/"), settings, patient=patient)
     raise InvalidInput(f"{url!r} names no store", remedy=URL_REMEDY)
 
 
@@ -57,7 +60,7 @@ def _open_folder(root: Path) -> ObjectStore:
     return LocalStore(root.expanduser())
 
 
-def _open_bucket(bucket: str, prefix: str, settings: StoreSettings) -> ObjectStore:
+def _open_bucket(bucket: str, prefix: str, settings: StoreSettings, *, patient: bool) -> ObjectStore:
     if prefix:
         try:
             check_key(prefix)
@@ -82,6 +85,7 @@ def _open_bucket(bucket: str, prefix: str, settings: StoreSettings) -> ObjectSto
         region=settings.region,
         access_key=settings.access_key,
         secret_key=settings.secret_key,
+        patient=patient,
     )
 
 

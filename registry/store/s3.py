@@ -54,6 +54,7 @@ class S3Store:
         endpoint_url: another server than Amazon's.
         region: None leaves it to boto3.
         access_key: None, together with `secret_key`, leaves the credentials to boto3's chain.
+        patient: False gives up after two attempts of a second's connecting, instead of four of three.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class S3Store:
         region: str | None = None,
         access_key: str | None = None,
         secret_key: SecretStr | None = None,
+        patient: bool = True,
     ) -> None:
         self._bucket = bucket
         self._prefix = f"{prefix}/" if prefix else ""
@@ -72,6 +74,7 @@ class S3Store:
         self._region = region
         self._access_key = access_key
         self._secret_key = secret_key
+        self._patient = patient
         self._lock = threading.Lock()
         self._client: S3Client | None = None
 
@@ -79,6 +82,11 @@ class S3Store:
     def url(self) -> str:
         """`s3://bucket/prefix`, as `open_store` takes it."""
         return f"s3://{self._bucket}/{self._prefix}".rstrip("/")
+
+    @property
+    def place(self) -> str:
+        """The URL, and which server that is: buckets of two servers may have one name."""
+        return self.url if self._endpoint_url is None else f"{self.url} at {self._endpoint_url}"
 
     def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
         """See `ObjectStore.get`."""
@@ -282,9 +290,9 @@ class S3Store:
             aws_access_key_id=self._access_key,
             aws_secret_access_key=self._secret_key.get_secret_value() if self._secret_key else None,
             config=Config(
-                connect_timeout=3,
-                read_timeout=20,
-                retries={"mode": "standard", "total_max_attempts": 4},
+                connect_timeout=3 if self._patient else 1,
+                read_timeout=20 if self._patient else 5,
+                retries={"mode": "standard", "total_max_attempts": 4 if self._patient else 2},
                 max_pool_connections=32,
                 tcp_keepalive=True,
                 # Other servers seldom have a host name for each bucket.

@@ -117,6 +117,7 @@ def make_console(
     secure: bool = False,
     prefect: PrefectRest | None = None,
     watched: Sequence[str] = (),
+    copy: ObjectStore | None = None,
 ) -> Console:
     database = Database(DatabaseSettings(url=SecretStr(f"sqlite:///{folder / 'macrofleet.db'}")))
     keys = KeyBook(database)
@@ -134,6 +135,7 @@ def make_console(
         flow_settings=FlowSettings(),
         pages=Pages(),
         metrics_tenants=watched,
+        copy=copy,
     )
     operator = keys.create(None, ["operator"], note="test")[0]
     return Console(create_app(world), world, store, keys, tracked, feedback, operator, clock)

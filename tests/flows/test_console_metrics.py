@@ -14,10 +14,11 @@ from prometheus_client.openmetrics import parser
 
 from benchmarks.console_fleet import fill_store
 from flows.console.fleet_index import FleetRows
-from flows.console.metrics import OUTCOMES, RunFigures, collect
+from flows.console.metrics import OUTCOMES, Kept, collect
 from flows.console.rows import TenantRow
 from flows.status import RunStatus
 from registry.errors import DatabaseUnavailable, StoreUnavailable
+from registry.region_marks import CopyMark, write_mark
 from registry.store.local import LocalStore
 from tests.flows.console_world import Console, asking, make_console
 
@@ -103,6 +104,13 @@ def test_runs_are_told_by_the_last_that_ended() -> None:
     assert not [name for name in told if "somebody" in name]
 
 
+def test_a_copy_is_told_of_where_there_is_one() -> None:
+    mark = CopyMark(source="file:///home", generation=6, finished_at=NOW.timestamp() - 90)
+    told = figures(rows(), [], copied=mark)
+    assert (told["macrofleet_copy_age_seconds"], told["macrofleet_copy_generation"]) == (90, 6)
+    assert not [name for name in figures(rows(), []) if "copy" in name]
+
+
 def test_what_is_not_known_is_no_zero() -> None:
     told = figures(FleetRows(), [])
     assert not [name for name in told if name.startswith(("macrofleet_tenants", "macrofleet_run_"))]
@@ -121,7 +129,7 @@ def test_a_store_that_does_not_answer_is_told_and_the_last_runs_stay() -> None:
             raise answer
         return list(answer)
 
-    kept = RunFigures(read, clock=lambda: now[0])
+    kept: Kept[list[RunStatus]] = Kept(read, [], clock=lambda: now[0])
     seen = []
     for seconds in (0, 10, 31, 62):
         now[0] = seconds
@@ -136,7 +144,9 @@ def test_a_store_that_does_not_answer_is_told_and_the_last_runs_stay() -> None:
 def console(tmp_path: Path) -> Console:
     store = LocalStore(tmp_path / "store")
     fill_store(store, 12)
-    return make_console(tmp_path, store, watched=("hazel-books",))
+    copy = LocalStore(tmp_path / "copy")
+    write_mark(copy, CopyMark(source=store.url, generation=1, finished_at=1.0))
+    return make_console(tmp_path, store, watched=("hazel-books",), copy=copy)
 
 
 @pytest.fixture

@@ -17,6 +17,8 @@ from ruamel.yaml import YAML
 
 import macrofleet
 from benchmarks.console_fleet import console_names, fill_store
+from registry.region_marks import CopyMark, write_mark
+from registry.store.failover import FailoverStore
 from registry.store.local import LocalStore
 from serving.app import create_apps
 from serving.settings import ServingSettings
@@ -109,7 +111,7 @@ async def pages(tmp_path_factory: pytest.TempPathFactory) -> str:
             "metrics_tenants": WATCHED,
         }
     )
-    apps = create_apps(told, store)
+    apps = create_apps(told, FailoverStore(store, store, near="home"))
     async with apps.public.router.lifespan_context(apps.public):
         return apps.data_plane.metrics.exposition(OPENMETRICS)[0].decode()
 
@@ -119,7 +121,9 @@ def console_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("console")
     store = LocalStore(folder / "store")
     fill_store(store, 12)
-    console = make_console(folder, store, watched=(WATCHED,))
+    copy = LocalStore(folder / "copy")
+    write_mark(copy, CopyMark(source=store.url, generation=1, finished_at=1.0))
+    console = make_console(folder, store, watched=(WATCHED,), copy=copy)
     with asking(console) as client:
         console.world.index.refresh_records()
         answer = client.get("/metrics", headers={"Authorization": f"Bearer {console.operator}", "Accept": OPENMETRICS})
@@ -230,12 +234,12 @@ def test_every_runbook_is_an_alerts() -> None:
 
 
 def documents() -> list[Path]:
-    return [*sorted(RUNBOOKS.glob("*.md")), ROOT / "docs" / "observability.md"]
+    return [*sorted(RUNBOOKS.glob("*.md")), *(ROOT / "docs" / name for name in ("observability.md", "regions.md"))]
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """The commands in a document, word by word; comments and what a pipe leads to left out."""
-    code = re.findall(r"`(macrofleet [^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
+    code = re.findall(r"`(macrofleet\s[^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
         code += re.findall(r"\b(macrofleet [^\n]*)", block.replace("\\\n", " "))
     for line in code:
@@ -248,6 +252,8 @@ def test_commands_in_runbooks_are_there(path: Path) -> None:
     for words in commands_in(path.read_text()):
         command: Any = root
         rest = list(words)
+        while rest and rest[0].startswith("--"):  # --store URL, for every command
+            rest = rest[2:]
         while rest and hasattr(command, "commands"):  # typer has a copy of click of its own
             name = rest.pop(0)
             assert name in command.commands, f"{path.name}: there is no macrofleet {' '.join(words)}"

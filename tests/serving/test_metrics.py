@@ -19,6 +19,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_prometheus
 
 from registry import errors
+from registry.store.failover import FailoverStore
 from registry.store.local import LocalStore
 from serving import metrics as module
 from serving.app import create_apps
@@ -346,7 +347,8 @@ async def served(tmp_path: Path) -> AsyncIterator[Metrics]:
     told = ServingSettings.model_validate(
         {"disk_folder": tmp_path / "disk", "trusted_programs": frozenset(), "metrics_tenants": "acme"}
     )
-    apps = create_apps(told, LocalStore(tmp_path / "store"))
+    stores = LocalStore(tmp_path / "store"), LocalStore(tmp_path / "copy")
+    apps = create_apps(told, FailoverStore(*stores, near="home"))
     async with apps.public.router.lifespan_context(apps.public):
         yield apps.data_plane.metrics
 
