@@ -23,7 +23,7 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import IO, Final, Literal, TypeVar
@@ -121,6 +121,10 @@ class FailoverStore:
         """See `ObjectStore.list`: of the store that answers."""
         role, found = self._read("", lambda store, _: [*store.list(prefix)])
         return iter([replace(info, etag=_signed(role, info.etag)) for info in found])
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        """See `ObjectStore.names`: of the store that answers."""
+        return self._read("", lambda store, _: store.names(prefix))[1]
 
     # What only the home store is asked
 
