@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import IO
@@ -167,6 +167,10 @@ class Watched:
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
         self._asked()
         return self._store.list(prefix)
+
+    def names(self, prefix: str = "") -> Sequence[str]:
+        self._asked()
+        return self._store.names(prefix)
 
     def states(self, prefix: str = "") -> Iterator[ObjectState]:
         self._asked()
