@@ -124,12 +124,13 @@ class Stage:
 
 
 @contextlib.contextmanager
-def staged(step: Step, *, models_at_rest: int, s3: bool = False) -> Iterator[Stage]:
+def staged(step: Step, *, models_at_rest: int, s3: bool = False, program: Path | None = None) -> Iterator[Stage]:
     """A stage in a temporary folder, which is gone afterwards.
 
     Args:
         models_at_rest: how many models will lie on the disk at most, copies counted: refused early without room.
         s3: the store is a real S3 server instead of a folder.
+        program: the folder of the program `bag`, where it is built already.
 
     Raises:
         InvalidInput: the disk has no room for the models.
@@ -143,8 +144,8 @@ def staged(step: Step, *, models_at_rest: int, s3: bool = False) -> Iterator[Sta
         else:
             settings = StoreSettings(url=str(folder / "store"))
         step("building the program", 0.01)
-        with built_folder("bag") as program:
-            stage = Stage(folder, settings, program)
+        with built_folder("bag") if program is None else contextlib.nullcontext(program) as built:
+            stage = Stage(folder, settings, built)
         yield stage
 
 

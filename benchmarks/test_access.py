@@ -7,8 +7,8 @@ from itertools import cycle
 from pathlib import Path
 
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.interleaving import Interleaved
 from registry.access import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.errors import NotAuthenticated
 from registry.layout import ACCESS_KEYS
@@ -40,7 +40,7 @@ def known(tmp_path_factory: pytest.TempPathFactory) -> tuple[PublishedAccess, li
 
 
 def test_a_thousand_known_callers(
-    benchmark: BenchmarkFixture, known: tuple[PublishedAccess, list[tuple[str, bytes]]]
+    compared: Interleaved, known: tuple[PublishedAccess, list[tuple[str, bytes]]]
 ) -> None:
     """Who asks, and whether it may: what is done for every suggestion."""
     access, callers = known
@@ -49,10 +49,10 @@ def test_a_thousand_known_callers(
         for tenant, header in callers:
             access.grant(header).check("suggest", tenant)
 
-    benchmark(ask)
+    compared(ask, beside="loop")
 
 
-def test_an_unknown_caller(benchmark: BenchmarkFixture, known: tuple[PublishedAccess, list[tuple[str, bytes]]]) -> None:
+def test_an_unknown_caller(compared: Interleaved, known: tuple[PublishedAccess, list[tuple[str, bytes]]]) -> None:
     """A key that is none, which anybody can send as often as the network lets it."""
     access, strangers = known[0], cycle([b"Bearer " + make_key()[0].encode() for _ in range(_CALLS)])
 
@@ -60,10 +60,10 @@ def test_an_unknown_caller(benchmark: BenchmarkFixture, known: tuple[PublishedAc
         with pytest.raises(NotAuthenticated):
             access.grant(next(strangers))
 
-    benchmark(ask)
+    compared(ask, beside="loop")
 
 
-def test_reading_changed_keys(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+def test_reading_changed_keys(compared: Interleaved, tmp_path: Path) -> None:
     """30,000 keys, of which one changed: what a thread of a server does then."""
     store = LocalStore(tmp_path)
     made = [make_key() for _ in range(KEYS)]
@@ -72,6 +72,4 @@ def test_reading_changed_keys(benchmark: BenchmarkFixture, tmp_path: Path) -> No
         for place, (key, prefix) in enumerate(made)
     )
     store.put(ACCESS_KEYS, PublishedKeys(source="0" * 32, generation=1, keys=keys).to_bytes())
-    benchmark.pedantic(  # type: ignore[no-untyped-call]
-        lambda: PublishedAccess(store, poll_seconds=1, stale_seconds=1)._read(), rounds=3
-    )
+    compared(lambda: PublishedAccess(store, poll_seconds=1, stale_seconds=1)._read(), beside="loop", rounds=6)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from pytest_benchmark.fixture import BenchmarkFixture
 
+from benchmarks.interleaving import Interleaved
 from registry.bundle import Label
 from registry.catalogue import Macro
 from registry.suggestion_rules import SuggestionRules
@@ -53,13 +53,13 @@ def policy() -> Policy:
     return Policy(macros(), RULES)
 
 
-def test_choosing_alone(benchmark: BenchmarkFixture) -> None:
+def test_choosing_alone(compared: Interleaved) -> None:
     """A hundred times the best three of all."""
     shown = Shown.of(LABELS, TITLES)
-    benchmark(lambda: [choose(scores, shown, exclude=(), limit=3, threshold=0.0) for scores in SCORES])
+    compared(lambda: [choose(scores, shown, exclude=(), limit=3, threshold=0.0) for scores in SCORES], beside="loop")
 
 
-def test_choosing_with_a_policy(benchmark: BenchmarkFixture, policy: Policy) -> None:
+def test_choosing_with_a_policy(compared: Interleaved, policy: Policy) -> None:
     """A hundred times the best three of what an agent in five groups may use, for a ticket in English."""
 
     def ask() -> None:
@@ -68,10 +68,10 @@ def test_choosing_with_a_policy(benchmark: BenchmarkFixture, policy: Policy) -> 
                 shown = policy.shown("v", LABELS, policy.audience(AGENT, "en-GB"))
                 choose(scores, shown, exclude=(), limit=3, threshold=0.0)
 
-    benchmark(ask)
+    compared(ask, beside="loop")
 
 
-def test_naming_a_request_and_its_answer(benchmark: BenchmarkFixture, policy: Policy) -> None:
+def test_naming_a_request_and_its_answer(compared: Interleaved, policy: Policy) -> None:
     """A hundred times the key of a request that is not remembered, and the id of its answer."""
     answers: Answers[str] = Answers(budget_bytes=1 << 20, tenant_share=0.5)
 
@@ -99,20 +99,20 @@ def test_naming_a_request_and_its_answer(benchmark: BenchmarkFixture, policy: Po
                 macros=["1", "2", "3"],
             )
 
-    benchmark(ask)
+    compared(ask, beside="loop")
 
 
-def test_a_mask(benchmark: BenchmarkFixture, policy: Policy) -> None:
+def test_a_mask(compared: Interleaved, policy: Policy) -> None:
     """Once for an audience: in the event loop."""
 
     def make() -> None:
         policy._shown.clear()
         policy.shown("v", LABELS, EVERYBODY)
 
-    benchmark(make)
+    compared(make, beside="loop")
 
 
-def test_a_policy(benchmark: BenchmarkFixture) -> None:
+def test_a_policy(compared: Interleaved) -> None:
     """Once for a catalogue that changed: in a thread."""
     made = macros()
-    benchmark(lambda: Policy(made, RULES))
+    compared(lambda: Policy(made, RULES), beside="loop")
