@@ -6,7 +6,7 @@ INSTALLED := $(VENV)/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo test test-workers lint bench quality lock envoy clean
+.PHONY: help demo test test-workers lint bench bench-accept quality lock envoy clean
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort
 
@@ -33,8 +33,11 @@ lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(INSTALLED) ## run the pytest-benchmark suites
-	$(BIN)/python -m pytest benchmarks --benchmark-only --override-ini "filterwarnings=default" $(PYTEST_ARGS)
+bench: $(INSTALLED) ## run the pytest-benchmark suites and hold them to benchmarks/baseline.json (BENCH_ARGS="--only featurise")
+	$(BIN)/python -m benchmarks.regressions $(BENCH_ARGS)
+
+bench-accept: $(INSTALLED) ## take a new benchmarks/baseline.json, on a quiet machine (BENCH_ARGS="--only featurise")
+	$(BIN)/python -m benchmarks.regressions --accept $(BENCH_ARGS)
 
 quality: $(INSTALLED) ## measure suggestions on the data sets below DATA=… and rewrite docs/quality.md (QUALITY_ARGS="--program bag")
 	@test -n "$(DATA)" || { echo "make quality DATA=folder: it holds banking77/banking77.csv and the like"; exit 1; }
