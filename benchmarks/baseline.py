@@ -10,6 +10,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from math import comb
 from statistics import median
 from typing import Annotated, Any, Literal
 
@@ -86,6 +87,24 @@ class Baseline(Document):
             f"{self.machine.get('cpu')}, Python {self.machine.get('python')}, TensorFlow {self.machine.get('tensorflow')}; "
             f"taken on {max(bench.taken for bench in self.benches.values())}."
         )
+
+
+def chance_of_alarm(runs: Sequence[Run]) -> str:
+    """How often runs of the same code look like a regression, one by one and three together, in a sentence.
+
+    Args:
+        runs: of the same code; each is compared with the median of all.
+    """
+    alarms = figures = alarms_of_three = threes = 0
+    for name in sorted({name for run in runs for name in run.figures}):
+        ratios = [run.figures[name].ratio for run in runs if name in run.figures]
+        over = sum(ratio > (1 + TOLERANCE) * median(ratios) for ratio in ratios)
+        figures, alarms = figures + len(ratios), alarms + over
+        threes, alarms_of_three = threes + comb(len(ratios), 3), alarms_of_three + comb(over, 3)
+    return (
+        f"Over {TOLERANCE:.0%} above the median of their bench: {alarms} of {figures} figures, and all of three runs "
+        f"in {alarms_of_three} of {threes} choices of three."
+    )
 
 
 def with_table(page: str, baseline: Baseline) -> str:

@@ -20,7 +20,7 @@ from benchmarks.calibrations import Calibration
 # are then without an interruption.
 _ROUND_SECONDS = 0.001
 _MOST_CALLS = 1 << 16
-_LEAST_ROUNDS, _MOST_ROUNDS = 10, 1000
+_LEAST_ROUNDS, _MOST_ROUNDS = 20, 1000
 _WARM_UP = 3
 
 Phases = Callable[[], Mapping[str, float]]

@@ -36,5 +36,16 @@ def parts_of_answers(phases: Mapping[str, float], *, seconds: float, answers: in
     return {name: part / answers for name, part in parts.items()}
 
 
+def parts_of_a_swap(phases: Mapping[str, float], *, seconds: float) -> dict[str, float]:
+    """The parts of one swap, in seconds: its load, and the rest. Phases of requests meanwhile lie beside these, not between.
+
+    Args:
+        phases: of `phase_seconds`, from being told of a new version to its first answer.
+        seconds: how long that took.
+    """
+    parts = {name: phases[name] for name in _LOAD}
+    return {**parts, "outside phases": seconds - sum(parts.values())}
+
+
 def _sum(metrics: Mapping[str, float], phase: str) -> float:
     return total(dict(metrics), "macrofleet_phase_seconds_sum", phase=phase)

@@ -2,7 +2,7 @@
 
 Of a bench's rounds, and of its calibration's samples between them, the first decile is taken: whatever else a machine
 does only adds to what a round takes, so that the quick rounds are those that say what our code does, and the slow ones
-what the machine did. On a busy machine medians moved several times as much from run to run (`docs/benchmarks.md`).
+what the machine did. Medians look like a regression twice as often by chance (`docs/benchmarks-in-ci.md`).
 """
 
 from __future__ import annotations

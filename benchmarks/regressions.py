@@ -18,7 +18,16 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-from benchmarks.baseline import Baseline, Verdict, accept, compare, differences, read_baseline, with_table
+from benchmarks.baseline import (
+    Baseline,
+    Verdict,
+    accept,
+    chance_of_alarm,
+    compare,
+    differences,
+    read_baseline,
+    with_table,
+)
 from benchmarks.ratios import Run, read_run
 from registry.errors import InvalidInput, MacrofleetError
 
@@ -108,7 +117,7 @@ def _accept(options: argparse.Namespace, measure: Measure) -> int:
     _write(options.baseline, baseline.to_text())
     if page is not None:
         _write(options.page, page)
-    print(baseline.to_table())  # noqa: T201
+    print(baseline.to_table(), chance_of_alarm(runs), sep="\n\n")  # noqa: T201
     return 0
 
 

@@ -13,7 +13,7 @@ from botocore.config import Config
 from benchmarks.client import Client, Operator
 from benchmarks.consistency import parse_answer
 from benchmarks.fleets import SyntheticModel, serve, tenant_names, write_catalogues
-from benchmarks.phases import parts_of_answers, phase_seconds
+from benchmarks.phases import parts_of_a_swap, parts_of_answers, phase_seconds
 from benchmarks.stage import Stage, staged
 from benchmarks.tickets import WORDS, ticket_bodies
 from registry.fleet import update_fleet
@@ -53,8 +53,7 @@ class ServedFleet:
         self._versions = iter(versions[1:])
         self._bodies = ticket_bodies(_BODIES, seed=3, words=WORDS)
         self._asked = 0
-        self._seconds = 0.0
-        self._answers = 0
+        self._seconds, self._answers = 0.0, 0
         self._next_version = ""
         # The program's and the server's first answers are not a tenant's.
         for _ in range(_WARM_UP):
@@ -62,6 +61,7 @@ class ServedFleet:
         for model in versions[:1]:
             client.suggest(model.tenant, self._bodies[0])
         self._before = operator.metrics()
+        self._seconds, self._answers = 0.0, 0
 
     def ask_warm(self) -> None:
         """Ask for a tenant whose model is in memory."""
@@ -85,14 +85,21 @@ class ServedFleet:
             if time.perf_counter() > began + _PATIENCE_SECONDS:
                 raise RuntimeError(f"the new version did not serve within {_PATIENCE_SECONDS:g} s")
             time.sleep(_PAUSE_SECONDS)
-        self._answers += 1
         self._seconds += time.perf_counter() - began
 
     def parts(self) -> dict[str, float]:
-        """The parts of an answer since the last call, in seconds; see `benchmarks.phases`."""
+        """The parts of an answer, of those since the last call, in seconds; see `benchmarks.phases`."""
+        phases, seconds, answers = self._since()
+        return parts_of_answers(phases, seconds=seconds, answers=answers)
+
+    def parts_of_swap(self) -> dict[str, float]:
+        """The parts of the swap since the last call, in seconds."""
+        phases, seconds, _ = self._since()
+        return parts_of_a_swap(phases, seconds=seconds)
+
+    def _since(self) -> tuple[dict[str, float], float, int]:
         after = self._operator.metrics()
-        phases = phase_seconds(self._before, after)
-        found = parts_of_answers(phases, seconds=self._seconds, answers=self._answers)
+        found = phase_seconds(self._before, after), self._seconds, self._answers
         self._before, self._seconds, self._answers = after, 0.0, 0
         return found
 

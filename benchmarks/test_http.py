@@ -31,5 +31,5 @@ def test_swap(compared: Interleaved, from_folder: ServedFleet) -> None:
         beside="copy",
         rounds=SWAPS,
         prepare=from_folder.publish_next,
-        phases=from_folder.parts,
+        phases=from_folder.parts_of_swap,
     )

@@ -9,7 +9,16 @@ from typing import Any
 import pytest
 
 import benchmarks
-from benchmarks.baseline import Baseline, Verdict, accept, compare, differences, read_baseline, with_table
+from benchmarks.baseline import (
+    Baseline,
+    Verdict,
+    accept,
+    chance_of_alarm,
+    compare,
+    differences,
+    read_baseline,
+    with_table,
+)
 from benchmarks.ratios import Run, read_run
 from benchmarks.regressions import BASELINE, PAGE
 from registry.errors import InvalidInput
@@ -151,6 +160,13 @@ def test_a_baseline_can_be_shown() -> None:
     table = accept(runs, None, taken=DAY, only=False).to_table()
     assert table.splitlines()[2] == "| cold from disk | 2.2e+03 ms | 2.2 of echo | -9% | +18% |"
     assert "Of 3 runs the highest lies 18% above" in table.splitlines()[-1]
+
+
+def test_runs_of_the_same_code_tell_how_often_chance_looks_like_a_regression() -> None:
+    scales = [1.0, 1.0, 1.0, 1.0, 1.0, 1.3, 1.3, 1.3]
+    told = chance_of_alarm([run_of(cold(scale), made_bench(SCORE, 1.0)) for scale in scales])
+    assert "3 of 16 figures" in told
+    assert "1 of 112 choices of three" in told
 
 
 def test_renewing_some_benches_keeps_the_others() -> None:

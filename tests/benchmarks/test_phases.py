@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks.client import parse_metrics
-from benchmarks.phases import parts_of_answers, phase_seconds
+from benchmarks.phases import parts_of_a_swap, parts_of_answers, phase_seconds
 from serving.metrics import Metrics
 
 
@@ -41,3 +41,8 @@ def test_a_load_that_no_request_waited_for_is_a_part_all_the_same() -> None:
     phases = {"queue": 0.0, "featurise": 1.0, "score": 0.0, "load_wait": 0.0, "download": 4.0, "map": 1.0}
     parts = parts_of_answers(phases, seconds=10.0, answers=1)
     assert (parts["load wait"], parts["outside phases"]) == (0.0, 4.0)
+
+
+def test_requests_during_a_swap_are_no_parts_of_it() -> None:
+    phases = {"queue": 1.0, "featurise": 9.0, "score": 1.0, "load_wait": 0.0, "download": 4.0, "map": 1.0}
+    assert parts_of_a_swap(phases, seconds=7.0) == {"download": 4.0, "map": 1.0, "outside phases": 2.0}
