@@ -28,6 +28,8 @@ MEASURED = Measured(
     warm_seconds=0.001,
     disk_seconds=0.003,
     store_seconds=0.04,
+    disk_p99_seconds=0.006,
+    store_p99_seconds=0.08,
     sources=(),
 )
 FREE = Other(load_balancer_an_hour=0, load_balancer_a_gb=0, endpoint_a_gb=0, store_a_gb_month=0, disk_a_gb_month=0)
@@ -170,7 +172,12 @@ def test_the_default_prices_are_whole_and_a_wrong_one_is_named(tmp_path: Path) -
 
 REPORTS: dict[str, dict[str, Any]] = {
     "warm": {"bench": "warm", "rps": 700.0, "command": "macrofleet bench warm --json", "began": "2026-11-28T10:00:00Z"},
-    "cold": {"bench": "cold", "disk_warm": {"p50_ms": 1.0}, "disk": {"p50_ms": 2.5}, "s3": {"p50_ms": 40.0}},
+    "cold": {
+        "bench": "cold",
+        "disk_warm": {"p50_ms": 1.0},
+        "disk": {"p50_ms": 2.5, "p99_ms": 6.0},
+        "s3": {"p50_ms": 40.0, "p99_ms": 80.0},
+    },
     "scale": {
         "bench": "scale",
         "models": 1010,
