@@ -43,7 +43,7 @@ BOUNDS = {
     "p50_ratio": Bound(at_least=0.5, at_most=2),
     "p99_ratio": Bound(at_least=0.5, at_most=2),
 }
-_CALIBRATION = 12
+_CALIBRATION = 30
 _WARM_UP = 50
 _FACTOR = 150
 
