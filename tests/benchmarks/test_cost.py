@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from benchmarks.cost.measured import Measured, read_measured
 from benchmarks.cost.model import Demand, dedicated, multi_model, ours
 from benchmarks.cost.prices import DEFAULT, Container, Machine, MultiModel, Other, Prices, read_prices
-from benchmarks.cost.report import compare
+from benchmarks.cost.report import compare, measured_containers
+from benchmarks.peers.results import Cell, PeerRun
 from macrofleet import app
 from registry.errors import InvalidInput
 
@@ -86,7 +87,7 @@ def test_a_multi_model_endpoint_is_bound_by_its_limit_or_its_memory() -> None:
     )
     large = multi_model(DEMAND, MEASURED, PRICES, replaced(CONTAINER, model_mb=300))
     assert (large.limited_by, large.models) == ("memory", math.floor((64 * GIB - 2e9) / 300e6))
-    slow = multi_model(DEMAND, MEASURED, PRICES, CONTAINER, core_rps=50.0)
+    slow = multi_model(DEMAND, MEASURED, PRICES, replaced(CONTAINER, core_rps=50.0))
     assert (slow.count, slow.limited_by) == (math.ceil(10_000 / (2 * 50 * 0.6)) + 1, "requests")
 
 
@@ -140,6 +141,23 @@ def test_what_comes_on_top_is_counted() -> None:
     for offer in (multi_model(DEMAND, MEASURED, prices, CONTAINER), dedicated(DEMAND, MEASURED, prices)):
         assert offer.other_an_hour == pytest.approx(0.1 * gigabytes + 7.3 * 50 / 730)
     assert ours(DEMAND, MEASURED, prices).other_an_hour == pytest.approx(7.3 * 50 / 730)
+
+
+def test_what_was_measured_of_other_servers_takes_the_place_of_what_is_assumed() -> None:
+    cells = (
+        Cell(peer="mms", step="memory", tenants=20, figures={"more": 18, "resident_bytes_per_tenant": 250_000_000}),
+        Cell(peer="mms", step="warm", tenants=20, clients=1, text="short", figures={"rps": 500.0}),
+        Cell(peer="mms", step="warm", tenants=20, clients=8, text="short", figures={"rps": 900.0}),
+        Cell(peer="fastapi", step="memory", tenants=20, outcome="failed", error="no room"),
+    )
+    run = PeerRun(date="", command="", machine={}, settings={}, cells=cells)
+    ours_, one, many = measured_containers(read_prices(), run).multi_model.containers
+    assert (many.model_mb, many.core_rps) == (250.0, 900.0)
+    assert [ours_, one] == list(read_prices().multi_model.containers[:2])
+    report = compare(DEMAND, MEASURED, measured_containers(read_prices(), run))
+    assert any(
+        "250 MB a model" in sentence and "900 requests a second" in sentence for sentence in report["assumptions"]
+    )
 
 
 def test_a_model_that_fits_nowhere_is_told() -> None:
