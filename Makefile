@@ -45,7 +45,7 @@ bench-accept: $(INSTALLED) ## take a new benchmarks/baseline.json, on a quiet ma
 bench-peers: $(INSTALLED) ## our server beside those that people would pick instead, each installed by the script (PEERS_ARGS="--quick")
 	$(BIN)/macrofleet bench peers --json $(PEERS_ARGS)
 
-bench-results: $(INSTALLED) ## measure what the report shows, on a quiet machine (RESULTS="cost --computed"; by default all, 15 minutes)
+bench-results: $(INSTALLED) ## measure what the report shows, on a quiet machine (RESULTS="warm cold", or --computed; by default all, 15 minutes)
 	$(BIN)/python -m benchmarks.report.measure $(RESULTS)
 
 bench-report: $(INSTALLED) ## write docs/benchmarks.md, its plots and CSV files from benchmarks/results

@@ -22,8 +22,8 @@ def cost(
     measured: Annotated[
         Path | None, typer.Option(help="Folder with warm.json, cold.json and scale.json of macrofleet bench.")
     ] = None,
-    multi_model_rps: Annotated[
-        float | None, typer.Option(min=0.001, help="Requests a second of a core there; by default ours.")
+    peers: Annotated[
+        Path | None, typer.Option(help="A run of macrofleet bench peers, for what containers of others need.")
     ] = None,
     show_prices: Annotated[bool, typer.Option("--show-prices", help="Print the default price list and end.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
@@ -37,7 +37,8 @@ def cost(
     from benchmarks.cost.measured import RESULTS, read_measured
     from benchmarks.cost.model import Demand
     from benchmarks.cost.prices import DEFAULT, read_prices
-    from benchmarks.cost.report import compare, lines, sentences
+    from benchmarks.cost.report import compare, lines, measured_containers, sentences
+    from benchmarks.peers.results import read_run
     from benchmarks.reporting import with_origin
     from registry.console_output import print_json, print_table
 
@@ -53,9 +54,11 @@ def cost(
         spare=spare,
         utilisation=utilisation,
     )
-    report = compare(
-        demand, read_measured(measured or RESULTS), read_prices(prices or DEFAULT), core_rps=multi_model_rps
-    )
+    listed = read_prices(prices or DEFAULT)
+    run = peers or (RESULTS / "peers.json" if (RESULTS / "peers.json").exists() else None)
+    if run is not None:
+        listed = measured_containers(listed, read_run(run))
+    report = compare(demand, read_measured(measured or RESULTS), listed)
     if as_json:
         print_json(with_origin(report))
         return

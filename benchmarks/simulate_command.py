@@ -24,7 +24,9 @@ def simulate(
         typer.Option(help="At a replica's bound: none, on around the ring (Mirrokni et al.), or as Envoy does."),
     ] = "envoy",
     factor: Annotated[int, typer.Option(min=101, help="The bound, per cent of the mean.")] = 150,
-    ring_places: Annotated[int | None, typer.Option(min=1, help="On the ring; by default 160 a replica.")] = None,
+    ring_places: Annotated[
+        int | None, typer.Option(min=1, help="Of plain Envoy's ring; by default ours, where replicas keep theirs.")
+    ] = None,
     processes: Annotated[int, typer.Option(min=1, help="Replicas on each machine, which share its disk.")] = 1,
     lose: Annotated[int, typer.Option(min=0, help="Machines that are lost in the middle.")] = 0,
     copies_above: Annotated[

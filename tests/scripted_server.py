@@ -21,6 +21,7 @@ class Scripted(asyncio.Protocol):
     """A server that answers as the path says: a status, or one of the words below; the body comes back as it was."""
 
     seen: list[bytes]
+    heads: list[bytes]
     connections: int
     stalled_until: float
     most_open: int
@@ -51,8 +52,9 @@ class Scripted(asyncio.Protocol):
         if not found or len(body) < int(head.lower().partition(b"content-length:")[2].split()[0]):
             return
         self.data = b""
-        path = head.split(b" ")[1].strip(b"/").decode()
+        path = head.split(b" ")[1].partition(b"?")[0].strip(b"/").decode()
         self.seen.append(body)
+        self.heads.append(head + b"\r\n")
         self.answer(path, body)
 
     def answer(self, path: str, body: bytes) -> None:
@@ -113,6 +115,7 @@ def scripted() -> Iterator[tuple[str, type[Scripted]]]:
 
     class Server(Scripted):
         seen: list[bytes] = []  # noqa: RUF012  # one class a server
+        heads: list[bytes] = []  # noqa: RUF012
         transports: set[asyncio.Transport] = set()  # noqa: RUF012
         connections = most_open = 0
         stalled_until = 0.0

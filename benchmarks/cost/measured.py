@@ -26,6 +26,7 @@ class Measured:
         warm_seconds: an answer, one request at a time, the model in memory.
         disk_seconds: a first answer from local disk, the median.
         store_seconds: a first answer from the object store (loopback), the median.
+        disk_p99_seconds, store_p99_seconds: the same, 99th percentile.
         sources: for each bench its command, when, and how busy the machine was.
     """
 
@@ -36,6 +37,8 @@ class Measured:
     warm_seconds: float
     disk_seconds: float
     store_seconds: float
+    disk_p99_seconds: float
+    store_p99_seconds: float
     sources: tuple[Mapping[str, Any], ...]
 
 
@@ -73,6 +76,8 @@ def read_measured(folder: Path = RESULTS) -> Measured:
             warm_seconds=cold["disk_warm"]["p50_ms"] / 1000,
             disk_seconds=cold["disk"]["p50_ms"] / 1000,
             store_seconds=cold["s3"]["p50_ms"] / 1000,
+            disk_p99_seconds=cold["disk"]["p99_ms"] / 1000,
+            store_p99_seconds=cold["s3"]["p99_ms"] / 1000,
             sources=tuple(
                 {name: report.get(name) for name in ("command", "began", "load_average_before", "void")}
                 for report in (warm, cold, scale)

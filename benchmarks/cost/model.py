@@ -132,13 +132,11 @@ def ours(demand: Demand, measured: Measured, prices: Prices) -> Offer:
     return _cheapest(offers, "macrofleet")
 
 
-def multi_model(
-    demand: Demand, measured: Measured, prices: Prices, container: Container, *, core_rps: float | None = None
-) -> Offer:
+def multi_model(demand: Demand, measured: Measured, prices: Prices, container: Container) -> Offer:
     """A SageMaker multi-model endpoint with this container; the cheapest kind of instance.
 
-    Args:
-        core_rps: requests a second that fill one of its cores; None takes ours, which is in its favour.
+    Raises:
+        InvalidInput: no instance of the price list holds a model.
     """
     limit = prices.multi_model.models_an_instance
     offers = []
@@ -152,7 +150,7 @@ def multi_model(
                     demand,
                     machine,
                     models=min(limit, by_memory),
-                    rps=machine.cores * (measured.rps if core_rps is None else core_rps),
+                    rps=machine.cores * (container.core_rps or measured.rps),
                     other_an_hour=_endpoint_other(demand, measured, prices),
                     at_limit="models an instance" if by_memory >= limit else "memory",
                 )

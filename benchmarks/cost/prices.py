@@ -44,11 +44,18 @@ class Other(_Model):
 
 
 class Container(_Model):
-    """What serves the models of a multi-model endpoint; memory in MB (10^6)."""
+    """What serves the models of a multi-model endpoint; memory in MB (10^6).
+
+    Attributes:
+        core_rps: requests a second that fill a core; None is as many as ours.
+        peer: its name in a run of `macrofleet bench peers`, whose figures then take the place of these.
+    """
 
     name: str
     model_mb: float = Field(gt=0)
     process_mb: float = Field(ge=0)
+    core_rps: float | None = Field(None, gt=0)
+    peer: str | None = None
 
 
 class MultiModel(_Model):

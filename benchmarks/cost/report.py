@@ -7,21 +7,17 @@ from typing import Any
 
 from benchmarks.cost.measured import Measured
 from benchmarks.cost.model import Demand, Offer, assumptions, dedicated, multi_model, ours
-from benchmarks.cost.prices import Prices
+from benchmarks.cost.prices import Container, Prices
+from benchmarks.peers.marks import bytes_per_tenant
+from benchmarks.peers.results import PeerRun
 
 
-def compare(demand: Demand, measured: Measured, prices: Prices, *, core_rps: float | None = None) -> dict[str, Any]:
-    """All offers, what ours saves against each, and AWS's own claim beside what its endpoints save here.
-
-    Args:
-        core_rps: requests a second of a core of a multi-model endpoint; None takes ours, which is in its favour.
-    """
+def compare(demand: Demand, measured: Measured, prices: Prices) -> dict[str, Any]:
+    """All offers, what ours saves against each, and AWS's own claim beside what its endpoints save here."""
     our = ours(demand, measured, prices)
     alone = dedicated(demand, measured, prices)
-    shared = [
-        multi_model(demand, measured, prices, container, core_rps=core_rps)
-        for container in prices.multi_model.containers
-    ]
+    containers = prices.multi_model.containers
+    shared = [multi_model(demand, measured, prices, container) for container in containers]
     best = min(shared, key=lambda offer: offer.an_hour)
     offers = [_described(offer, demand, prices) for offer in (our, *shared, alone)]
     return {
@@ -43,16 +39,36 @@ def compare(demand: Demand, measured: Measured, prices: Prices, *, core_rps: flo
             "spare": demand.spare,
             "utilisation": demand.utilisation,
             "core_rps": measured.rps,
-            "multi_model_core_rps": measured.rps if core_rps is None else core_rps,
         },
-        "assumptions": [
-            *assumptions(demand, measured, prices),
-            f"A core of a multi-model endpoint answers {core_rps:,.0f} requests a second."
-            if core_rps is not None
-            else "A core of a multi-model endpoint answers as many requests as ours, which is in its favour.",
-        ],
+        "containers": [container.model_dump() for container in containers],
+        "assumptions": [*assumptions(demand, measured, prices), *map(_assumed, containers)],
         "measured": list(measured.sources),
     }
+
+
+def _assumed(container: Container) -> str:
+    answers = (
+        "as many requests as ours" if container.core_rps is None else f"{container.core_rps:,.0f} requests a second"
+    )
+    return (
+        f"Multi-model endpoint, {container.name}: {container.model_mb:g} MB a model, {container.process_mb:g} MB beside them; a "
+        f"core answers {answers}."
+    )
+
+
+def measured_containers(prices: Prices, run: PeerRun) -> Prices:
+    """Prices with what a run of the comparison measured in the place of what containers say of themselves.
+
+    Of a server that was measured: the memory of a tenant (resident), and the most requests a second that its core answered.
+    """
+    found = []
+    for container in prices.multi_model.containers:
+        peer = container.peer or ""
+        memory = bytes_per_tenant(run, peer, "resident")
+        rates = [float(cell.figures["rps"]) for cell in run.select(peer=peer, step="warm", outcome="measured")]
+        update = {} if memory is None or memory <= 0 else {"model_mb": round(memory / 1e6, 2)}
+        found.append(container.model_copy(update={**update, **({"core_rps": max(rates)} if rates else {})}))
+    return prices.model_copy(update={"multi_model": prices.multi_model.model_copy(update={"containers": tuple(found)})})
 
 
 def _described(offer: Offer, demand: Demand, prices: Prices) -> dict[str, Any]:

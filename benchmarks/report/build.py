@@ -11,12 +11,13 @@ from benchmarks.report.marks import marks_table
 from benchmarks.report.plots import PLOTS, digest_of, draw, plotted_digest
 from benchmarks.report.sizing import losses, machines
 from benchmarks.report.stored import Results
-from benchmarks.report.tables import Table, checks, costs, figures, latencies, peers, runs, simulations
+from benchmarks.report.tables import Table, checks, costs, figures, latencies, peers, peers_summary, runs, simulations
 
 #: Every table of the report, by the name of its part of the document and of its CSV file.
 TABLES: Mapping[str, Callable[[Results], Table]] = {
     "marks": marks_table,
     "figures": figures,
+    "servers": peers_summary,
     "peers": peers,
     "latency": latencies,
     "cost": costs,
@@ -28,13 +29,14 @@ TABLES: Mapping[str, Callable[[Results], Table]] = {
 }
 #: Which of them each document has.
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
-    "benchmarks.md": ("marks", "figures", "peers", "latency", "cost", "simulation", "check", "runs"),
+    "benchmarks.md": ("marks", "figures", "servers", "peers", "latency", "cost", "simulation", "check", "runs"),
     "sizing.md": ("machines", "losses"),
 }
 #: Where CSV files and plots are, beside the documents.
 FOLDER = "benchmarks"
 _ALTERNATIVES = {
     "latency": "Latency by percentile",
+    "servers": "Cold answers, memory and throughput of the servers",
     "cost": "Cost of a month by way of serving",
     "simulation": "Simulated p99 before and after a loss",
 }

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from importlib import import_module
-from typing import Any
 
-from benchmarks.peers.results import PeerRun
+from benchmarks.peers.marks import judge_marks
 from benchmarks.report.stored import Results
 from benchmarks.report.tables import Table
 from benchmarks.verdicts import Bound
@@ -74,7 +72,7 @@ def marks(results: Results) -> Iterator[Mark]:
 
 def _of_peers(results: Results) -> Iterator[Mark]:
     name, run = max(results.peers.items(), key=lambda item: (item[1].date, item[0]), default=(None, None))
-    judged = {} if run is None else judged_marks(run)
+    judged = {} if run is None else judge_marks(run)
     for mark, (against, text, aim) in _PEERS.items():
         yield Mark(
             name=mark,
@@ -86,12 +84,6 @@ def _of_peers(results: Results) -> Iterator[Mark]:
             void=tuple(judged.get("void", ())),
             source=name,
         )
-
-
-def judged_marks(run: PeerRun) -> Mapping[str, Any]:
-    """`figures`, `bounds` and `passed` of a run of the comparison, by the bench itself."""
-    judged: Mapping[str, Any] = import_module("benchmarks.peers.marks").judge_marks(run)
-    return judged
 
 
 def _of_costs(results: Results) -> Iterator[Mark]:

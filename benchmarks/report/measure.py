@@ -36,6 +36,10 @@ RESULTS: dict[str, tuple[str, bool]] = {
     "simulate-rule-envoy": (f"{_SIMULATE} --replicas 20 --tenants 10000 --rate 10000 --lose 1", False),
     "simulate-factor-300": (f"{_SIMULATE} --replicas 20 --tenants 10000 --rate 10000 --lose 1 --factor 300", False),
     "simulate-factor-1000": (f"{_SIMULATE} --replicas 20 --tenants 10000 --rate 10000 --lose 1 --factor 1000", False),
+    "simulate-plain-envoy": (
+        f"{_SIMULATE} --replicas 20 --tenants 10000 --rate 10000 --lose 1 --ring-places 16384",
+        False,
+    ),
     "simulate-hot-copies": (
         f"{_SIMULATE} --replicas 20 --tenants 10000 --rate 10000 --lose 1 --rule ring --copies-above 0.25",
         False,

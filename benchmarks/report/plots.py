@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from benchmarks.report.tables import Table
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 _KEY = "Numbers"
 _SIGNATURE = b"\x89PNG\r\n\x1a\n"
@@ -61,12 +61,13 @@ def draw(name: str, table: Table, path: Path, *, numbers: str) -> None:
 
     with mpl.rc_context({"font.size": 9, "axes.grid": True, "grid.alpha": 0.3, "axes.axisbelow": True}):
         figure = Figure(figsize=(8, 3.4), layout="constrained")
-        PLOTS[name](figure.subplots(), table)
+        PLOTS[name](figure, table)
         figure.savefig(path, dpi=_DPI, metadata={"Software": None, _KEY: digest_of(numbers)})
 
 
-def _latency(axes: Axes, table: Table) -> None:
+def _latency(figure: Figure, table: Table) -> None:
     """Latency by percentile, the last ones stretched as HdrHistogram's own plots do it."""
+    axes = figure.subplots()
     shown = {row[0]: None for row in table.rows}
     for result in shown:
         rows = [row for row in table.rows if row[0] == result and row[1] < 100]
@@ -82,8 +83,9 @@ def _latency(axes: Axes, table: Table) -> None:
         axes.legend()
 
 
-def _cost(axes: Axes, table: Table) -> None:
+def _cost(figure: Figure, table: Table) -> None:
     """Money a month by way of serving, for each fleet."""
+    axes = figure.subplots()
     fleets = list(dict.fromkeys(f"{row[0]:,} tenants,\n{row[1]:g} requests/s each" for row in table.rows))
     ways = list(dict.fromkeys(row[3] for row in table.rows))
     months = {(f"{row[0]:,} tenants,\n{row[1]:g} requests/s each", row[3]): row[7] for row in table.rows}
@@ -94,13 +96,12 @@ def _cost(axes: Axes, table: Table) -> None:
     axes.set_yscale("log")
     axes.set_xticks(range(len(fleets)), fleets)
     axes.set_ylabel("USD a month")
-    figure = axes.get_figure(root=True)
-    assert figure is not None
     figure.legend(fontsize=7, loc="outside lower center", ncols=2)
 
 
-def _simulation(axes: Axes, table: Table) -> None:
+def _simulation(figure: Figure, table: Table) -> None:
     """p99 before and after a loss, by scenario."""
+    axes = figure.subplots()
     names = [row[0] for row in table.rows]
     places = range(len(names))
     axes.bar([place - 0.2 for place in places], [row[10] or 0 for row in table.rows], 0.4, label="before a loss")
@@ -110,4 +111,24 @@ def _simulation(axes: Axes, table: Table) -> None:
     axes.legend()
 
 
-PLOTS: Mapping[str, Callable[[Axes, Table], None]] = {"latency": _latency, "cost": _cost, "simulation": _simulation}
+def _servers(figure: Figure, table: Table) -> None:
+    """A panel for each of three figures; a server without one has no bar."""
+    names = [row[0] for row in table.rows]
+    panels = (("cold answer, ms", 2, "log"), ("MB a tenant", 4, "log"), ("requests/s, 50 words", 7, "linear"))
+    for place, (title, column, scale) in enumerate(panels):
+        axes = figure.add_subplot(1, len(panels), place + 1)
+        axes.barh(names, [row[column] or 0 for row in table.rows])
+        axes.invert_yaxis()
+        axes.set_xscale(scale)
+        if scale == "log" and (found := [row[column] for row in table.rows if row[column]]):
+            axes.set_xlim(left=min(found) / 5)
+        axes.set_title(title, fontsize=9)
+        axes.tick_params(axis="y", labelleft=not place)
+
+
+PLOTS: Mapping[str, Callable[[Figure, Table], None]] = {
+    "servers": _servers,
+    "latency": _latency,
+    "cost": _cost,
+    "simulation": _simulation,
+}

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from benchmarks.latency import curve
-from benchmarks.peers.results import PeerRun
+from benchmarks.peers.marks import bytes_per_tenant
+from benchmarks.peers.results import Cell, PeerRun
 from benchmarks.report.stored import Results
 
 PERCENTILES = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
@@ -173,6 +174,54 @@ def checks(results: Results) -> Table:
     return Table(["result", "through", "figure", "real", "simulated"], rows)
 
 
+def peers_summary(results: Results) -> Table:
+    """The servers of the latest comparison beside each other; empty cells are what one could not do."""
+    columns = [
+        "server",
+        "ready s",
+        "cold ms, page cache",
+        "cold ms, without",
+        "MB a tenant",
+        "threads a tenant",
+        "requests/s, short",
+        "requests/s, 50 words",
+        "tenants held",
+        "swap s",
+        "failures in it",
+        "Zipf p99 ms",
+        "failures in that",
+    ]
+    run = max(results.peers.values(), key=lambda each: each.date, default=None)
+    if run is None:
+        return Table(columns, [])
+    rows = []
+    for name, peer in run.peers.items():
+        memory = bytes_per_tenant(run, name, "resident")
+        rows.append(
+            [
+                peer.title,
+                run.figure("ready_seconds", peer=name, step="ready"),
+                run.figure("cached_p50_ms", peer=name, step="cold"),
+                run.figure("uncached_p50_ms", peer=name, step="cold"),
+                None if memory is None else round(memory / 1e6, 2),
+                _most(run, name, "memory", "threads_per_tenant"),
+                _most(run, name, "warm", "rps", text="short"),
+                _most(run, name, "warm", "rps", text="50 words"),
+                _most(run, name, "memory", "loaded"),
+                run.figure("swap_seconds", peer=name, step="swap"),
+                run.figure("failures", peer=name, step="swap"),
+                run.figure("p99_ms", peer=name, step="zipf"),
+                run.figure("failures", peer=name, step="zipf"),
+            ]
+        )
+    return Table(columns, rows)
+
+
+def _most(run: PeerRun, peer: str, step: str, name: str, **wanted: object) -> float | None:
+    cells = run.select(peer=peer, step=step, outcome="measured", **wanted)
+    return max((float(cell.figures[name]) for cell in cells if cell.figures.get(name) is not None), default=None)
+
+
 def peers(results: Results) -> Table:
     """Every step of every peer; one that could not do it stands there with its own message."""
     rows = [
@@ -183,18 +232,7 @@ def peers(results: Results) -> Table:
     return Table(["result", "server", "step", "tenants", "clients", "text", "outcome", "figures", "error"], rows)
 
 
-def _cell(found: Mapping[str, Any], cell: Any) -> Iterator[Any]:
+def _cell(found: Mapping[str, Any], cell: Cell) -> Iterator[Any]:
     yield from (cell.step, cell.tenants, cell.clients, cell.text, cell.outcome)
     yield ", ".join(f"{name} {value:g}" for name, value in found.items() if isinstance(value, int | float))
     yield cell.error
-
-
-def by_peer(run: PeerRun, step: str, name: str) -> list[tuple[str, int, float]]:
-    """A figure of one step by peer and tenants, for a plot: the best over clients and texts."""
-    found: dict[tuple[str, int], float] = {}
-    for cell in run.select(step=step, outcome="measured"):
-        value = cell.figures.get(name)
-        if isinstance(value, int | float):
-            key = (cell.peer, cell.tenants)
-            found[key] = max(found.get(key, float("-inf")), float(value))
-    return [(peer, tenants, value) for (peer, tenants), value in sorted(found.items())]

@@ -19,8 +19,9 @@ from typing import Literal
 
 import numpy as np
 
-from serving.ring import Ring, tenant_hash
+from serving.ring import Ring, replica_ring, tenant_hash
 
+_ANCHOR = -1
 Rule = Literal["ring", "walk", "envoy"]
 #: A tenant's place among the names, its replica, requests under way by replica, and of all together, give the replica.
 Choose = Callable[[int, int, list[int], int], int]
@@ -35,7 +36,8 @@ class Balancer:
         keys: of all replicas on Envoy's ring, by place.
         names: of the tenants, by place.
         factor: per cent of the mean that a replica may have; 150 is an ε of a half.
-        ring_places: on the ring, of all replicas together.
+        ring_places: None is the ring of our configuration, whose replicas keep their places (`serving.ring`); a number is
+            plain Envoy's, with so many places of all together.
 
     Attributes:
         owners: of each tenant, its replica.
@@ -49,15 +51,27 @@ class Balancer:
         keys: Sequence[str],
         names: Sequence[str],
         factor: int,
-        ring_places: int,
+        ring_places: int | None,
     ) -> None:
         self._alive = list(alive)
         self._names = names
         self._factor = factor
         self._weight = 1.0 / len(self._alive)
         self._place = {keys[replica]: replica for replica in self._alive}
-        self.ring = Ring([keys[replica] for replica in self._alive], least_places=ring_places, most_places=ring_places)
-        self.owners: list[int] = [self._place[key] for key in self.ring.owners(names)]
+        there = [keys[replica] for replica in self._alive]
+        anchored = ring_places is None
+        # Hosts as Envoy counts them: what it gives to the anchor goes on to a replica.
+        self._hosts = [_ANCHOR, *self._alive] if anchored else self._alive
+        self.ring = (
+            replica_ring(there)
+            if ring_places is None
+            else Ring(there, least_places=ring_places, most_places=ring_places)
+        )
+        owners = self.ring.owners(names)
+        self.owners: list[int] = [
+            self._place[key] if key in self._place else next(self._walked(name))
+            for key, name in zip(owners, names, strict=True)
+        ]
         self._orders: dict[int, _Order] = {}
         rules: dict[Rule, Choose] = {"ring": self._ring, "walk": self._walk, "envoy": self._envoy}
         self.choose: Choose = rules[rule]
@@ -71,6 +85,9 @@ class Balancer:
         all_slots = ((total + 1) * self._factor + 99) // 100
         return max(math.ceil(all_slots * self._weight), 1)
 
+    def _walked(self, name: str) -> Iterator[int]:
+        return (self._place[key] for key in self.ring.walk(name) if key in self._place)
+
     def _ring(self, tenant: int, owner: int, active: list[int], total: int) -> int:  # noqa: ARG002  # a rule's
         return owner
 
@@ -80,8 +97,7 @@ class Balancer:
             return owner
         order = self._orders.get(tenant)
         if order is None:
-            walked = (self._place[key] for key in self.ring.walk(self._names[tenant]))
-            order = self._orders[tenant] = _Order(walked)
+            order = self._orders[tenant] = _Order(self._walked(self._names[tenant]))
         # There is room: were all at the bound, they would have more than the requests that are under way.
         return next(replica for replica in order if active[replica] < bound)
 
@@ -91,7 +107,8 @@ class Balancer:
             return owner
         order = self._orders.get(tenant)
         if order is None:
-            order = self._orders[tenant] = _Order(shuffled(self._alive, tenant_hash(self._names[tenant])))
+            hosts = shuffled(self._hosts, tenant_hash(self._names[tenant]))
+            order = self._orders[tenant] = _Order(host for host in hosts if host != _ANCHOR)
         least = owner
         for replica in order:
             if active[replica] <= slots:

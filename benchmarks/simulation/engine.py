@@ -8,6 +8,7 @@ slow the core down while they use it. Requests for a model that is being loaded 
 from __future__ import annotations
 
 import heapq
+import random
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -33,8 +34,9 @@ class Replica:
         ticket_seconds: of its core, for each ticket in it.
         most_tickets: in a batch.
         outside_seconds: of a request, on the way and not on the core.
-        disk_seconds: to load a model that is on its disk.
-        store_seconds: to fetch and load one that is not.
+        disk_seconds: to load a model that is on its disk, the median.
+        store_seconds: to fetch and load one that is not, the median.
+        disk_spread, store_spread: standard deviation of the logarithm of those; loads are log-normal.
         disk_core_seconds, store_core_seconds: of its core, for such a load.
         model_bytes: of every model.
         memory_models: that its memory tier holds.
@@ -47,6 +49,8 @@ class Replica:
     outside_seconds: float = 0.0
     disk_seconds: float
     store_seconds: float
+    disk_spread: float = 0.0
+    store_spread: float = 0.0
     disk_core_seconds: float = 0.0
     store_core_seconds: float = 0.0
     model_bytes: float
@@ -75,6 +79,7 @@ class Scenario:
             first.
         busiest: tenants by traffic, for `preload`; None is by their arrivals.
         lose: places of the replicas that are lost.
+        seed: of how long each load takes.
         lose_at: when; what they had under way is sent again, to others.
     """
 
@@ -85,13 +90,14 @@ class Scenario:
     places: Integers = field(repr=False)
     rule: Rule = "envoy"
     factor: int = 150
-    ring_places: int = 16_384
+    ring_places: int | None = None
     copies: Integers | None = None
     machines: Sequence[int] | None = None
     preload: bool = True
     busiest: Sequence[int] | None = None
     lose: Sequence[int] = ()
     lose_at: float = float("inf")
+    seed: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,6 +161,7 @@ class Simulation:
         self._sent = [0] * count
         self._loads: list[tuple[float, Literal["d", "s"], int, int]] = []
         self._most_over = 0
+        self._random = random.Random(scenario.seed)  # a simulation
         self._turns = [0] * len(scenario.names)
         self._balance()
         self._owners_before = list(self._balancer.owners)
@@ -264,7 +271,11 @@ class Simulation:
         server.loading[tenant] = [request]
         near = source == "d"
         server.backlog += replica.disk_core_seconds if near else replica.store_core_seconds
-        seconds = replica.disk_seconds if near else replica.store_seconds
+        seconds, spread = (
+            (replica.disk_seconds, replica.disk_spread) if near else (replica.store_seconds, replica.store_spread)
+        )
+        if spread:
+            seconds *= self._random.lognormvariate(0.0, spread)
         heapq.heappush(self._heap, (now + seconds, _LOADED, place, tenant))
 
     def _happen(self, now: float, what: int, place: int, tenant: int) -> None:

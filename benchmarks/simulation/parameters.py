@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,8 @@ from benchmarks.cost.measured import Measured
 from benchmarks.simulation.engine import Replica
 
 _MOST_TICKETS = 32
+# A normal variable's 99th percentile, in standard deviations.
+_NORMAL_P99 = 2.3263
 # Of a first answer, how much of the core it uses is not measured apart: the server's part of a fetch that hashes and writes
 # 10 MB (docs/benchmarks.md: 13 to 30 ms in the server that answers), and mapping what is on disk.
 _STORE_CORE_SHARE = 0.5
@@ -44,12 +47,19 @@ def replica_of(measured: Measured, sizes: Sizes) -> Replica:
         outside_seconds=max(0.0, alone - batch - ticket),
         disk_seconds=from_disk,
         store_seconds=from_store,
+        disk_spread=_spread(from_disk, measured.disk_p99_seconds - alone),
+        store_spread=_spread(from_store, measured.store_p99_seconds - alone),
         disk_core_seconds=from_disk * _DISK_CORE_SHARE,
         store_core_seconds=from_store * _STORE_CORE_SHARE,
         model_bytes=measured.model_bytes,
         memory_models=sizes.memory / measured.model_bytes,
         disk_models=None if sizes.disk is None else sizes.disk / measured.model_bytes,
     )
+
+
+def _spread(median: float, p99: float) -> float:
+    """Of a log-normal time with that median and 99th percentile."""
+    return math.log(p99 / median) / _NORMAL_P99 if p99 > median > 0 else 0.0
 
 
 def described(replica: Replica) -> dict[str, Any]:
@@ -59,6 +69,8 @@ def described(replica: Replica) -> dict[str, Any]:
         "ticket_ms": round(1000 * replica.ticket_seconds, 3),
         "disk_ms": round(1000 * replica.disk_seconds, 2),
         "store_ms": round(1000 * replica.store_seconds, 2),
+        "disk_spread": round(replica.disk_spread, 3),
+        "store_spread": round(replica.store_spread, 3),
         "rps": round(replica.rps, 1),
         "memory_models": int(replica.memory_models),
         "disk_models": None if replica.disk_models is None else int(replica.disk_models),

@@ -20,9 +20,6 @@ from registry.console_output import Step
 # After a loss: how long cold loads are counted, and what counts as having recovered.
 _AFTER_SECONDS = 30.0
 _RECOVERED_SHARE = 0.95
-# On the ring, of each replica: with fewer, some have much more than their share of tenants.
-PLACES_A_REPLICA = 160
-LEAST_PLACES = 16_384
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +30,7 @@ class Shape:
         replicas: how many.
         spec: of the traffic.
         rule, factor: of the balancer.
-        ring_places: of all replicas; None is 160 a replica, and at least Envoy's 16,384.
+        ring_places: None is our ring, whose replicas keep their places; a number is plain Envoy's, of all replicas.
         processes: replicas on each machine, which share its disk tier and are lost together.
         lose: machines that are lost in the middle of the trace.
         copies_above: a tenant with more traffic than this share of a replica's capacity has a copy for each such share;
@@ -60,7 +57,6 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
     machines = [place // shape.processes for place in range(shape.replicas)]
     gone = set(np.random.default_rng(shape.spec.seed).permutation(machines[-1] + 1)[: shape.lose].tolist())
     lost = [place for place, machine in enumerate(machines) if machine in gone]
-    places = shape.ring_places or max(LEAST_PLACES, PLACES_A_REPLICA * shape.replicas)
     scenario = Scenario(
         replica=replica,
         keys=replica_keys(shape.replicas),
@@ -69,12 +65,13 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
         places=trace.places,
         rule=shape.rule,
         factor=shape.factor,
-        ring_places=places,
+        ring_places=shape.ring_places,
         copies=copies,
         machines=machines,
         preload=shape.preload,
         busiest=range(len(trace.tenants)),  # by their shares, which is what yesterday's traffic would say
         lose=lost,
+        seed=shape.spec.seed,
         lose_at=shape.spec.seconds / 2 if lost else float("inf"),
     )
     began = time.monotonic()
@@ -92,7 +89,7 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
             "trace": trace.describe()["made"],
             "rule": shape.rule,
             "factor": shape.factor,
-            "ring_places": places,
+            "ring_places": shape.ring_places,
             "lose": shape.lose,
             "lost_at_seconds": scenario.lose_at if lost else None,
             "copies": None if copies is None else int(copies.sum() - len(copies)),

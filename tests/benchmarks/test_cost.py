@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 from benchmarks.cost.measured import Measured, read_measured
 from benchmarks.cost.model import Demand, dedicated, multi_model, ours
 from benchmarks.cost.prices import DEFAULT, Container, Machine, MultiModel, Other, Prices, read_prices
-from benchmarks.cost.report import compare
+from benchmarks.cost.report import compare, measured_containers
+from benchmarks.peers.results import Cell, PeerRun
 from macrofleet import app
 from registry.errors import InvalidInput
 
@@ -28,6 +29,8 @@ MEASURED = Measured(
     warm_seconds=0.001,
     disk_seconds=0.003,
     store_seconds=0.04,
+    disk_p99_seconds=0.006,
+    store_p99_seconds=0.08,
     sources=(),
 )
 FREE = Other(load_balancer_an_hour=0, load_balancer_a_gb=0, endpoint_a_gb=0, store_a_gb_month=0, disk_a_gb_month=0)
@@ -84,7 +87,7 @@ def test_a_multi_model_endpoint_is_bound_by_its_limit_or_its_memory() -> None:
     )
     large = multi_model(DEMAND, MEASURED, PRICES, replaced(CONTAINER, model_mb=300))
     assert (large.limited_by, large.models) == ("memory", math.floor((64 * GIB - 2e9) / 300e6))
-    slow = multi_model(DEMAND, MEASURED, PRICES, CONTAINER, core_rps=50.0)
+    slow = multi_model(DEMAND, MEASURED, PRICES, replaced(CONTAINER, core_rps=50.0))
     assert (slow.count, slow.limited_by) == (math.ceil(10_000 / (2 * 50 * 0.6)) + 1, "requests")
 
 
@@ -140,6 +143,23 @@ def test_what_comes_on_top_is_counted() -> None:
     assert ours(DEMAND, MEASURED, prices).other_an_hour == pytest.approx(7.3 * 50 / 730)
 
 
+def test_what_was_measured_of_other_servers_takes_the_place_of_what_is_assumed() -> None:
+    cells = (
+        Cell(peer="mms", step="memory", tenants=20, figures={"more": 18, "resident_bytes_per_tenant": 250_000_000}),
+        Cell(peer="mms", step="warm", tenants=20, clients=1, text="short", figures={"rps": 500.0}),
+        Cell(peer="mms", step="warm", tenants=20, clients=8, text="short", figures={"rps": 900.0}),
+        Cell(peer="fastapi", step="memory", tenants=20, outcome="failed", error="no room"),
+    )
+    run = PeerRun(date="", command="", machine={}, settings={}, cells=cells)
+    ours_, one, many = measured_containers(read_prices(), run).multi_model.containers
+    assert (many.model_mb, many.core_rps) == (250.0, 900.0)
+    assert [ours_, one] == list(read_prices().multi_model.containers[:2])
+    report = compare(DEMAND, MEASURED, measured_containers(read_prices(), run))
+    assert any(
+        "250 MB a model" in sentence and "900 requests a second" in sentence for sentence in report["assumptions"]
+    )
+
+
 def test_a_model_that_fits_nowhere_is_told() -> None:
     with pytest.raises(InvalidInput, match="holds a single model"):
         ours(DEMAND, replace(MEASURED, model_bytes=1e12), PRICES)
@@ -170,7 +190,12 @@ def test_the_default_prices_are_whole_and_a_wrong_one_is_named(tmp_path: Path) -
 
 REPORTS: dict[str, dict[str, Any]] = {
     "warm": {"bench": "warm", "rps": 700.0, "command": "macrofleet bench warm --json", "began": "2026-11-28T10:00:00Z"},
-    "cold": {"bench": "cold", "disk_warm": {"p50_ms": 1.0}, "disk": {"p50_ms": 2.5}, "s3": {"p50_ms": 40.0}},
+    "cold": {
+        "bench": "cold",
+        "disk_warm": {"p50_ms": 1.0},
+        "disk": {"p50_ms": 2.5, "p99_ms": 6.0},
+        "s3": {"p50_ms": 40.0, "p99_ms": 80.0},
+    },
     "scale": {
         "bench": "scale",
         "models": 1010,

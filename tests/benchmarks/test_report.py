@@ -135,6 +135,10 @@ def test_every_step_of_every_peer_is_shown_with_its_own_error(results: Path) -> 
     assert shown[0][:3] == ["peers", "ours", "cold"]
     assert shown[0][7] == "cached_p50_ms 2.5"
     assert list(shown[1][1:]) == ["Ray Serve", "warm", 100, 8, "short", "failed", "", "no | room"]
+    summary = TABLES["servers"](made).rows
+    assert [row[0] for row in summary] == ["ours", "Ray Serve"]
+    assert (summary[0][2], summary[0][3], summary[1][2]) == (2.5, None, None)
+    assert {mark.name: mark.aim for mark in marks(made)}["mms_cold_cached"] == "≥ 1000"
     assert "macrofleet bench peers" in csv_text(*_columns_and_rows("runs", made))
 
 
