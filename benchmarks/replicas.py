@@ -39,7 +39,8 @@ BOUNDS = {
 }
 # Of the requests of the busy tenant, what share a replica must have had to count.
 _PART = 0.05
-_HOT = 10
+_HOT, _NEIGHBOURS = 10, 9
+_HOT_LOAD = 0.5
 _RECOVERED = 0.95
 _SAMPLE_SECONDS = 0.5
 _WAIT_SECONDS = 180.0
@@ -103,9 +104,9 @@ def measure_replicas(
                     runs[event], requests = _during(group, load, rate, shares, happenings[event])
                 found[event] = _Event(group.happened, group.settled, hits, requests)
             step("one tenant with ten times the traffic of the others", 0.7)
-            weights = np.ones(tenants)
-            weights[0] = _HOT
-            busy = min(2 * rate, 0.8 * capacity)
+            # Of ten tenants the busy one has half of the requests, and its replica two thirds: more than its bound.
+            weights = np.concatenate([[_HOT], np.ones(_NEIGHBOURS), np.zeros(tenants - 1 - _NEIGHBOURS)])
+            busy = _HOT_LOAD * capacity
             runs["hot"], hot = _during(
                 group, load, busy, weights / weights.sum(), lambda: time.sleep(seconds), around=0.0
             )
@@ -253,11 +254,10 @@ class _Group:
         self.settled = time.time()
 
     def add(self) -> None:
-        """One more than there were."""
-        self.happened = time.time()
+        """One more than there were; it has come when it is ready, for it is asked from then on."""
         os.kill(self._server.pid, signal.SIGTTIN)
         self.wait_for(self._least + 1)
-        self.settled = time.time()
+        self.happened = self.settled = time.time()
 
     def drain(self) -> None:
         """That one leaves again."""

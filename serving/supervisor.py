@@ -126,7 +126,14 @@ class Supervisor:
             self._gateway.place({*self._keepers, *numbers})
         for number in numbers:
             path = self._folder / str(number)
-            keeper = Keeper(number, self._command, self._environments[number], path, self._on_change)
+            keeper = Keeper(
+                number,
+                self._command,
+                self._environments[number],
+                path,
+                self._on_change,
+                others_answer=lambda: any(keeper.in_service for keeper in self._keepers.values()),
+            )
             self._keepers[number] = keeper
             self._lives[number] = asyncio.create_task(keeper.run())
 
