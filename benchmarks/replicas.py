@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from benchmarks.client import Operator, total
 from benchmarks.fleets import serve, tenant_names, write_catalogues
 from benchmarks.load import Samples, describe, joined, percentiles, running
 from benchmarks.machine import describe_machine
-from benchmarks.proxy_log import Request, affinity, read_log, usual_server
+from benchmarks.proxy_log import Request, affinity, usual_server
+from benchmarks.replica_group import SAMPLE_SECONDS, Group, Hits
 from benchmarks.stage import Stage, TenantLoad, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
-from flows.local_server import LocalServer
 from registry.console_output import Step
 from registry.fleet import update_fleet
-from serving.replica_addresses import ring_key
-from serving.ring import ANCHOR, replica_ring
 
 EVENTS = ("killed", "added", "drained")
 BOUNDS = {
@@ -39,11 +33,9 @@ BOUNDS = {
 }
 # Of the requests of the busy tenant, what share a replica must have had to count.
 _PART = 0.05
-_HOT = 10
+_HOT, _NEIGHBOURS = 10, 9
+_HOT_LOAD = 0.5
 _RECOVERED = 0.95
-_SAMPLE_SECONDS = 0.5
-_WAIT_SECONDS = 180.0
-_POLL_SECONDS = 0.05
 # The load goes on for so long before and after what happens.
 _AROUND_SECONDS = 5.0
 
@@ -103,9 +95,9 @@ def measure_replicas(
                     runs[event], requests = _during(group, load, rate, shares, happenings[event])
                 found[event] = _Event(group.happened, group.settled, hits, requests)
             step("one tenant with ten times the traffic of the others", 0.7)
-            weights = np.ones(tenants)
-            weights[0] = _HOT
-            busy = min(2 * rate, 0.8 * capacity)
+            # Of ten tenants the busy one has half of the requests, and its replica two thirds: more than its bound.
+            weights = np.concatenate([[_HOT], np.ones(_NEIGHBOURS), np.zeros(tenants - 1 - _NEIGHBOURS)])
+            busy = _HOT_LOAD * capacity
             runs["hot"], hot = _during(
                 group, load, busy, weights / weights.sum(), lambda: time.sleep(seconds), around=0.0
             )
@@ -161,20 +153,13 @@ def measure_replicas(
     }
 
 
-@dataclass(slots=True)
-class _Hits:
-    """What all replicas together found in memory, and what not, since the sample before; times are of `time.time`."""
-
-    samples: list[tuple[float, float, float]] = field(default_factory=list)
-
-
 @dataclass(frozen=True, slots=True)
 class _Event:
     """What happened when, and what came of it."""
 
     happened: float
     settled: float
-    hits: _Hits
+    hits: Hits
     requests: Sequence[Request]
 
     def _rates(self, *, after: bool) -> list[tuple[float, float]]:
@@ -202,132 +187,20 @@ class _Event:
         low = [at for at, rate in after if rate < _RECOVERED * before]
         if low and low[-1] == after[-1][0]:
             return None
-        return round(low[-1] + _SAMPLE_SECONDS - self.happened, 2) if low else 0.0
-
-
-class _Group:
-    """Envoy and its replicas."""
-
-    def __init__(self, server: LocalServer, log: Path, replicas: int) -> None:
-        self.url = server.url
-        self.happened = self.settled = 0.0
-        self._server = server
-        self._log = log
-        self._least = replicas
-        self._ports: dict[int, int] = {}
-        self.wait_for(replicas)
-
-    def owners(self, names: Sequence[str], numbers: Sequence[int] | range) -> dict[str, str]:
-        """Each tenant's server by the ring of these replicas, as the log names it."""
-        ring = replica_ring([ring_key(number) for number in numbers])
-        servers = {ring_key(number): f"127.0.0.1:{self._ports[number]}" for number in numbers} | {ANCHOR: ""}
-        return {name: servers[owner] for name, owner in zip(names, ring.owners(names), strict=True)}
-
-    def server_of(self, number: int) -> str:
-        """A replica, as the log names it."""
-        return f"127.0.0.1:{self._ports[number]}"
-
-    def requests(self, since: float, until: float) -> list[Request]:
-        """What the proxy's log has of a time; it is written once a second."""
-        time.sleep(1.5)
-        return [request for request in read_log(self._log) if since <= request.began < until]
-
-    def wait_for(self, replicas: int) -> None:
-        """Until so many are ready, and their addresses known."""
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while time.monotonic() < deadline:
-            addresses = self._server.addresses[1:]
-            if len(addresses) == replicas and all(_is_ready(operator) for _, operator in addresses):
-                self._ports |= {number: int(public.rpartition(":")[2]) for number, (public, _) in enumerate(addresses)}
-                return
-            time.sleep(_POLL_SECONDS)
-        raise RuntimeError(f"there are no {replicas} replicas that are ready; the log is {self._server.log}")
-
-    def kill(self, number: int) -> None:
-        """SIGKILL, and wait until another process has taken its place."""
-        started = self._started(number)
-        self.happened = time.time()
-        os.kill(started[-1], signal.SIGKILL)
-        self._until(lambda: len(self._started(number)) > len(started))
-        self.wait_for(self._least)
-        self.settled = time.time()
-
-    def add(self) -> None:
-        """One more than there were."""
-        self.happened = time.time()
-        os.kill(self._server.pid, signal.SIGTTIN)
-        self.wait_for(self._least + 1)
-        self.settled = time.time()
-
-    def drain(self) -> None:
-        """That one leaves again."""
-        self.happened = time.time()
-        os.kill(self._server.pid, signal.SIGTTOU)
-        self._until(lambda: len(self._server.addresses[1:]) == self._least)
-        self.settled = time.time()
-
-    def deploy(self) -> None:
-        """Restart all, one by one."""
-        self.happened = time.time()
-        os.kill(self._server.pid, signal.SIGHUP)
-        self._until(lambda: bool(self._lines("all replicas were restarted")))
-        self.settled = time.time()
-
-    @contextlib.contextmanager
-    def watched(self) -> Iterator[_Hits]:
-        """Count hits and misses of all replicas in a thread, twice a second."""
-        found, stop = _Hits(), threading.Event()
-
-        def watch() -> None:
-            known: dict[str, tuple[float, float]] = {}
-            while not stop.wait(_SAMPLE_SECONDS):
-                hits = misses = 0.0
-                for _, operator in self._server.addresses[1:]:
-                    now = _counted(operator)
-                    if now is None:
-                        known.pop(operator, None)
-                        continue
-                    # A process that is new has counted from nothing.
-                    before = known.get(operator, (0.0, 0.0) if known else now)
-                    before = before if before[0] <= now[0] else (0.0, 0.0)
-                    known[operator] = now
-                    hits, misses = hits + now[0] - before[0], misses + now[1] - before[1]
-                found.samples.append((time.time(), hits, misses))
-
-        thread = threading.Thread(target=watch, daemon=True)
-        thread.start()
-        try:
-            yield found
-        finally:
-            stop.set()
-            thread.join()
-
-    def _started(self, number: int) -> list[int]:
-        return [int(line["pid"]) for line in self._lines("started a replica") if line["replica"] == number]
-
-    def _lines(self, message: str) -> list[dict[str, Any]]:
-        lines = self._server.log.read_text().splitlines()
-        return [json.loads(line) for line in lines if f'"message": "{message}"' in line]
-
-    def _until(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + _WAIT_SECONDS
-        while not condition():
-            if time.monotonic() > deadline:
-                raise RuntimeError(f"the replicas did not do what they were told; the log is {self._server.log}")
-            time.sleep(_POLL_SECONDS)
+        return round(low[-1] + SAMPLE_SECONDS - self.happened, 2) if low else 0.0
 
 
 @contextlib.contextmanager
-def _serving(stage: Stage, replicas: int, *, memory_bytes: int) -> Iterator[_Group]:
+def _serving(stage: Stage, replicas: int, *, memory_bytes: int) -> Iterator[Group]:
     log = stage.folder / "envoy.log"
     arguments = ["--replicas", f"{replicas}..{replicas + 1}", "--separate-disks", "--access-log", str(log)]
     settings = {"memory_bytes": memory_bytes, "preload": "share", "fleet_poll_seconds": 1}
     with stage.server(settings, arguments=arguments) as server:
-        yield _Group(server, log, replicas)
+        yield Group(server, log, replicas)
 
 
 def _during(
-    group: _Group,
+    group: Group,
     load: TenantLoad,
     rate: float,
     shares: np.ndarray[Any, np.dtype[np.float64]],
@@ -363,7 +236,7 @@ def _during(
 
 
 def _moves(
-    event: str, found: _Event, owners: Mapping[str, str], group: _Group, names: Sequence[str], replicas: int
+    event: str, found: _Event, owners: Mapping[str, str], group: Group, names: Sequence[str], replicas: int
 ) -> tuple[list[str], int]:
     """Tenants that moved although the replica that went or came was none of theirs; and how many moved."""
     before = usual_server(request for request in found.requests if request.began < found.happened)
@@ -385,20 +258,3 @@ def _parts(requests: Sequence[Request], tenant: str) -> list[float]:
     """The replicas' parts in a tenant's requests, the largest first."""
     servers = [request.server for request in requests if request.tenant == tenant]
     return sorted((servers.count(server) / len(servers) for server in set(servers)), reverse=True)
-
-
-def _counted(operator: str) -> tuple[float, float] | None:
-    """Requests whose model was in memory, and whose was not; None while nobody answers."""
-    try:
-        metrics = Operator(operator).metrics()
-    except OSError:
-        return None
-    hits = total(metrics, "macrofleet_cache_hits_total", tier="memory")
-    return hits, total(metrics, "macrofleet_cache_hits_total") - hits
-
-
-def _is_ready(operator: str) -> bool:
-    try:
-        return total(Operator(operator).metrics(), "macrofleet_ready") == 1
-    except OSError:
-        return False

@@ -8,8 +8,8 @@ from urllib.parse import urlsplit
 
 from serving.listening import listen
 from serving.proxy import Proxy
-from serving.proxy_config import Address, ProxySettings, Server
 from serving.proxy_routes import Face
+from serving.proxy_settings import Address, ProxySettings, Server
 from serving.replica_addresses import proxy_ports, ring_key
 from serving.ring_members import write_ring
 from serving.settings import ServingSettings
@@ -17,6 +17,7 @@ from serving.settings import ServingSettings
 # A replica's two addresses, in the order in which it names them.
 _FACES: tuple[Face, Face] = ("public", "operator")
 _CONNECT_SECONDS = 0.5
+_EVERYWHERE = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nothing listens by it
 
 
 class Gateway:
@@ -86,5 +87,7 @@ def _free(host: str, port: int, *options: str) -> Address:
 
 
 def _address(url: str) -> Address:
+    """Where Envoy finds a replica that listens there."""
     parts = urlsplit(url)
-    return Address(parts.hostname or "", parts.port or 0)
+    host = parts.hostname or ""
+    return Address(_EVERYWHERE.get(host, host), parts.port or 0)

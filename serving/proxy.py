@@ -21,8 +21,9 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput, NotReady
-from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, endpoints_file, proxy_config
+from serving.proxy_config import endpoints_file, proxy_config
 from serving.proxy_routes import Face
+from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server
 
 # Answers say farewell for so long before the listeners are closed.
 _NOTICE_SECONDS = 1
@@ -109,7 +110,10 @@ class Proxy:
             async with asyncio.timeout(_START_SECONDS):
                 await self._spawn()
         except TimeoutError:
+            await self._end()
             raise NotReady("Envoy does not start", remedy="What it wrote before tells why.") from None
+        except OSError as problem:
+            raise NotReady("Envoy cannot be started", remedy="See that its binary may be executed.") from problem
 
     async def run(self) -> None:
         """Keep it alive, from `start` to `stop`."""
@@ -122,8 +126,10 @@ class Proxy:
             _LOG.error("Envoy ended", extra={"exit_code": code, "next_start_seconds": wait})
             await asyncio.sleep(wait)
             wait = min(wait * 2, _MAX_WAIT_SECONDS)
-            with contextlib.suppress(NotReady):
+            try:
                 await self.start()
+            except NotReady as problem:
+                _LOG.warning("Envoy is not there", exc_info=problem)
 
     def tell(self, face: Face, servers: Sequence[Server]) -> None:
         """Have Envoy know these servers of a face, and no others; it follows in a moment (`settled`)."""

@@ -46,9 +46,9 @@ def proxy_config(
     Example: macrofleet proxy-config --server a=10.0.0.1 --server b=10.0.0.2 --listen 0.0.0.0:8000 --out envoy.json
     """
     from registry.errors import InvalidInput
-    from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, Tls
     from serving.proxy_config import proxy_config as configure
     from serving.proxy_routes import Face
+    from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server, Tls
 
     if (tls_certificate is None) != (tls_key is None):
         raise InvalidInput("a certificate and its key go together", remedy="Give --tls-certificate and --tls-key.")

@@ -19,6 +19,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from serving.replica_states import STOP_SECONDS, Action, Event, Phase, first_state, next_action
+from serving.standing_back import ANSWERING, STARTING, set_group_nice
 
 _SUPERVISED = "MACROFLEET_SUPERVISED"
 _REFUSALS = {1, 2}
@@ -37,6 +38,8 @@ class Keeper:
         environment: Mapping[str, str],
         ready_file: Path,
         on_change: Callable[[Action], None],
+        *,
+        others_answer: Callable[[], bool] = lambda: False,
     ) -> None:
         self.number = number
         self.urls: tuple[str, ...] = ()
@@ -46,6 +49,7 @@ class Keeper:
         self._environment = {**os.environ, **environment, _SUPERVISED: "1"}
         self._ready_file = ready_file
         self._on_change = on_change
+        self._others_answer = others_answer
         self._events: asyncio.Queue[Event] = asyncio.Queue()
         self._process: asyncio.subprocess.Process | None = None
         self._watching: asyncio.Task[None] | None = None
@@ -128,11 +132,13 @@ class Keeper:
             _LOG.warning("a replica cannot be started", extra={"replica": self.number}, exc_info=problem)
             self.tell(Event.ENDED)
             return
+        # Starting takes seconds of the processor, which those that answer need more.
+        stands_back = self._others_answer() and await asyncio.to_thread(set_group_nice, self._process.pid, STARTING)
         self._started += 1
         _LOG.info("started a replica", extra={"replica": self.number, "pid": self._process.pid})
-        self._watching = asyncio.create_task(self._watch(self._process))
+        self._watching = asyncio.create_task(self._watch(self._process, stands_back=stands_back))
 
-    async def _watch(self, process: asyncio.subprocess.Process) -> None:
+    async def _watch(self, process: asyncio.subprocess.Process, *, stands_back: bool) -> None:
         ended = asyncio.create_task(process.wait())
         try:
             while not ended.done() and not self._ready_file.exists():
@@ -140,6 +146,10 @@ class Keeper:
             with contextlib.suppress(FileNotFoundError):  # it has ended, or takes the file away since it is about to
                 self._learn(self._ready_file.read_text().split())
                 self.tell(Event.LISTENING)
+            if stands_back:
+                while not ended.done() and not await _is_ready(self.urls[0]):
+                    await asyncio.wait({ended}, timeout=_READY_POLL_SECONDS)
+                await asyncio.to_thread(set_group_nice, process.pid, ANSWERING)
             code = await ended
         finally:
             ended.cancel()

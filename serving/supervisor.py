@@ -126,7 +126,14 @@ class Supervisor:
             self._gateway.place({*self._keepers, *numbers})
         for number in numbers:
             path = self._folder / str(number)
-            keeper = Keeper(number, self._command, self._environments[number], path, self._on_change)
+            keeper = Keeper(
+                number,
+                self._command,
+                self._environments[number],
+                path,
+                self._on_change,
+                others_answer=lambda: any(keeper.in_service for keeper in self._keepers.values()),
+            )
             self._keepers[number] = keeper
             self._lives[number] = asyncio.create_task(keeper.run())
 
@@ -222,18 +229,23 @@ class Supervisor:
         state = ScaleState()
         while not self._stopping:
             await asyncio.sleep(_SAMPLE_SECONDS)
-            load = await self._measured()
-            if load is None:
-                state = ScaleState()
-                continue
-            now = asyncio.get_running_loop().time()
-            count = len(self._keepers)
-            state, wanted = next_count(plan, state, count=count, load=load, now=now)
-            if wanted != count:
-                extra = {"replicas": count, "wanted": wanted, "load": round(load, 2)}
-                _LOG.info("changing the number of replicas", extra=extra)
-                async with self._changing:
-                    await self._change_to(wanted)
+            try:
+                state = await self._follow_load(plan, state)
+            except Exception:  # noqa: BLE001  # the loop must outlive it
+                _LOG.exception("following the load failed")
+
+    async def _follow_load(self, plan: ScalePlan, state: ScaleState) -> ScaleState:
+        load = await self._measured()
+        if load is None:
+            return ScaleState()
+        count, now = len(self._keepers), asyncio.get_running_loop().time()
+        state, wanted = next_count(plan, state, count=count, load=load, now=now)
+        if wanted != count:
+            extra = {"replicas": count, "wanted": wanted, "load": round(load, 2)}
+            _LOG.info("changing the number of replicas", extra=extra)
+            async with self._changing:
+                await self._change_to(wanted)
+        return state
 
     async def _measured(self) -> float | None:
         """The load in replicas; None while one of them is not asked, or is being restarted."""

@@ -32,6 +32,7 @@ LONGEST = (
     "test_rollout_servers.py",
     "test_serving_image.py",
     "test_replicas.py",
+    "test_proxied_replicas.py",
 )
 
 

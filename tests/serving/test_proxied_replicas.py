@@ -27,7 +27,7 @@ from serving.replicas import Replicas, run_replicas
 from serving.ring import replica_ring
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
-from tests.serving.supervised import FAKE, Supervised, is_alive, supervised
+from tests.serving.supervised import FAKE, Supervised, is_alive, supervised, until_listening
 
 TENANTS = tenant_names(40)
 # What is a minute in life takes part of a second here, and the load is whatever a file says.
@@ -232,7 +232,7 @@ def test_what_cannot_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 @pytest.mark.anyio
-async def test_real_servers(tmp_path: Path, bag: BuiltProgram, client: httpx.AsyncClient) -> None:
+async def test_two_servers_over_one_fleet(tmp_path: Path, bag: BuiltProgram, client: httpx.AsyncClient) -> None:
     tenants = tenant_names(12)
     store = LocalStore(tmp_path / "store")
     publish_program(store, bag.folder)
@@ -244,6 +244,7 @@ async def test_real_servers(tmp_path: Path, bag: BuiltProgram, client: httpx.Asy
         "MACROFLEET_REQUEST_TIMEOUT_MS": "30000",
         "MACROFLEET_ACCESS": "open",
         "MACROFLEET_PRELOAD": "share",
+        "MACROFLEET_FLEET_POLL_SECONDS": "0.05",
     }
     command = [sys.executable, "-m", "macrofleet", "serve", "--replicas", "2", "--separate-disks"]
     command += ["--port", "0", "--operator-port", "0", "--ready-file", str(tmp_path / "urls")]
@@ -261,9 +262,36 @@ async def test_real_servers(tmp_path: Path, bag: BuiltProgram, client: httpx.Asy
                     path.parent.parent.name for path in (tmp_path / "disk" / ring_key(number)).rglob("manifest.json")
                 }
                 assert installed == set(ring.share(ring_key(number), tenants))
+            metadata = await client.get(f"{operator}/v2/models/{tenants[0]}")
+            assert metadata.json()["name"] == tenants[0]
+
+            path = f"/v1/tenants/{tenants[0]}/suggestions"
+            answers = [
+                (await client.post(address + path, json=ticket())).json()
+                for address in (url, *(one for one, _ in replicas))
+            ]
+            assert len({answer["suggestion_id"] for answer in answers}) == 1
+            os.kill(pids_of(supervisor, 1)[0], signal.SIGKILL)
             for tenant in tenants:
                 got = await public.post(f"/v1/tenants/{tenant}/suggestions", json=ticket())
                 assert got.status_code == 200, got.text
-            metadata = await client.get(f"{operator}/v2/models/{tenants[0]}")
-            assert metadata.json()["name"] == tenants[0]
+            await eventually(lambda: len(pids_of(supervisor, 1)) == 2)
+            publish_tenants(store, [*tenants, "globex"], program=bag.digest, spec=bag.spec)
+            for address, _ in (lines[0], *replicas):
+                async with httpx.AsyncClient(base_url=address, timeout=60) as one:
+                    await until_listening(one, address)
+                    await until_served(one, "globex")
         assert await supervisor.stop() == 0
+    written = [json.loads(line) for line in supervisor.log.splitlines() if line.startswith("{")]
+    assert {line.get("replica") for line in written if line["message"] == "serving"} == {"0", "1"}
+
+
+def pids_of(supervisor: Supervised, number: int) -> list[int]:
+    lines = [json.loads(line) for line in supervisor.log.splitlines() if '"started a replica"' in line]
+    return [line["pid"] for line in lines if line["replica"] == number]
+
+
+async def until_served(client: httpx.AsyncClient, tenant: str) -> None:
+    async with asyncio.timeout(60):
+        while (await client.post(f"/v1/tenants/{tenant}/suggestions", json=ticket(), timeout=60)).status_code != 200:
+            await asyncio.sleep(0.01)

@@ -24,8 +24,9 @@ import macrofleet
 import registry
 from registry.errors import InvalidInput
 from serving.proxy import find_envoy
-from serving.proxy_config import Address, FaceProxy, ProxySettings, Server, endpoints_file, proxy_config
+from serving.proxy_config import endpoints_file, proxy_config
 from serving.proxy_routes import duration
+from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server
 from tests.serving.helpers import PATIENCE_SECONDS
 from tests.serving.proxied import StandIn
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 import os
 import signal
-import sys
 from pathlib import Path
 
 import httpx
@@ -15,10 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
-from registry.program import publish_program
-from registry.store.local import LocalStore
 from serving.replica_addresses import replica_environments
 from serving.replica_states import (
     FIRST_WAIT_SECONDS,
@@ -36,8 +31,8 @@ from serving.replica_states import (
 )
 from serving.replicas import Replicas, run_replicas
 from serving.settings import ServingSettings
-from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
-from tests.serving.supervised import fakes, is_alive, supervised, until_listening
+from tests.serving.helpers import eventually
+from tests.serving.supervised import fakes, is_alive, until_listening
 
 
 class Machine:
@@ -310,62 +305,3 @@ async def test_an_interrupt_that_comes_twice_waits_for_nobody(tmp_path: Path) ->
         supervisor.process.send_signal(signal.SIGINT)
         assert await supervisor.ended() == -signal.SIGINT
         assert not any(is_alive(pid) for _, _, pid in supervisor.record())
-
-
-SERVERS = """
-from pathlib import Path
-import sys
-from registry.settings import read_settings
-from serving.replicas import Replicas, run_replicas
-from serving.settings import ServingSettings
-run_replicas(read_settings(ServingSettings), Replicas(least=2, most=2, proxy=False), ready_file=Path(sys.argv[1]))
-"""
-
-
-@pytest.mark.anyio
-async def test_two_servers_over_one_fleet(tmp_path: Path, bag: BuiltProgram) -> None:
-    store = LocalStore(tmp_path / "store")
-    publish_program(store, bag.folder)
-    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("MACROFLEET_")} | {
-        "MACROFLEET_STORE_URL": str(tmp_path / "store"),
-        "MACROFLEET_DISK_FOLDER": str(tmp_path / "disk"),
-        "MACROFLEET_TRUSTED_PROGRAMS": bag.digest,
-        "MACROFLEET_REQUEST_TIMEOUT_MS": "60000",
-        "MACROFLEET_ACCESS": "open",
-        "MACROFLEET_FLEET_POLL_SECONDS": "0.05",
-        "MACROFLEET_PORT": "0",
-        "MACROFLEET_OPERATOR_PORT": "0",
-    }
-    with supervised(tmp_path, [sys.executable, "-c", SERVERS, str(tmp_path / "urls")], environment) as supervisor:
-        first, second = (public for public, _ in await supervisor.urls())
-        async with httpx.AsyncClient(base_url=first, timeout=60) as one, httpx.AsyncClient(base_url=second) as other:
-            await until_ready(one)
-            await until_ready(other)
-            answers = [
-                (await client.post("/v1/tenants/acme/suggestions", json=ticket(), timeout=60)).json()
-                for client in (one, other)
-            ]
-            assert answers[0]["suggestion_id"] == answers[1]["suggestion_id"]
-
-            def pids() -> list[int]:
-                lines = [json.loads(line) for line in supervisor.log.splitlines() if '"started a replica"' in line]
-                return [line["pid"] for line in lines if line["replica"] == 1]
-
-            os.kill(pids()[0], signal.SIGKILL)
-            await eventually(lambda: len(pids()) == 2)
-            assert (await one.get("/readyz")).status_code == 200
-            await until_listening(other, second)
-            await until_ready(other)
-            publish_tenants(store, ["acme", "globex"], program=bag.digest, spec=bag.spec)
-            for client in (one, other):
-                await until_served(client, "globex")
-        assert await supervisor.stop() == 0
-    lines = [json.loads(line) for line in supervisor.log.splitlines() if line.startswith("{")]
-    assert {line.get("replica") for line in lines if line["message"] == "serving"} == {"0", "1"}
-
-
-async def until_served(client: httpx.AsyncClient, tenant: str) -> None:
-    async with asyncio.timeout(60):
-        while (await client.post(f"/v1/tenants/{tenant}/suggestions", json=ticket(), timeout=60)).status_code != 200:
-            await asyncio.sleep(0.01)
