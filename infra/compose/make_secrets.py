@@ -101,10 +101,10 @@ def identities(stores: dict[str, tuple[str, str]]) -> dict[str, Any]:
     actions = {
         "admin": ["Admin", "Read", "Write", "List", "Tagging"],
         "mlflow": [f"{action}:mlflow" for action in ("Read", "List", "Write")],
-        # No tickets.
+        # No tickets. To list what was begun of an upload is to read, for SeaweedFS.
         "serving": [
             f"List:{BUCKET}",
-            *(f"Read:{place}/{prefix}/*" for prefix in (*_LOOKS, "access")),
+            *(f"Read:{place}/{prefix}/*" for prefix in (*_LOOKS, "access", *_WRITES["serving"])),
         ],
         "release": [f"List:{BUCKET}", f"Read:{place}/programs/*"],
         "training": [f"List:{BUCKET}", *(f"Read:{place}/{prefix}/*" for prefix in (*_LOOKS, "lake", "runs"))],

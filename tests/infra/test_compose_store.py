@@ -176,7 +176,7 @@ def test_nobody_leaves_the_prefix_or_reaches_mlflows_bucket(server: Server, buck
 def test_what_is_missing_is_not_there_rather_than_forbidden(server: Server, buckets: str) -> None:
     """A tenant without settings of its own is not one that cannot be read."""
     with pytest.raises(ClientError) as raised:
-        server.client("serving").get_object(Bucket=buckets, Key=f"{PLACE}/tenants/acme/settings.json")
+        server.client("serving").get_object(Bucket=buckets, Key=f"{PLACE}/tenants/globex/settings.json")
     assert raised.value.response["ResponseMetadata"]["HTTPStatusCode"] == 404
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import distribution
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -127,3 +128,14 @@ def test_mlflow_reads_the_file_of_its_users(tmp_path: Path, monkeypatch: pytest.
         read = reader.read_auth_config()
         assert (read.default_permission, read.admin_password) == ("NO_PERMISSIONS", None)
         assert read.database_uri.endswith("/mlflow_users")
+
+
+def test_mlflow_takes_requests_for_the_name_that_it_is_asked_by(composition: Composition, cluster: Cluster) -> None:
+    with without_warnings():
+        from mlflow.server.security_utils import is_allowed_host_header
+    asked = composition.services["worker"].environment["MACROFLEET_TRACKING_URI"]
+    for command in (composition.services["mlflow"].spec["command"], cluster.pod("mlflow").containers[0]["command"]):
+        (option,) = [word for word in command if word.startswith("--allowed-hosts=")]
+        hosts = option.partition("=")[2].split(",")
+        assert is_allowed_host_header(hosts, urlsplit(asked).netloc)
+        assert not is_allowed_host_header(hosts, "elsewhere.example:5000")
