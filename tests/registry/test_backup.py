@@ -26,7 +26,16 @@ from registry.errors import BackupCorrupt, InvalidInput, MacrofleetError
 from registry.fleet import read_fleet, read_root
 from registry.key_publishing import publish_keys
 from registry.keys import KeyBook
-from registry.layout import ACCESS_KEYS, COPY_MARK, FLEET_ROOT, MANIFEST, catalogue_key, examples_key, lease_key, model_key
+from registry.layout import (
+    ACCESS_KEYS,
+    COPY_MARK,
+    FLEET_ROOT,
+    MANIFEST,
+    catalogue_key,
+    examples_key,
+    lease_key,
+    model_key,
+)
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from tests.postgresql import LocalPostgres
