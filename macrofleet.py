@@ -16,6 +16,7 @@ from flows.console_command import console
 from flows.flow_commands import flows
 from flows.tenant_commands import tenants as tenants_group
 from flows.tenant_deletion import delete
+from registry.backup_commands import backup
 from registry.console_output import (
     column_values,
     names_of,
@@ -49,6 +50,7 @@ for name, group in (
     ("flows", flows),
     ("garbage", garbage),
     ("regions", regions),
+    ("backup", backup),
     ("bench", bench),
 ):
     app.add_typer(group, name=name)

@@ -42,6 +42,7 @@ class LocalServer:
         detach: leave it running at the end of the context; `pid` says whom to stop.
         arguments: more of the command line; with `--replicas`, the addresses are the proxy's.
         cores: the processor's cores that it may use; None leaves that to the kernel.
+        code: the folder of the code that it runs; None is that of the installed package, or of the working folder.
         ready_seconds: how long it may take.
 
     Attributes:
@@ -58,6 +59,7 @@ class LocalServer:
         detach: bool = False,
         arguments: Sequence[str] = (),
         cores: Collection[int] | None = None,
+        code: Path | None = None,
         ready_seconds: float = _READY_SECONDS,
     ) -> None:
         self.url = self.operator_url = ""
@@ -67,6 +69,7 @@ class LocalServer:
         self._detach = detach
         self._arguments = list(arguments)
         self._cores = cores
+        self._code = code
         self._ready_seconds = ready_seconds
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -98,6 +101,7 @@ class LocalServer:
                 stdout=log,
                 stderr=log,
                 env=self._environment,
+                cwd=self._code,
                 # Ctrl-C is this process's to handle; it stops the server by itself.
                 start_new_session=True,
             )

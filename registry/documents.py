@@ -22,6 +22,19 @@ def sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
+def _newer_format(kind: type[BaseModel], data: bytes) -> tuple[int, int] | None:
+    """The format of a document that a later release wrote, and the last one that is known here; None for any other."""
+    field = kind.model_fields.get("format")
+    if field is None or not isinstance(field.default, int):
+        return None
+    try:
+        given = json.loads(data).get("format")
+    except (ValueError, AttributeError):
+        return None
+    # What is written is the last that is known: it is the field's default.
+    return (given, field.default) if type(given) is int and given > field.default else None
+
+
 class Document(BaseModel):
     """Base of every document at rest. Unknown fields are refused unless a subclass keeps them."""
 
@@ -43,6 +56,12 @@ class Document(BaseModel):
         try:
             return cls.model_validate_json(data)
         except ValidationError as problem:
+            if (newer := _newer_format(cls, data)) is not None:
+                given, known = newer
+                raise error(
+                    f"{what} has format {given}, and this release of macrofleet reads up to {known}",
+                    remedy="A later release wrote it: use that one here, too.",
+                ) from None
             first = problem.errors(include_url=False, include_input=False, include_context=False)[0]
             place = ".".join(str(part) for part in first["loc"]) or "document"
             raise error(f"{what} is not valid: {place}: {first['msg']}") from None

@@ -80,6 +80,10 @@ class BundleCorrupt(MacrofleetError):
     """A bundle is not what its manifest, its program or its name says it is."""
 
 
+class BackupCorrupt(MacrofleetError):
+    """A backup lacks something, or has something that is not what was backed up."""
+
+
 class ProgramCorrupt(MacrofleetError):
     """A program is not what its digest says it is, or does not describe itself."""
 

@@ -93,6 +93,12 @@ class CopyStoreSettings(BaseSettings):
         )
 
 
+class BackupStoreSettings(CopyStoreSettings):
+    """Where backups are: `MACROFLEET_BACKUP_STORE_URL` and so on."""
+
+    model_config = SettingsConfigDict(env_prefix="MACROFLEET_BACKUP_STORE_")
+
+
 class TrackingSettings(BaseSettings):
     """Where MLflow is: `MACROFLEET_TRACKING_URI` and so on; `registry.tracking.Tracking` says what each may be.
 

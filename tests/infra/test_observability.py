@@ -125,6 +125,7 @@ def console_page(tmp_path_factory: pytest.TempPathFactory) -> str:
     write_mark(copy, CopyMark(source=store.url, generation=1, finished_at=1.0))
     console = make_console(folder, store, watched=(WATCHED,), copy=copy)
     with asking(console) as client:
+        client.get("/healthz")  # answered once it has begun, and read the fleet
         console.world.index.refresh_records()
         answer = client.get("/metrics", headers={"Authorization": f"Bearer {console.operator}", "Accept": OPENMETRICS})
     assert answer.status_code == 200
@@ -234,14 +235,17 @@ def test_every_runbook_is_an_alerts() -> None:
 
 
 def documents() -> list[Path]:
-    return [*sorted(RUNBOOKS.glob("*.md")), *(ROOT / "docs" / name for name in ("observability.md", "regions.md"))]
+    return [
+        *sorted(RUNBOOKS.glob("*.md")),
+        *(ROOT / "docs" / name for name in ("observability.md", "operations.md", "regions.md")),
+    ]
 
 
 def commands_in(text: str) -> Iterator[list[str]]:
     """The commands in a document, word by word; comments and what a pipe leads to left out."""
     code = re.findall(r"`(macrofleet\s[^`]+)`", re.sub(r"```.*?```", "", text, flags=re.DOTALL))
     for block in re.findall(r"```sh\n(.*?)```", text, re.DOTALL):
-        code += re.findall(r"\b(macrofleet [^\n]*)", block.replace("\\\n", " "))
+        code += re.findall(r"\b(macrofleet [^\n]*)", re.sub(r"(?:^|\s)#.*", "", block.replace("\\\n", " ")))
     for line in code:
         yield re.split(r"\s#|[|>&;]", line)[0].split()[1:]
 

@@ -1,0 +1,396 @@
+"""A backup is whole although nothing stops for it, and what is restored is what was backed up."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing, suppress
+from itertools import count
+from pathlib import Path
+from typing import IO, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pydantic import SecretStr
+from typer.testing import CliRunner
+
+import macrofleet
+from registry.access import PublishedKeys, parse_keys
+from registry.backup import DAY, check_backup, prune_backups, restore_store, take_backup
+from registry.backup_databases import dump_keys, dump_tracking, restore_keys, restore_tracking
+from registry.backup_documents import backup_names, blob_key, rank, read_backup
+from registry.database import Database, DatabaseSettings, opened_database
+from registry.errors import BackupCorrupt, InvalidInput, MacrofleetError
+from registry.fleet import read_fleet, read_root
+from registry.key_publishing import publish_keys
+from registry.keys import KeyBook
+from registry.layout import (
+    ACCESS_KEYS,
+    COPY_MARK,
+    FLEET_ROOT,
+    MANIFEST,
+    catalogue_key,
+    examples_key,
+    lease_key,
+    model_key,
+)
+from registry.store import ObjectStore
+from registry.store.local import LocalStore
+from tests.postgresql import LocalPostgres
+from tests.registry.memory_store import Killed, MemoryStore
+from tests.registry.region_world import (
+    TENANTS,
+    Watched,
+    a_store,
+    bring_back,
+    complaints,
+    delete,
+    made,
+    rename,
+    serve,
+    traces,
+)
+
+Action = tuple[str, str, int]
+ACTIONS: dict[str, Callable[[ObjectStore, str, int], None]] = {
+    "serve": serve,
+    "rename": rename,
+    "delete": lambda store, tenant, _: delete(store, tenant),
+}
+
+
+def take(store: Any, place: Any, at: float = 0.0) -> str:
+    none: dict[str, Any] = {"dump_keys": lambda _: False, "dump_tracking": lambda _: False}
+    return take_backup(store, place, clock=lambda: 1_800_000_000 + at, threads=1, **none).name
+
+
+def restore(place: Any, name: str, store: Any, **more: Any) -> Any:
+    return restore_store(place, name, store, threads=1, **more)
+
+
+@pytest.fixture
+def home() -> MemoryStore:
+    store = a_store("home")
+    for tenant in TENANTS[:2]:
+        serve(store, tenant, 1)
+    store.put(examples_key("acme"), b"tickets")
+    store.put(lease_key("acme"), b"{}")
+    return store
+
+
+def contents(store: MemoryStore) -> dict[str, bytes]:
+    return {info.key: store.get(info.key).data for info in store.list()}
+
+
+def test_what_is_restored_is_what_was_backed_up(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    name = take(home, place)
+    done = restore(place, name, there)
+    expected = contents(home)
+    del expected[lease_key("acme")]  # which is of who holds it now
+    assert contents(there) == expected
+    assert (done.generation, done.written, done.there, done.deleted) == (2, len(expected), 0, ())
+    assert complaints(there) == []
+    assert check_backup(place, name, threads=1) == []
+    assert restore(place, name, there).there == len(expected)
+
+
+def test_a_second_backup_reads_what_is_new(home: MemoryStore) -> None:
+    place = a_store("backups")
+    first = take(home, place)
+    serve(home, "acme", 2)
+    asked: list[str] = []
+    seen = Watched(home)
+    opened = seen.open
+
+    def open_and_tell(key: str) -> IO[bytes]:
+        asked.append(key)
+        return opened(key)
+
+    seen.open = open_and_tell  # type: ignore[method-assign]
+    second = take(seen, place, 1)
+    assert backup_names(place) == [second, first]
+    assert not [
+        key for key in asked if "beta" in key or key.startswith("programs/") or made("acme", 1)[1].version in key
+    ]
+    there = a_store("there")
+    restore(place, first, there)
+    assert read_fleet(there).entries["acme"].version == made("acme", 1)[1].version
+
+
+def test_what_comes_back_comes_in_the_order_of_writing() -> None:
+    order = [
+        "deleted/0.json", "tenants/a/models/0123456789abcdef/manifest.json", "tenants/a/macros.json", ACCESS_KEYS,
+        "fleet/shards/00/1.json", FLEET_ROOT,
+    ]  # fmt: skip
+    assert [rank(key) for key in order] == sorted({rank(key) for key in order})
+    assert rank("tenants/a/models/0123456789abcdef/weights.safetensors") < rank(order[1])
+    assert rank("programs/d/saved_model.pb") < rank("programs/d/files.json")
+    assert all(0 <= rank(key) < 7 for key in [*order, "lake/tenants/a/examples.parquet", "runs/x/run.json"])
+
+
+def test_a_store_with_a_fleet_is_left_alone(home: MemoryStore) -> None:
+    place, other = a_store("backups"), a_store("other")
+    name = take(home, place)
+    serve(other, "gamma", 3)
+    before = contents(other)
+    with pytest.raises(InvalidInput, match="has a fleet"):
+        restore(place, name, other)
+    assert contents(other) == before
+    restore(place, name, other, over=True)
+    assert set(read_fleet(other).entries) == set(TENANTS[:2])
+    assert complaints(other) == []
+
+
+def test_going_back_in_place(home: MemoryStore) -> None:
+    place = a_store("backups")
+    name = take(home, place)
+    serve(home, "acme", 2)
+    home.delete(model_key("acme", made("acme", 1)[1].version, MANIFEST))
+    restore(place, name, home, over=True)
+    assert read_fleet(home).entries["acme"].version == made("acme", 1)[1].version
+    assert complaints(home) == []
+    serve(home, "acme", 3)  # and on from there
+    assert complaints(home) == []
+
+
+def test_who_was_deleted_since_does_not_come_back(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    first = take(home, place)
+    delete(home, "acme")
+    take(home, place, 60)
+    assert restore(place, first, there).deleted == ("acme",)
+    assert traces(there, "acme") == []
+    assert set(read_fleet(there).entries) == {"beta"}
+    bring_back(home, "acme")
+    take(home, place, 120)
+    again = a_store("again")
+    assert restore(place, first, again).deleted == ()
+    assert set(read_fleet(again).entries) == {"acme", "beta"}
+
+
+def test_a_damaged_backup_is_found_and_writes_no_fleet(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    name = take(home, place)
+    weights = next(key for key in read_backup(place, name).objects if key.endswith(f"/{MANIFEST}"))
+    blob = blob_key(read_backup(place, name).objects[weights].content.sha256)
+    place.put(blob, b"x" * len(place.get(blob).data))
+    assert check_backup(place, name, threads=1) == [weights]
+    with pytest.raises(BackupCorrupt, match="is not what its manifest says"):
+        restore(place, name, there)
+    assert read_root(there).generation == 0
+    place.delete(blob)
+    with pytest.raises(BackupCorrupt, match="lacks blobs/"):
+        restore(place, name, there)
+    place.put(f"backups/{name}.json.gz", b"nonsense")
+    with pytest.raises(BackupCorrupt, match="is damaged"):
+        read_backup(place, name)
+    with pytest.raises(InvalidInput, match="has no backup"):
+        read_backup(place, "20200101T000000Z")
+
+
+def test_old_backups_go_and_their_contents(home: MemoryStore) -> None:
+    place = a_store("backups")
+    names = []
+    for number in range(4):
+        rename(home, "acme", number)
+        names.append(take(home, place, number))
+    place.now += 2 * DAY
+    gone, blobs = prune_backups(place, keep=2, clock=lambda: place.now)
+    assert set(gone) == set(names[:2])
+    assert blobs == 1  # the first catalogue is another tenant's as well
+    for name in names[2:]:
+        assert check_backup(place, name, threads=1) == []
+    fresh = a_store("fresh")
+    take(home, fresh)
+    assert prune_backups(fresh, keep=1, clock=lambda: fresh.now) == ((), 0)
+    with pytest.raises(InvalidInput):
+        prune_backups(place, keep=0)
+
+
+def test_a_copy_is_restored_as_a_home(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    home.put(COPY_MARK, b"{}")
+    restore(place, take(home, place), there)
+    assert COPY_MARK not in contents(there)
+
+
+# Whatever happens meanwhile
+
+SOME = st.tuples(st.sampled_from(sorted(ACTIONS)), st.sampled_from(TENANTS), st.integers(1, 4))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    before=st.lists(SOME, max_size=4),
+    meanwhile=st.dictionaries(st.integers(0, 60), SOME, max_size=4),
+    dies=st.none() | st.tuples(st.integers(1, 40), st.booleans()),
+)
+def test_a_backup_is_whole_whatever_happens_meanwhile(
+    before: list[Action], meanwhile: dict[int, Action], dies: tuple[int, bool] | None
+) -> None:
+    home, place, there = a_store("home"), a_store("backups"), a_store("there")
+    gone: set[str] = set()
+
+    def act(action: Action) -> None:
+        name, tenant, number = action
+        if tenant in gone or (name != "serve" and tenant not in read_fleet(home).entries):
+            return
+        ACTIONS[name](home, tenant, number)
+        if name == "delete":
+            gone.add(tenant)
+
+    for action in [("serve", "acme", 1), *before]:
+        act(action)
+    deleted_before = set(gone)
+    requests = count()
+
+    def interfere() -> None:
+        if (action := meanwhile.get(next(requests))) is not None:
+            act(action)
+
+    name = take(Watched(home, asked=interfere), place)
+    with suppress(Killed):
+        restore(place, name, Watched(there, dies=dies))
+    assert [one for one in complaints(there) if one.split(":")[0] not in gone] == []
+    take(home, place, 60)  # which knows who was deleted while the first was taken
+    done = restore(place, name, there)
+    assert complaints(there) == []
+    assert done.generation >= read_backup(place, name).generation
+    for tenant in deleted_before | set(done.deleted):
+        assert traces(there, tenant) == []
+
+
+# Databases
+
+
+def keys_of(address: str) -> KeyBook:
+    return KeyBook(Database(DatabaseSettings(url=SecretStr(address))))
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def addresses(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[str, str]:
+    """Two empty databases of one kind."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'one.db'}", f"sqlite:///{tmp_path / 'other.db'}"
+    server: LocalPostgres = request.getfixturevalue("postgres")
+    return server.database(), server.database()
+
+
+def test_keys_come_back_and_may_go_on(addresses: tuple[str, str], tmp_path: Path) -> None:
+    one, other = (DatabaseSettings(url=SecretStr(address)) for address in addresses)
+    store, dumped = LocalStore(tmp_path / "store"), tmp_path / "keys.json"
+    with opened_database(one) as database:
+        book = KeyBook(database)
+        kept, _ = book.create("acme", ["suggest"], note="help desk")
+        lost, record = book.create("beta", ["suggest"], note="")
+        publish_keys(book, store)
+        assert dump_keys(one)(dumped)
+        book.revoke([record.prefix])
+        publish_keys(book, store)
+    assert kept.encode() not in dumped.read_bytes()
+    assert restore_keys(other, dumped.read_bytes()) == 2
+    assert restore_keys(other, dumped.read_bytes()) == 2  # again is harmless
+    with opened_database(other) as database:
+        book = KeyBook(database)
+        found = book.find(kept)
+        assert found is not None
+        assert found.tenant == "acme"
+        assert book.find(lost) is not None
+        # What servers know is later than the backup: nobody makes keys valid again by accident.
+        with pytest.raises(MacrofleetError):
+            publish_keys(book, store)
+        publish_keys(book, store, force=True)
+        made_since, _ = book.create("gamma", ["suggest"], note="")
+        publish_keys(book, store)
+    published: PublishedKeys = parse_keys(store.get(ACCESS_KEYS).data, where="here")
+    assert len(published.keys) == 3
+    with pytest.raises(InvalidInput, match="has 3 keys"):
+        restore_keys(other, dumped.read_bytes())
+    assert restore_keys(other, dumped.read_bytes(), over=True) == 2
+    with opened_database(other) as database:
+        assert KeyBook(database).find(made_since) is None
+
+
+def test_keys_move_between_kinds_of_databases(tmp_path: Path, postgres: LocalPostgres) -> None:
+    one = DatabaseSettings(url=SecretStr(f"sqlite:///{tmp_path / 'one.db'}"))
+    other = DatabaseSettings(url=SecretStr(postgres.database()))
+    assert not dump_keys(one)(tmp_path / "none")
+    with opened_database(one) as database:
+        key, _ = KeyBook(database).create(None, ["operator"], note="")
+    dump_keys(one)(tmp_path / "keys.json")
+    restore_keys(other, (tmp_path / "keys.json").read_bytes())
+    with opened_database(other) as database:
+        assert KeyBook(database).find(key) is not None
+        KeyBook(database).create("acme", ["suggest"], note="")  # its number is free
+
+
+def test_keys_of_a_later_release_are_refused(tmp_path: Path) -> None:
+    settings = DatabaseSettings(url=SecretStr(f"sqlite:///{tmp_path / 'one.db'}"))
+    later = json.dumps({"format": 1, "tables": {"api_keys": [{"id": 1, "colour": "red"}]}}).encode()
+    with pytest.raises(InvalidInput, match="later release"):
+        restore_keys(settings, later)
+    with pytest.raises(BackupCorrupt):
+        restore_keys(settings, b'{"format": 2, "tables": {}}')
+
+
+def test_mlflows_file_is_copied_while_it_is_written(tmp_path: Path) -> None:
+    file, copy = tmp_path / "mlflow.db", tmp_path / "copy.db"
+    assert not dump_tracking(f"sqlite:///{file}")(copy)
+    assert not dump_tracking("http://127.0.0.1:5000")(copy)
+    with closing(sqlite3.connect(file, isolation_level=None)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE runs (n INTEGER)")
+        writer.execute("INSERT INTO runs VALUES (1)")
+        writer.execute("BEGIN")
+        writer.execute("INSERT INTO runs VALUES (2)")
+        assert dump_tracking(f"sqlite:///{file}")(copy)
+        writer.execute("COMMIT")
+    elsewhere = f"sqlite:///{tmp_path / 'there' / 'mlflow.db'}"
+    assert restore_tracking(elsewhere, copy)
+    assert restore_tracking(elsewhere, copy)
+    with closing(sqlite3.connect(tmp_path / "there" / "mlflow.db")) as reader:
+        assert reader.execute("SELECT n FROM runs").fetchall() == [(1,)]
+    with pytest.raises(InvalidInput, match="there already"):
+        restore_tracking(f"sqlite:///{file}", copy)
+    assert not restore_tracking("http://127.0.0.1:5000", copy)
+
+
+def test_the_rehearsal_with_the_commands(tmp_path: Path) -> None:
+    """What an operator does: a backup, the loss of everything, restoring, and keys that servers know again."""
+    run = CliRunner()
+    environment = {
+        "MACROFLEET_STORE_URL": str(tmp_path / "store"),
+        "MACROFLEET_DATABASE_URL": f"sqlite:///{tmp_path / 'macrofleet.db'}",
+        "MACROFLEET_TRACKING_URI": f"sqlite:///{tmp_path / 'mlflow.db'}",
+        "MACROFLEET_BACKUP_STORE_URL": str(tmp_path / "backups"),
+    }
+
+    def told(*words: str) -> dict[str, Any]:
+        result = run.invoke(macrofleet.app, [*words, "--json"], env=environment, catch_exceptions=False)
+        assert result.exit_code == 0, result.output
+        return dict(json.loads(result.stdout))
+
+    store = LocalStore(tmp_path / "store")
+    serve(store, "acme", 1)
+    with closing(sqlite3.connect(tmp_path / "mlflow.db")) as writer:
+        writer.execute("CREATE TABLE runs (n INTEGER)")
+    made_key = told("keys", "create", "--tenant", "acme")
+    name = told("backup", "create", "--keep", "2")["name"]
+    assert [one["name"] for one in told("backup", "list")["backups"]] == [name]
+    assert told("backup", "check", "latest") == {"name": name, "wrong": []}
+    lost = tmp_path / "lost"
+    lost.mkdir()
+    for part in ("store", "macrofleet.db", "mlflow.db"):
+        (tmp_path / part).rename(lost / part)
+    done = told("backup", "restore", "latest")
+    assert (done["generation"], done["keys"], done["tracking"]) == (1, 1, True)
+    store_there = LocalStore(tmp_path / "store")
+    assert complaints(store_there) == []
+    assert store_there.get(catalogue_key("acme")).data
+    told("keys", "publish")
+    (known,) = parse_keys(store_there.get(ACCESS_KEYS).data, where="here").keys
+    assert known.prefix == made_key["prefix"]
+    assert told("backup", "restore", "latest")["written"] == 0
