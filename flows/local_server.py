@@ -43,6 +43,7 @@ class LocalServer:
         arguments: more of the command line; with `--replicas`, the addresses are the proxy's.
         cores: the processor's cores that it may use; None leaves that to the kernel.
         ready_seconds: how long it may take.
+        module: what is started, with the command line of `macrofleet`.
 
     Attributes:
         url: where tickets are sent to.
@@ -59,6 +60,7 @@ class LocalServer:
         arguments: Sequence[str] = (),
         cores: Collection[int] | None = None,
         ready_seconds: float = _READY_SECONDS,
+        module: str = "macrofleet",
     ) -> None:
         self.url = self.operator_url = ""
         self.log = folder / "server.log"
@@ -68,6 +70,7 @@ class LocalServer:
         self._arguments = list(arguments)
         self._cores = cores
         self._ready_seconds = ready_seconds
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -89,7 +92,7 @@ class LocalServer:
             NotReady: it ended or did not become ready in time; names its log.
         """
         self._address.unlink(missing_ok=True)  # of a server before this one that was killed
-        command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(self._address)]
+        command = [sys.executable, "-m", self._module, "serve", "--port", "0", "--ready-file", str(self._address)]
         command += self._arguments
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
