@@ -14,6 +14,7 @@ from benchmarks.command import bench
 from benchmarks.cost_command import cost
 from flows.console_command import console
 from flows.flow_commands import flows
+from flows.lake_tidying import lake
 from flows.tenant_commands import tenants as tenants_group
 from flows.tenant_deletion import delete
 from registry.backup_commands import backup
@@ -61,6 +62,7 @@ app.command()(cost)
 tenants_group.command("delete")(delete)
 fleet.command("verify")(verify)
 garbage.command("runs")(runs)
+garbage.command("lake")(lake)
 app.command()(report)
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on standard output.")]

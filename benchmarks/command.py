@@ -29,6 +29,9 @@ def warm(
     rounds: Rounds = 3,
     connections: Connections = 64,
     keys: Annotated[bool, typer.Option("--keys", help="Every tenant has an API key, and is asked for it.")] = False,
+    guards: Annotated[
+        bool, typer.Option("--guards", help="Instead: the share that keys, rules and masking take of the throughput.")
+    ] = False,
     as_json: Json = False,
     check: Check = False,
 ) -> None:
@@ -36,9 +39,12 @@ def warm(
 
     Example: macrofleet bench warm --json
     """
+    from benchmarks.guards import measure_guards
     from benchmarks.warm import measure_warm
 
     def measure(step: Step) -> dict[str, Any]:
+        if guards:
+            return measure_guards(tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, step=step)
         return measure_warm(
             tenants=tenants, seconds=seconds, rounds=rounds, connections=connections, with_keys=keys, step=step
         )

@@ -103,7 +103,9 @@ class Stage:
         return {tenant: key for tenant, (key, _) in made.items()}
 
     @contextlib.contextmanager
-    def server(self, settings: Mapping[str, object], *, arguments: Sequence[str] = ()) -> Iterator[LocalServer]:
+    def server(
+        self, settings: Mapping[str, object], *, arguments: Sequence[str] = (), module: str = "macrofleet"
+    ) -> Iterator[LocalServer]:
         """A server over the store and the disk tier, on its core; this thread, which publishes, keeps to the other.
 
         Several processes, which `arguments` ask for, have all cores: they are to be several.
@@ -112,12 +114,15 @@ class Stage:
             settings: by their variables' names without `MACROFLEET_`, in any case. Nobody is asked for a key unless
                 `access` says so, no view is held back, and no answer is remembered unless `answer_bytes` does: what is
                 measured is the model.
+            module: see `LocalServer`.
         """
         given = {f"MACROFLEET_{name.upper()}": str(value) for name, value in {**_DEFAULTS, **settings}.items()}
         environment = {**store_environment(self.store_settings), "MACROFLEET_DISK_FOLDER": str(self.disk), **given}
         before = os.sched_getaffinity(0)
         cores = None if arguments else self.cores.server_cores
-        with LocalServer(self.folder, environment, cores=cores, arguments=arguments) as server:
+        # Another module's server may run beside one of ours.
+        folder = self.folder if module == "macrofleet" else Path(tempfile.mkdtemp(dir=self.folder))
+        with LocalServer(folder, environment, cores=cores, arguments=arguments, module=module) as server:
             if self.cores.load is not None:
                 os.sched_setaffinity(0, {self.cores.load})
             try:

@@ -21,6 +21,7 @@ from flows.single_flows import (
     import_tickets,
     retrain_tenant,
     rollback,
+    tidy_lake,
     verify_fleet,
 )
 from flows.status import TAG
@@ -36,6 +37,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     rollback,
     import_tickets,
     collect_garbage,
+    tidy_lake,
     delete_tenant,
     verify_fleet,
 )

@@ -44,6 +44,7 @@ class LocalServer:
         cores: the processor's cores that it may use; None leaves that to the kernel.
         code: the folder of the code that it runs; None is that of the installed package, or of the working folder.
         ready_seconds: how long it may take.
+        module: what is started, with the command line of `macrofleet`.
 
     Attributes:
         url: where tickets are sent to.
@@ -61,6 +62,7 @@ class LocalServer:
         cores: Collection[int] | None = None,
         code: Path | None = None,
         ready_seconds: float = _READY_SECONDS,
+        module: str = "macrofleet",
     ) -> None:
         self.url = self.operator_url = ""
         self.log = folder / "server.log"
@@ -71,6 +73,7 @@ class LocalServer:
         self._cores = cores
         self._code = code
         self._ready_seconds = ready_seconds
+        self._module = module
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -92,7 +95,7 @@ class LocalServer:
             NotReady: it ended or did not become ready in time; names its log.
         """
         self._address.unlink(missing_ok=True)  # of a server before this one that was killed
-        command = [sys.executable, "-m", "macrofleet", "serve", "--port", "0", "--ready-file", str(self._address)]
+        command = [sys.executable, "-m", self._module, "serve", "--port", "0", "--ready-file", str(self._address)]
         command += self._arguments
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(

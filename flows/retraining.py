@@ -35,8 +35,12 @@ from registry.tombstones import unless_deleted
 from registry.tracking import Tracking
 from registry.tracking_deletion import TrackingPlace
 from training.choosing import programs_of
+from training.evaluation import macro_table
 from training.lake import Lake
 from training.record import TrainingRecord, write_record
+
+# Of which a version's provenance has figures: those that were applied most.
+MOST_MACROS = 500
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -233,6 +237,7 @@ class Retraining:
             tenant=tenant,
             version=manifest.version,
             provenance={
+                "by_macro": macro_table(trained.judged)[:MOST_MACROS],
                 "created_at": started.isoformat(),
                 "fit_seconds": round(trained.fit_seconds, 3),
                 "git_revision": self._git_revision,

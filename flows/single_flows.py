@@ -11,6 +11,7 @@ from prefect.events import emit_event
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 
+from flows.lake_tidying import tidy_lakes
 from flows.retrain_fleet import retrain_fleet
 from flows.run_book import run_book
 from flows.runs import UNDONE
@@ -179,6 +180,30 @@ def collect_garbage(*, keep: int | None = None, dry_run: bool = False) -> State[
         done = garbage.collect_garbage(store, retention=retention, dry_run=dry_run)
     verb = "would delete" if dry_run else "deleted"
     return Completed(message=f"{verb} {len(done.deleted)} versions, {done.objects} objects, {done.bytes} bytes in all")
+
+
+@flow(name="tidy_lake", validate_parameters=False)
+def tidy_lake(tenants: list[str] | None = None, *, dry_run: bool = False) -> State[None]:
+    """Remove tickets and feedback that are too old, and pack feedback: `macrofleet garbage lake`.
+
+    Fails where a tenant could not be tidied; the log says why.
+
+    Args:
+        tenants: None for all.
+        dry_run: only say what would go.
+
+    Raises:
+        MacrofleetError: see `flows.lake_tidying.tidy_lakes`.
+    """
+    store = open_store(read_settings(StoreSettings))
+    with run_book(store) as book:
+        book.begin()
+        done = tidy_lakes(tenants, dry_run=dry_run)
+        for problem in done.problems:
+            get_run_logger().error("not tidied: %s", problem)
+    if done.problems:
+        return Failed(message=f"{done.sentence()}; {len(done.problems)} tenants were not tidied, see the log")
+    return Completed(message=done.sentence())
 
 
 @flow(name="delete_tenant", validate_parameters=False)

@@ -88,6 +88,9 @@ def change_settings(
     least_tickets: Annotated[int | None, typer.Option(help="Tickets with a shared macro that are needed.")] = None,
     least_macros: Annotated[int | None, typer.Option(help="Macros used in them that are needed.")] = None,
     months: Annotated[int | None, typer.Option(help="How far back tickets and macros are counted.")] = None,
+    keep_months: Annotated[
+        int | None, typer.Option(help="Tickets and feedback are removed when they are so old: 24. See garbage lake.")
+    ] = None,
     retrain_after_days: Annotated[int | None, typer.Option(help="Train again after so long in any case.")] = None,
     least_acceptance: Annotated[
         float | None, typer.Option(help="Train again where agents apply one of the macros shown less often: 0.2.")
@@ -125,6 +128,7 @@ def change_settings(
         "least_tickets": least_tickets,
         "least_macros": least_macros,
         "months": months,
+        "keep_months": keep_months,
         "retrain_after_days": retrain_after_days,
         "least_acceptance": least_acceptance,
         "promotion": promotion,

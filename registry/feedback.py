@@ -11,13 +11,14 @@ import gzip
 import hashlib
 import zlib
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from datetime import UTC, date, datetime
 from typing import Annotated, Any, Literal, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from registry.documents import Document, canonical_json
-from registry.errors import StoreError
+from registry.errors import ObjectNotFound, StoreError
 from registry.layout import feedback_prefix
 from registry.store import ObjectStore
 
@@ -105,7 +106,8 @@ def feedback_id(
 def read_feedback(store: ObjectStore, tenant: str, *, since: date | None = None) -> Iterator[Shown | Feedback]:
     """A tenant's records, each once, in the order of the days that their segments were begun on.
 
-    One object is held at a time, and sixteen bytes for each record that was read.
+    One object is held at a time, and sixteen bytes for each record that was read. What is packed meanwhile
+    (`registry.feedback_packing`) is read where it lies then, after all else.
 
     Args:
         since: leave out segments that were begun earlier.
@@ -113,18 +115,26 @@ def read_feedback(store: ObjectStore, tenant: str, *, since: date | None = None)
     Raises:
         StoreError: an object cannot be read, or is none of a server's.
     """
-    prefix = feedback_prefix(tenant)
     seen: set[bytes] = set()
-    for info in store.list(prefix):
-        day = info.key.removeprefix(prefix).partition("/")[0]
-        if not info.key.endswith(SUFFIX) or (since is not None and day < since.isoformat()):
-            continue
-        for record in _read_object(store, info.key):
-            key = hashlib.blake2b(record.key.encode(), digest_size=16).digest()
-            # The tenant is checked, so that an object in the wrong place mixes nothing.
-            if key not in seen and record.tenant == tenant:
-                seen.add(key)
-                yield record
+    looked_at: set[str] = set()
+    # An object goes only after one that contains it has come, so whoever finds nothing new has not missed any.
+    while keys := [key for key in _feedback_keys(store, tenant, since) if key not in looked_at]:
+        looked_at.update(keys)
+        for key in keys:
+            with suppress(ObjectNotFound):
+                for record in read_feedback_object(store, key):
+                    name = hashlib.blake2b(record.key.encode(), digest_size=16).digest()
+                    # The tenant is checked, so that an object in the wrong place mixes nothing.
+                    if name not in seen and record.tenant == tenant:
+                        seen.add(name)
+                        yield record
+
+
+def _feedback_keys(store: ObjectStore, tenant: str, since: date | None) -> list[str]:
+    prefix = feedback_prefix(tenant)
+    first = "" if since is None else since.isoformat()
+    keys = (info.key for info in store.list(prefix))
+    return [key for key in keys if key.endswith(SUFFIX) and key.removeprefix(prefix).partition("/")[0] >= first]
 
 
 def encode_object(lines: Sequence[bytes]) -> bytes:
@@ -145,15 +155,34 @@ def parse_record(line: bytes) -> Shown | Feedback | None:
         raise
 
 
-def _read_object(store: ObjectStore, key: str) -> Iterator[Shown | Feedback]:
+def lines_of(store: ObjectStore, key: str) -> Iterator[bytes]:
+    """The lines of an object of feedback, without their ends, one at a time.
+
+    Raises:
+        ObjectNotFound: it is gone.
+        StoreError: it is none of a server's.
+    """
     try:
         with store.open(key) as raw, gzip.GzipFile(fileobj=raw) as lines:
             while line := lines.readline(_MAX_LINE):
-                record = parse_record(line)
-                if record is not None:
-                    yield record
-    except (ValidationError, EOFError, zlib.error, gzip.BadGzipFile):
-        raise StoreError(
-            f"{store.url}/{key} is no object of feedback",
-            remedy="No server writes such: find out who did, and remove it.",
-        ) from None
+                yield line.removesuffix(b"\n")
+    except (EOFError, zlib.error, gzip.BadGzipFile):
+        raise no_feedback(store, key) from None
+
+
+def read_feedback_object(store: ObjectStore, key: str) -> Iterator[Shown | Feedback]:
+    """The records of an object. Raises as `lines_of`."""
+    try:
+        for line in lines_of(store, key):
+            record = parse_record(line)
+            if record is not None:
+                yield record
+    except ValidationError:
+        raise no_feedback(store, key) from None
+
+
+def no_feedback(store: ObjectStore, key: str) -> StoreError:
+    """What to raise for an object that is none of a server's."""
+    return StoreError(
+        f"{store.url}/{key} is no object of feedback", remedy="No server writes such: find out who did, and remove it."
+    )

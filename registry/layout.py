@@ -112,6 +112,15 @@ def feedback_key(tenant: str, day: str, writer: str, segment: int) -> str:
     return f"{feedback_prefix(tenant)}{day}/{writer}-{segment:08d}.jsonl.gz"
 
 
+def packed_feedback_key(tenant: str, day: str, digest: str) -> str:
+    """The key of what was one day's objects of feedback.
+
+    Args:
+        digest: of the records.
+    """
+    return f"{feedback_prefix(tenant)}{day}/packed-{digest}.jsonl.gz"
+
+
 LAKE_PREFIX = "lake/tenants/"
 TOMBSTONES_PREFIX = "deleted/"
 

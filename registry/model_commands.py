@@ -47,7 +47,10 @@ def show(tenant: Tenant, as_json: Json = False) -> None:
     """
     from registry.models import describe_model
 
-    print_report(describe_model(open_configured_store(), tenant), as_json)
+    told = describe_model(open_configured_store(), tenant)
+    if not as_json and isinstance(told["provenance"], dict):
+        told["provenance"].pop("by_macro", None)  # a row for each macro: the console shows them, and --json
+    print_report(told, as_json)
 
 
 @models.command("export")

@@ -41,6 +41,7 @@ class TenantSettings(Document):
         weights: the type of most of a model's weights; int8 is a quarter of the size.
         least_tickets, least_macros, months: so many tickets with a shared macro in so many months, and so many macros
             used in them, are needed for a model.
+        keep_months: tickets and feedback are removed when they are so old (`training.lake_retention`).
         retrain_after_days: train again after so long, although nothing changed.
         least_acceptance: train again where agents apply one of the macros shown less often than this; 0 is never.
         promotion: whether what passes the gate serves at once (`auto`), waits for a person (`manual`), or is compared on
@@ -55,6 +56,7 @@ class TenantSettings(Document):
     least_tickets: Count | None = None
     least_macros: Count | None = None
     months: Months | None = None
+    keep_months: Months | None = None
     retrain_after_days: Days | None = None
     least_acceptance: Acceptance | None = None
     promotion: Promotion | None = None

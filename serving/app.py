@@ -115,6 +115,7 @@ def create_apps(
         max_bytes=settings.feedback_bytes,
         segment_bytes=settings.feedback_segment_bytes,
         segment_seconds=settings.feedback_segment_seconds,
+        tenant_seconds=3600 / settings.feedback_objects_per_hour,
     )
     add_feedback_metrics(data_plane.metrics, feedback)
 

@@ -43,6 +43,7 @@ class Tally:
     kept: int = 0
     dropped: int = 0
     shipped: int = 0
+    objects: int = 0
     failed_shipments: int = 0
 
 
@@ -52,7 +53,7 @@ class FeedbackLog:
     Args:
         root: the folder of all journals of the store on this machine.
         shipper: has segments in the store.
-        max_bytes, segment_bytes, segment_seconds: see `Journal`.
+        max_bytes, segment_bytes, segment_seconds, tenant_seconds: see `Journal`.
         tick_seconds: how often it looks for what is to be written, sealed or shipped.
         clock: seconds, never backwards.
         wall: seconds since the epoch.
@@ -66,6 +67,7 @@ class FeedbackLog:
         max_bytes: int,
         segment_bytes: int,
         segment_seconds: float,
+        tenant_seconds: float = 0.0,
         tick_seconds: float = _TICK_SECONDS,
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
@@ -74,12 +76,17 @@ class FeedbackLog:
         self._shipper = shipper
         self._max_bytes = max_bytes
         self._journal = Journal(
-            root, max_bytes=max_bytes, segment_bytes=segment_bytes, segment_seconds=segment_seconds, wall=wall
+            root,
+            max_bytes=max_bytes,
+            segment_bytes=segment_bytes,
+            segment_seconds=segment_seconds,
+            tenant_seconds=tenant_seconds,
+            wall=wall,
         )
         self._tick_seconds = tick_seconds
         self._clock = clock
         self._wall = wall
-        self._waiting: deque[tuple[bytes, asyncio.Future[None]]] = deque()
+        self._waiting: deque[tuple[str, bytes, asyncio.Future[None]]] = deque()
         self._impressions: deque[dict[str, Any]] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._left: list[LeftJournal] = []
@@ -112,7 +119,7 @@ class FeedbackLog:
             self.tally.refused += 1
             raise FeedbackUnavailable("too much feedback waits for the disk", retry_after_seconds=1.0)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((to_json(record), done))
+        self._waiting.append((record["tenant"], to_json(record), done))
         self._commit()
         await done
 
@@ -198,7 +205,7 @@ class FeedbackLog:
             self._impressions.clear()
             problem: Exception | None = None
             try:
-                await self._writer.run(self._write, [record for record, _ in batch], impressions)
+                await self._writer.run(self._write, [each[:2] for each in batch], impressions)
             except Exception as error:  # noqa: BLE001  # its requests must be answered, whatever it was
                 problem = error
             if problem is None:
@@ -206,14 +213,14 @@ class FeedbackLog:
             else:
                 self.tally.refused += len(batch)
                 _LOG.warning("feedback was refused", extra={"records": len(batch)}, exc_info=problem)
-            for _, done in batch:
+            for _, _, done in batch:
                 if not done.done():  # its caller may have gone
                     if problem is None:
                         done.set_result(None)
                     else:
                         done.set_exception(problem)
 
-    def _write(self, records: Sequence[bytes], impressions: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, records: Sequence[tuple[str, bytes]], impressions: Sequence[Mapping[str, Any]]) -> None:
         """Runs in the journal's thread."""
         self._journal.rotate()
         if impressions:
@@ -224,12 +231,13 @@ class FeedbackLog:
                 raise FeedbackUnavailable(
                     "journals of servers that are no more are not shipped yet", retry_after_seconds=30.0
                 )
-            self._journal.append(records, sync=True)
+            self._journal.append([data for _, data in records], sync=True, tenants=[tenant for tenant, _ in records])
 
     def _write_impressions(self, impressions: Sequence[Mapping[str, Any]]) -> None:
         try:
             if self._journal.fill < _IMPRESSIONS_FILL:
-                self._journal.append([to_json(impression) for impression in impressions], sync=False)
+                data = [to_json(impression) for impression in impressions]
+                self._journal.append(data, sync=False, tenants=[impression["tenant"] for impression in impressions])
                 self.tally.kept += len(impressions)
                 return
         except FeedbackUnavailable as problem:
@@ -288,6 +296,7 @@ class FeedbackLog:
         for result in done:
             if isinstance(result, BaseException):
                 raise result
+        self.tally.objects += sum(map(bool, done))
         self.tally.shipped += sum(len(lines) for lines, there in zip(parts.values(), done, strict=True) if there)
 
 
@@ -311,6 +320,9 @@ def add_feedback_metrics(metrics: Metrics, log: FeedbackLog) -> None:
         "Records that came into the store, and attempts that failed",
         ("outcome",),
         lambda: {("shipped",): tally.shipped, ("failed",): tally.failed_shipments},
+    )
+    metrics.counters(
+        "macrofleet_feedback_objects_total", "Objects of feedback that were written", (), lambda: {(): tally.objects}
     )
     metrics.gauge(
         "macrofleet_feedback_journal_bytes", "Bytes of feedback that are not in the store yet", lambda: log.nbytes

@@ -24,7 +24,7 @@ import re
 import secrets
 import time
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,6 +36,8 @@ _NAME = re.compile(r"(\d{4}-\d{2}-\d{2})-(\d{8})\.journal")
 _WRITER = re.compile(r"[0-9a-f]{16}")
 _CHECKSUM = re.compile(rb"[0-9a-f]{8}")
 _FULL_RETRY_SECONDS = 30.0
+# A segment waits no longer because of the tenants in it: what a disk has that goes with its machine is lost.
+LONGEST_SECONDS = 6 * 3600.0
 _ATTEMPTS = 8
 
 
@@ -83,6 +85,7 @@ class _Current:
     name: str
     begun: float
     size: int = 0
+    tenants: set[str] = field(default_factory=set)
 
 
 class Journal:
@@ -92,6 +95,8 @@ class Journal:
         root: the folder of all journals of one store on this machine.
         max_bytes: of all segments that wait; more is refused.
         segment_bytes, segment_seconds: size and age at which another segment is begun.
+        tenant_seconds: so long is a segment given for each tenant in it, where that is longer, up to `LONGEST_SECONDS`: each
+            is an object of the store.
         wall: seconds since the epoch.
     """
 
@@ -102,10 +107,12 @@ class Journal:
         max_bytes: int,
         segment_bytes: int,
         segment_seconds: float,
+        tenant_seconds: float = 0.0,
         wall: Callable[[], float] = time.time,
     ) -> None:
         self._root = root
         self._max_bytes = max_bytes
+        self._tenant_seconds = tenant_seconds
         self._segment_bytes = segment_bytes
         self._segment_seconds = segment_seconds
         self._wall = wall
@@ -133,11 +140,12 @@ class Journal:
             begun.append(current.begun)
         return min(begun, default=None)
 
-    def append(self, records: Sequence[bytes], *, sync: bool) -> None:
+    def append(self, records: Sequence[bytes], *, sync: bool, tenants: Iterable[str] = ()) -> None:
         """Add records, all or none.
 
         Args:
             records: JSON, without line ends.
+            tenants: whose they are.
             sync: return only once they are on the disk.
 
         Raises:
@@ -153,6 +161,7 @@ class Journal:
         try:
             current = self._current or self._begin()
             self._write(current, data, sync=sync)
+            current.tenants.update(tenants)
         except OSError as problem:
             raise FeedbackUnavailable(
                 f"the journal of feedback in {self._root} cannot be written ({problem.strerror})",
@@ -164,8 +173,9 @@ class Journal:
         current = self._current
         if current is None or not current.size:
             return
+        longest = max(self._segment_seconds, min(len(current.tenants) * self._tenant_seconds, LONGEST_SECONDS))
         # A clock that was set back must not keep records here until it has caught up.
-        if force or current.size >= self._segment_bytes or abs(self._wall() - current.begun) >= self._segment_seconds:
+        if force or current.size >= self._segment_bytes or abs(self._wall() - current.begun) >= longest:
             self._seal(current)
 
     def sealed(self) -> list[Segment]:

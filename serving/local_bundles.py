@@ -15,8 +15,7 @@ from urllib.parse import unquote, urlsplit
 
 import numpy as np
 
-from registry.bundle import Labels
-from registry.catalogue import MAX_CATALOGUE_BYTES, Macro, parse_catalogue
+from registry.catalogue import MAX_CATALOGUE_BYTES, parse_catalogue
 from registry.errors import (
     BundleCorrupt,
     InvalidInput,
@@ -165,7 +164,7 @@ class LocalBundles:
         if mapped.nbytes != nbytes:
             raise BundleCorrupt(f"{folder} was changed while it was loaded")
         running = self._program(mapped.manifest.program)
-        policy = _policy(folder, mapped.labels)
+        policy = _policy(folder)
         bound = running.program.bind(mapped)
         bound.check(running.features)
         self._metrics.phase("map", time.monotonic() - began)
@@ -229,8 +228,7 @@ def _weigh(folder: Path) -> int:
             try:
                 status = os.stat(folder / name)
             except FileNotFoundError:
-                if name == CATALOGUE:
-                    continue
+                # Without a catalogue nobody knows which of its macros are switched off, or one agent's own.
                 raise BundleCorrupt(f"{folder} has no {name}") from None
             if not stat.S_ISREG(status.st_mode):
                 raise BundleCorrupt(f"{folder / name} is no file")
@@ -242,11 +240,9 @@ def _weigh(folder: Path) -> int:
     return sizes[WEIGHTS]
 
 
-def _policy(folder: Path, labels: Labels) -> Policy:
-    """What may be shown: the catalogue of the export; without one, everything that the model knows."""
+def _policy(folder: Path) -> Policy:
+    """What may be shown: the catalogue of the export."""
     path = folder / CATALOGUE
-    if not path.exists():
-        return Policy(Macro(id=label.id, title=label.title) for label in labels.macros)
     try:
         catalogue = parse_catalogue(read_whole(path, MAX_CATALOGUE_BYTES, error=BundleCorrupt), what=str(path))
     except InvalidInput as problem:

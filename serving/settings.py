@@ -57,6 +57,8 @@ class ServingSettings(BaseSettings):
         preload_broken: whether a model that cannot be had keeps the server from being ready: "excuse" or "block".
         feedback_bytes: of feedback and impressions that are on local disk and not in the store yet; more feedback is refused.
         feedback_segment_bytes, feedback_segment_seconds: size and age at which what was written is shipped to the store.
+        feedback_objects_per_hour: of the store that a server makes of it, about: one a tenant and segment, so segments of many
+            tenants are shipped less often, every six hours at least.
         holdback_share: of views with something to show, what share shows nothing, where the fleet says nothing else.
         holdback_salt: of the choice of these; the same at all replicas.
         read_from: of a store and its copy in another region, which is near and read first.
@@ -103,6 +105,7 @@ class ServingSettings(BaseSettings):
     feedback_bytes: Annotated[int, Field(ge=64 * 1024)] = 1024**3
     feedback_segment_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024**2
     feedback_segment_seconds: Annotated[float, Field(gt=0, le=86_400)] = 900
+    feedback_objects_per_hour: Annotated[int, Field(ge=1, le=10_000_000)] = 10_000
     holdback_share: Annotated[float, Field(ge=0, le=MAX_HOLDBACK, allow_inf_nan=False)] = 0.03
     holdback_salt: str = "macrofleet"
     read_from: Literal["home", "copy"] = "home"

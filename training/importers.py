@@ -16,7 +16,7 @@ import hashlib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -40,6 +40,7 @@ _USED = ("subject", "ticket_id", "channel", "locale", "split", "macro_title", "d
 _NAMES = ("ticket_id", "macro_title", "domain", *_LABEL)
 _FEW_SHOT = "few_shot"
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_SHOWN_NAME = re.compile(r"[\w.:#/-]{1,64}")
 _SHOWN = 5
 
 
@@ -163,7 +164,7 @@ class _Reading:
         """Raises _BadRow where the row cannot be used."""
         for name in _USED:
             _check_field(name, row.get(name, ""))
-        applied_at = _time(row.get("applied_at", "") or row.get("created_at", ""))
+        applied_at = _time(row, "applied_at") or _time(row, "created_at")
         body, latest = _messages(row, applied_at)
         subject = row.get("subject", "").strip()
         _check_text(body, latest, subject)
@@ -219,14 +220,16 @@ class _Reading:
         first_row, place = self._rows[example.ticket_id]
         before = self.found.examples[place]
         if (before.subject, before.body) != (example.subject, example.body):
-            raise _BadRow(f"ticket id {example.ticket_id!r} stands in row {first_row} already, with another text")
+            raise _BadRow(
+                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already, with another text"
+            )
         if not example.macro_ids or not before.macro_ids:
             raise _BadRow(
-                f"ticket id {example.ticket_id!r} stands in row {first_row} already; nothing fits, or a macro"
+                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already; nothing fits, or a macro"
             )
         if repeated := set(example.macro_ids) & set(before.macro_ids):
             raise _BadRow(
-                f"ticket id {example.ticket_id!r} stands in row {first_row} already with the label {min(repeated)!r}"
+                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already with the label {min(repeated)!r}"
             )
         self.found.examples[place] = replace(before, also=(*before.also, *example.macro_ids))
         self._rows[example.ticket_id] = number, place
@@ -253,7 +256,7 @@ def _comments(text: str) -> list[_Comment]:
                 author=_string(row["author"]),
                 body=_string(row["body"]),
                 public=row.get("public", True) is True,
-                created_at=_time(row.get("created_at") or ""),
+                created_at=_time(row, "created_at"),
             )
             for row in rows
         ]
@@ -292,13 +295,20 @@ def _first(row: Mapping[str, str], names: tuple[str, ...]) -> str:
     return next((row[name].strip() for name in names if row.get(name, "").strip()), "")
 
 
-def _time(text: str) -> datetime | None:
-    if not text.strip():
+def _time(row: Mapping[str, Any], name: str) -> datetime | None:
+    """A field that is a time; None where it is empty."""
+    text = (row.get(name) or "").strip()
+    if not text:
         return None
     with suppress(ValueError, OverflowError):
-        when = datetime.fromisoformat(text.strip())
+        when = datetime.fromisoformat(text)
         return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-    raise _BadRow(f"{text[:40]!r} is not a time; write it like 2026-03-01T09:30:00Z")
+    raise _BadRow(f"{name} is not a time; write it like 2026-03-01T09:30:00Z")
+
+
+def _named(found: Iterable[str]) -> str:
+    """What a file calls things, for a message: only what looks like a name, since a ticket may stand in its place."""
+    return ", ".join(name if _SHOWN_NAME.fullmatch(name) else "…" for name in found)[:200] or "none"
 
 
 # Line number, fields by name, and what is wrong with the row as a whole.
@@ -334,16 +344,16 @@ def _check_columns(path: Path, header: list[str], mapping: ColumnMapping | None)
     if mapping is not None:
         if missing := mapping.missing(header):
             raise InvalidInput(
-                f"{path} has no column {missing[0]!r}, which the mapping names; it has {', '.join(header)[:200] or 'none'}",
+                f"{path} has no column {missing[0]!r}, which the mapping names; it has {_named(header)}",
                 remedy="Mend the mapping, or its delimiter.",
             )
     elif not set(header) & {*_TEXT, "subject", _COMMENTS} or not set(header) & set(_LABEL):
         raise InvalidInput(
-            f"{path} has the columns {', '.join(header)[:200] or 'none'}",
+            f"{path} has the columns {_named(header)}",
             remedy="It needs a text column (text or body) and a label column (label or macro_id).",
         )
     if len(set(header)) < len(header):
-        raise InvalidInput(f"{path} names a column twice: {', '.join(header)[:200]}", remedy="Rename one of them.")
+        raise InvalidInput(f"{path} names a column twice: {_named(header)}", remedy="Rename one of them.")
 
 
 def _jsonl_rows(path: Path, mapping: ColumnMapping | None) -> _Rows:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
+from datetime import datetime
 
 import polars as pl
 from polars.exceptions import PolarsError
@@ -49,6 +50,15 @@ class Merge:
     unchanged: int
     total: int
     removed: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """What went of a tenant's examples, or would: `undated` are those without a time, which stay."""
+
+    removed: int
+    undated: int
+    left: int
 
 
 class Lake:
@@ -108,6 +118,31 @@ class Lake:
                 continue
         raise PublishConflict(f"the lake of tenant {tenant} kept changing under this import", remedy="Run it again.")
 
+    def expire(self, tenant: str, before: datetime, *, write: bool = True) -> Expiry:
+        """Remove examples from before a time; those that have none stay.
+
+        Args:
+            write: False only counts.
+
+        Raises:
+            PublishConflict: importers kept winning.
+        """
+        removed = 0
+        for _ in range(_ATTEMPTS):
+            found, etag = self._load(tenant)
+            left = found.filter(pl.col("applied_at").is_null() | (pl.col("applied_at") >= before))
+            # After a refused write there is nothing left to do where it was our own, its answer lost.
+            removed = max(removed, found.height - left.height)
+            expiry = Expiry(removed=removed, undated=left["applied_at"].null_count(), left=left.height)
+            if not write or left.height == found.height:
+                return expiry
+            try:
+                self._store.put(examples_key(tenant), encode(left), if_match=etag)
+                return expiry
+            except PreconditionFailed:
+                continue
+        raise PublishConflict(f"the lake of tenant {tenant} kept changing meanwhile", remedy="Run it again.")
+
     def read(self, tenant: str) -> list[Example]:
         """A tenant's examples, empty where it has none."""
         frame, _ = self._load(tenant)
@@ -120,6 +155,10 @@ class Lake:
         except ObjectNotFound:
             return False
         return True
+
+    def owners(self) -> list[str]:
+        """The tenants of which the lake has anything: tickets, feedback, records."""
+        return sorted(name for name in self._store.names(LAKE_PREFIX) if is_tenant(name))
 
     def tenants(self, *, known: Collection[str] = ()) -> list[str]:
         """The tenants that have examples, sorted. What else the lake has of them, feedback say, is not listed.

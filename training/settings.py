@@ -28,6 +28,7 @@ class TrainingSettings(BaseModel):
     least_tickets: Count = 100
     least_macros: Count = 3
     months: Months = 9
+    keep_months: Months = 24
     retrain_after_days: Days = 30
     least_acceptance: Acceptance = 0.2
     promotion: Promotion = "auto"

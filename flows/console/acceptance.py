@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Protocol
@@ -29,8 +29,26 @@ class AcceptanceDay:
     accepted: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MacroUse:
+    """What agents made of a tenant's macros in the last days.
+
+    Attributes:
+        never_used: ids of macros that may be suggested and were never applied.
+        never_suggested: ids of macros that were often applied by hand and never suggested, and how often.
+    """
+
+    days: int
+    never_used: Sequence[str]
+    never_suggested: Mapping[str, int]
+
+
 class AcceptanceSource(Protocol):
     """Reads what feedback says."""
+
+    def macros(self, tenant: str) -> MacroUse | None:
+        """What agents made of a tenant's macros; None where there is no feedback yet. Raises MacrofleetError."""
+        ...
 
     def days(self, tenant: str) -> Sequence[AcceptanceDay]:
         """A tenant's days, the oldest first; none where there is no feedback yet. Raises MacrofleetError."""
@@ -43,6 +61,14 @@ class FeedbackReports:
     def __init__(self, store: ObjectStore, *, days: int = DAYS) -> None:
         self._store = store
         self._days = days
+
+    def macros(self, tenant: str) -> MacroUse | None:
+        """See `AcceptanceSource.macros`."""
+        told = report_tenant(self._store, tenant, days=self._days)
+        # Without feedback every macro would be one that nobody uses.
+        if not (told.total.answered or told.total.unprompted or told.total.by_hand):
+            return None
+        return MacroUse(days=self._days, never_used=told.never_used, never_suggested=told.never_suggested)
 
     def days(self, tenant: str) -> Sequence[AcceptanceDay]:
         """From the first day with feedback to the last one, every one; a day without any is one of zeros."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime
 
 from fastapi import APIRouter, Request
@@ -9,7 +10,8 @@ from starlette.responses import JSONResponse, Response
 
 from flows.console.acceptance import curve
 from flows.console.guard import session_of
-from flows.console.tenant_view import read_view, standing
+from flows.console.macro_view import SHOWN, TELLING, Order, read_macro_table, read_titles
+from flows.console.tenant_view import entry_of, read_view, standing
 from flows.console.world import World
 from registry.errors import MacrofleetError, TenantNotFound
 from registry.names import check_tenant
@@ -54,6 +56,25 @@ def tenant_router(world: World) -> APIRouter:
             days, problem = (), str(error)
         line = curve(days, width=_WIDTH, height=_HEIGHT)
         return world.pages.part(request, "part_acceptance.html", tenant=tenant, days=days, line=line, problem=problem)
+
+    @router.get("/macros")
+    def macros(request: Request, tenant: str, by: str = "used") -> Response:
+        order: Order = "weakest" if by == "weakest" else "used"
+        table, use, problem = None, None, ""
+        titles: Mapping[str, str] = {}
+        try:
+            entry = entry_of(world.store, check_tenant(tenant))
+            version = entry.version or entry.candidate
+            if version is not None:
+                table = read_macro_table(world.store, tenant, version, order=order)
+            titles = read_titles(world.store, tenant) if table is None else table.titles
+            use = world.acceptance.macros(tenant)
+        except MacrofleetError as error:
+            problem = str(error)
+        return world.pages.part(
+            request, "part_macros.html", tenant=tenant, table=table, use=use, titles=titles, order=order,
+            telling=TELLING, most=SHOWN, problem=problem,
+        )  # fmt: skip
 
     @router.get("/live.json")
     def live(request: Request, tenant: str) -> JSONResponse:

@@ -86,7 +86,7 @@ class Standing:
 def read_view(store: ObjectStore, tenant: str, run: FlowSettings) -> TenantView:
     """Gather a tenant's page. Raises TenantNotFound, InvalidTenant and what the store raises."""
     check_known(store, tenant)
-    found = edit_fleet(store, [tenant], lambda entries: entries, write=False).before[tenant]
+    found = _found(store, tenant)
     entry = found or FleetEntry()
     roles = roles_of(entry)
     prefix = models_prefix(tenant)
@@ -115,6 +115,15 @@ def read_view(store: ObjectStore, tenant: str, run: FlowSettings) -> TenantView:
         settings=_settings(run, own),
         settings_problem=problem,
     )
+
+
+def entry_of(store: ObjectStore, tenant: str) -> FleetEntry:
+    """What the fleet says of a tenant; one that says nothing where it is not in there. Raises StoreError."""
+    return _found(store, tenant) or FleetEntry()
+
+
+def _found(store: ObjectStore, tenant: str) -> FleetEntry | None:
+    return edit_fleet(store, [tenant], lambda entries: entries, write=False).before[tenant]
 
 
 def roles_of(entry: FleetEntry) -> dict[str, tuple[str, ...]]:

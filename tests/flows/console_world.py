@@ -19,7 +19,7 @@ import uvicorn
 from fastapi import FastAPI
 from pydantic import SecretStr
 
-from flows.console.acceptance import AcceptanceDay
+from flows.console.acceptance import AcceptanceDay, MacroUse
 from flows.console.app import create_app
 from flows.console.cookies import Cookies
 from flows.console.fleet_index import FleetIndex
@@ -55,6 +55,10 @@ class Feedback:
 
     def __init__(self) -> None:
         self.answer: list[AcceptanceDay] = []
+        self.use: MacroUse | None = None
+
+    def macros(self, tenant: str) -> MacroUse | None:
+        return self.use
 
     def days(self, tenant: str) -> list[AcceptanceDay]:
         return self.answer

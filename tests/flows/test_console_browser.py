@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from benchmarks.console_fleet import console_names, fill_store
+from flows.console.acceptance import MacroUse
 from flows.console.rendering import NOTHING
 from flows.console.servers import Servers
 from flows.console.tracked_view import TrackedRow
@@ -64,6 +65,7 @@ def console(tmp_path_factory: pytest.TempPathFactory, stand_in: StandIn) -> Cons
     put_tickets(store, TENANT, 240)
     made = make_console(folder, store, servers=Servers((stand_in.url,)))
     made.feedback.answer = some_days()
+    made.feedback.use = MacroUse(days=90, never_used=("m4", "m6", "m7"), never_suggested={"m5": 23, "m3": 9})
     entry = read_fleet(store).entries[TENANT]
     made.tracked.answer = [
         TrackedRow(number=number, version=str(version), aliases=[alias], run_id=f"{number}d6f3a9c" * 4, metrics=metrics)
@@ -158,6 +160,7 @@ def test_a_tenant_is_found_looked_at_and_pinned_by_keyboard_alone(visit: Open, c
     page.wait_for_selector("#standing + div >> text=Eligible for a model")
     page.wait_for_selector("#tracked + div >> text=champion")
     page.wait_for_selector("#acceptance + div svg")
+    page.wait_for_selector("#macros + div >> text=3 macros were never applied")
     page.wait_for_selector("[data-tenant-servers] >> text=in memory")
     shoot(page, "tenant")
     page.focus("button:text-is('Pin')")
@@ -168,6 +171,19 @@ def test_a_tenant_is_found_looked_at_and_pinned_by_keyboard_alone(visit: Open, c
     page.keyboard.press("Enter")
     page.wait_for_selector("text=This is what changes")
     page.keyboard.press("Tab")
+
+
+def test_macros_are_sorted_and_unfolded_by_keyboard_alone(visit: Open) -> None:
+    page = visit(viewport=PHONE).page
+    page.goto(f"/tenants/{TENANT}/macros")
+    page.focus("summary")
+    page.keyboard.press("Enter")
+    assert page.is_visible("li:has-text('Macro 6')")
+    page.focus("a:text-is('Weakest first')")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("text=weakest first")
+    assert "Macro 3" in str(page.text_content("tbody tr >> nth=0"))
+    shoot(page, "macros-phone")
 
 
 def test_the_playground_marks_words(visit: Open) -> None:
@@ -195,7 +211,16 @@ def test_a_run_is_looked_into(visit: Open) -> None:
 def test_every_page_fits_reads_well_and_is_labelled(visit: Open, scheme: str, size: Any) -> None:
     one = visit(viewport=size, color_scheme=scheme)
     page = one.page
-    paths = ["/", f"/tenants/{TENANT}", "/playground", "/runs", "/nonsense", "/?q=nobody", "/?show=attention"]
+    paths = [
+        "/",
+        f"/tenants/{TENANT}",
+        f"/tenants/{TENANT}/macros",
+        "/playground",
+        "/runs",
+        "/nonsense",
+        "/?q=nobody",
+        "/?show=attention",
+    ]
     for path in paths:
         page.goto(path)
         page.wait_for_selector("[aria-busy]", state="detached")

@@ -15,8 +15,9 @@ import pytest
 
 from benchmarks.console_fleet import console_names, fill_store
 from flows.console import acceptance
-from flows.console.acceptance import FeedbackReports, curve
+from flows.console.acceptance import FeedbackReports, MacroUse, curve
 from flows.console.fleet_index import FleetIndex
+from flows.console.macro_view import SHOWN
 from flows.console.prefect_rest import PrefectRest
 from flows.console.rows import TenantRow
 from flows.console.servers import Servers
@@ -33,6 +34,7 @@ from registry.tenant_settings import edit_tenant_settings, read_tenant_settings
 from tests.flows.console_world import (
     EXPLAINED,
     Console,
+    Feedback,
     StandIn,
     asking,
     csrf,
@@ -167,6 +169,66 @@ def test_a_tenants_page_shows_what_there_is(console: Console, client: httpx.Clie
     assert "champion" in client.get(f"/tenants/{FEW}/tracked").text
     console.tracked.answer = None
     assert "MLflow is away. Start it." in client.get(f"/tenants/{FEW}/tracked").text
+
+
+def rows_of(page: str) -> list[str]:
+    return re.findall(r'<th scope="row">([^<]+?)(?: <span|</th>)', page)
+
+
+def test_macros_are_shown_one_by_one(console: Console, client: httpx.Client, store: LocalStore) -> None:
+    assert f'data-part="/tenants/{WAITING}/macros"' in client.get(f"/tenants/{WAITING}").text
+    serves = read_fleet(store).entries[WAITING].version
+    used, weakest = (client.get(f"/tenants/{WAITING}/macros?by={by}").text for by in ("used", "weakest"))
+    assert f"Version <code>{serves}</code> on held-out tickets, most used first" in used
+    assert rows_of(used) == [f"Macro {number}" for number in range(8)]
+    # Of the last four there are fewer than five tickets.
+    assert rows_of(weakest) == [f"Macro {number}" for number in (3, 2, 1, 0, 7, 6, 5, 4)]
+    assert used.count("too few to tell") == 4
+    assert "90.0 %" in used
+    assert "nobody knows which macros are used" in used
+    console.feedback.use = MacroUse(days=90, never_used=("m1", "gone"), never_suggested={"m2": 7})
+    told = client.get(f"/tenants/{WAITING}/macros", headers={"X-Part": "1"}).text
+    assert "<html" not in told
+    assert re.search(r"Macro 2 <span class=.quiet small.>m2</span> <span class=.quiet small.>7 times", told)
+    assert "2 macros were never applied in the last 90 days" in told
+    assert "<li>gone</li>" in told, "it is in no catalogue any more"
+    console.feedback.use = MacroUse(days=90, never_used=(), never_suggested={})
+    assert "Every macro was applied" in client.get(f"/tenants/{WAITING}/macros").text
+
+
+def test_macros_say_what_is_missing(client: httpx.Client, store: LocalStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "No version yet, so nothing is suggested" in client.get(f"/tenants/{FEW}/macros").text
+    serves = read_fleet(store).entries[WAITING].version
+    key = f"tenants/{WAITING}/models/{serves}/provenance.json"
+    for told in (b"{}", b"no json", b"[]", b'{"by_macro": 3}', b'{"by_macro": [{"macro": 1}]}'):
+        store.put(key, told)
+        assert "was made without figures of single macros" in client.get(f"/tenants/{WAITING}/macros").text
+    many = [{"macro": f"{EVIL}{n}", "support": n, "precision": None, "recall": 0.5, "top3": 0.5} for n in range(53)]
+    store.put(key, json.dumps({"by_macro": many}).encode())
+    page = client.get(f"/tenants/{WAITING}/macros?by={EVIL}").text
+    assert "<script>alert" not in page
+    assert "&lt;script&gt;alert" in page
+    assert "3 more." in page
+    assert len(rows_of(page)) == SHOWN
+
+    def away(_: object, tenant: str) -> None:
+        raise StoreUnavailable("the store is away", remedy="Wait.")
+
+    monkeypatch.setattr(Feedback, "macros", away)
+    assert "the store is away" in client.get(f"/tenants/{WAITING}/macros").text
+
+
+def test_what_agents_make_of_macros_is_known_from_feedback_alone(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = FeedbackReports(store)
+    assert source.macros(WAITING) is None, "or every macro would be one that nobody uses"
+    total = Figures(views=3, shown=3, answered=1)
+    report = TenantReport(
+        tenant=WAITING, total=total, days={}, versions={}, never_used=("m1",), never_suggested={"m2": 5}
+    )
+    monkeypatch.setattr(acceptance, "report_tenant", lambda *_, **__: report)
+    assert source.macros(WAITING) == MacroUse(days=90, never_used=("m1",), never_suggested={"m2": 5})
 
 
 @pytest.mark.parametrize("name", ["nobody", "UPPER", "a..b", "-", "%3Cscript%3E", "a" * 64])

@@ -95,6 +95,9 @@ def test_a_fleet_is_trained_registered_published_and_served_and_one_tenants_trou
     assert fleet.entries["broken"].reason == "the last training run failed", "what callers are told says no more"
     shown = describe_model(store, "acme")
     assert shown["provenance"]["mlflow_version"] == "1"
+    by_macro = shown["provenance"]["by_macro"]
+    assert sum(row["support"] for row in by_macro) == shown["manifest"]["metrics"]["test_rows"]
+    assert [row["support"] for row in by_macro] == sorted((row["support"] for row in by_macro), reverse=True)
 
     client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
     champion = client.get_model_version_by_alias("macrofleet.acme", "champion")

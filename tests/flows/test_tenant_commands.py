@@ -140,6 +140,7 @@ def test_settings_say_where_each_comes_from(store: ObjectStore, monkeypatch: pyt
         "least_tickets": {"value": 100, "from": "default"},
         "least_macros": {"value": 3, "from": "default"},
         "months": {"value": 12, "from": "environment"},
+        "keep_months": {"value": 24, "from": "default"},
         "retrain_after_days": {"value": 30, "from": "default"},
         "least_acceptance": {"value": 0.2, "from": "default"},
         "promotion": {"value": "manual", "from": "tenant"},

@@ -16,7 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Scope
 
+from registry.bundle import Labels
+from registry.catalogue import Macro, make_catalogue
+from registry.errors import BundleCorrupt
+from registry.layout import LABELS
 from registry.program import ProgramSpec
+from registry.sagemaker_export import CATALOGUE
 from registry.store import ObjectStore
 from serving.app import create_app
 from serving.settings import ServingSettings
@@ -36,6 +41,14 @@ class BuiltProgram:
 def ticket(text: str = "My parcel has not arrived, where is it?", **fields: Any) -> dict[str, Any]:
     """The body of a request for suggestions."""
     return {"ticket": {"id": "4711", "subject": text}, **fields}
+
+
+def add_catalogue(folder: Path) -> Path:
+    """Have a bundle's folder be what an export for SageMaker unpacks to, with all of its macros for everybody."""
+    labels = Labels.parse((folder / LABELS).read_bytes(), what=LABELS, error=BundleCorrupt)
+    macros = make_catalogue(Macro(id=label.id, title=label.title) for label in labels.macros)
+    (folder / CATALOGUE).write_bytes(macros.to_bytes())
+    return folder
 
 
 @asynccontextmanager

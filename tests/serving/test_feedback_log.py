@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from pydantic_core import to_json
 
 from registry.errors import FeedbackUnavailable, StoreUnavailable
 from registry.feedback import Shown
+from registry.tombstones import is_buried
 from serving import feedback_log as module
 from serving.feedback_log import FeedbackLog, add_feedback_metrics
 from serving.journal import Journal, claim_left
@@ -162,6 +164,33 @@ async def test_tenants_do_not_mix(tmp_path: Path, store: MemoryStore) -> None:
     for place in range(3):
         assert [each.tenant for each in stored(store, f"t{place}")] == [f"t{place}"] * 3
     assert list(tmp_path.iterdir()) == []
+
+
+async def test_a_segment_costs_a_write_and_a_read_for_each_tenant(tmp_path: Path) -> None:
+    """However many records: what docs/feedback.md counts with."""
+    requests: Counter[str] = Counter()
+
+    class Counting(MemoryStore):
+        def put(self, key: str, data: bytes, **conditions: Any) -> str:
+            requests["put"] += 1
+            return super().put(key, data, **conditions)
+
+        def get(self, key: str, **more: Any) -> Any:
+            requests["get"] += 1
+            return super().get(key, **more)
+
+        def list(self, prefix: str = "") -> Any:
+            requests["list"] += 1
+            return super().list(prefix)
+
+    store = Counting(versioned=False)
+    shipper = Shipper(store, is_deleted=lambda tenant: is_buried(store, tenant))
+    async with running(tmp_path, store, shipper=shipper) as log:
+        for number in range(200):
+            await log.keep(record(number, tenant=f"tenant-{number % 50}"))
+        await log.flush()
+        assert requests == {"put": 50, "get": 50}
+        assert (log.tally.objects, log.tally.shipped) == (50, 200)
 
 
 async def test_a_file_goes_only_once_all_its_objects_are_there(tmp_path: Path) -> None:

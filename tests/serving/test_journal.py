@@ -15,7 +15,7 @@ import pytest
 
 import registry
 from registry.errors import FeedbackUnavailable
-from serving.journal import Journal, LeftJournal, Segment, claim_left
+from serving.journal import LONGEST_SECONDS, Journal, LeftJournal, Segment, claim_left
 
 PROJECT = Path(registry.__file__).parent.parent
 
@@ -76,6 +76,28 @@ def test_a_segment_is_sealed_by_size_and_by_age(tmp_path: Path) -> None:
     assert [segment.number for segment in journal.sealed()] == [1, 2]
     assert journal.sealed()[1].day == "2023-11-14"
     assert journal.oldest() == 1_700_000_000.0
+
+
+def test_a_segment_of_many_tenants_waits_longer_up_to_a_bound(tmp_path: Path) -> None:
+    now = [1e9]
+    sizes = {"segment_bytes": 1 << 24, "max_bytes": 1 << 26}
+    journal = make(tmp_path, segment_seconds=900.0, tenant_seconds=0.36, wall=lambda: now[0], **sizes)
+
+    def age_of(tenants: int) -> float:
+        """After how many seconds it is sealed, by the minute."""
+        before = len(journal.sealed())
+        began = now[0]
+        journal.append([b"{}"] * tenants, sync=False, tenants=[f"tenant-{n}" for n in range(tenants)])
+        journal.append([b"{}"], sync=False, tenants=["tenant-0"])
+        while len(journal.sealed()) == before:
+            now[0] += 60
+            journal.rotate()
+        return now[0] - began
+
+    assert [age_of(1), age_of(2500), age_of(10_000)] == [900.0, 900.0, 3600.0]
+    assert age_of(15_000) == 5400.0, "each segment counts its own"
+    journal._tenant_seconds = 36.0
+    assert age_of(10_000) == LONGEST_SECONDS
 
 
 def test_what_waits_is_bounded_and_nothing_of_what_is_refused_is_written(tmp_path: Path) -> None:

@@ -38,13 +38,23 @@ from registry.layout import LABELS, MANIFEST, WEIGHTS
 from registry.mapped import map_bundle
 from registry.program import publish_program
 from registry.runtime import BoundModel, Features, Program
-from registry.sagemaker_export import CATALOGUE
+from registry.sagemaker_export import CATALOGUE, export_sagemaker
 from registry.store.local import LocalStore
+from registry.tenant_settings import edit_tenant_settings
 from registry.ticket import ticket_text
 from serving.edge import MAX_BODY_BYTES
 from serving.sagemaker import MAX_ALIAS, TARGET_HEADER, create_sagemaker_app
 from serving.settings import ServingSettings
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, eventually, serving, spin, ticket
+from tests.serving.helpers import (
+    PATIENCE_SECONDS,
+    BuiltProgram,
+    Caller,
+    add_catalogue,
+    eventually,
+    serving,
+    spin,
+    ticket,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -65,7 +75,7 @@ class Folders:
         folder = self.root / name / "model"
         given = {"tenant": name, "spec": self.bag.spec, **changes}
         manifest = make_bundle(folder, program=program or self.bag.digest, **given)
-        self.versions[str(folder)] = manifest.version
+        self.versions[str(add_catalogue(folder))] = manifest.version
         return str(folder)
 
     def copy(self, url: str, name: str) -> Path:
@@ -312,7 +322,9 @@ DAMAGE: dict[str, Callable[[Path, str], object]] = {
     "cut weights": lambda folder, _: os.truncate(folder / WEIGHTS, 4096),
     "another tenant's manifest": _of_another_tenant,
     "a bad catalogue": lambda folder, _: (folder / CATALOGUE).write_text("{}"),
-    "a catalogue that is a folder": lambda folder, _: (folder / CATALOGUE).mkdir(),
+    "a catalogue that is a folder": lambda folder, _: _replace(folder / CATALOGUE, Path.mkdir),
+    # Nobody would know which of its macros are switched off, or one agent's own.
+    "no catalogue": lambda folder, _: (folder / CATALOGUE).unlink(),
     "weights that never end": lambda folder, _: _replace(folder / WEIGHTS, lambda path: path.symlink_to("/dev/zero")),
     "a manifest that waits": lambda folder, _: _replace(folder / MANIFEST, os.mkfifo),
 }
@@ -422,11 +434,32 @@ async def test_an_exported_model_is_served_with_its_catalogue(
     assert [(macro["id"], macro["title"]) for macro in answer["macros"]] == [("m0", "Renamed")]
 
 
-async def test_without_a_catalogue_all_macros_are_shown(client: httpx.AsyncClient, urls: list[str]) -> None:
-    await load(client, "x", urls[0])
-    macros = (await invoke(client, "x")).json()["macros"]
-    assert len(macros) == 3
-    assert all(macro["title"] == f"Macro {macro['id'][1:]}" for macro in macros)
+async def test_nothing_that_is_switched_off_or_somebodys_own_is_exported(
+    client: httpx.AsyncClient, tmp_path: Path, bag: BuiltProgram
+) -> None:
+    store = LocalStore(tmp_path / "store")
+    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec, macros=6)
+    found = read_catalogue(store, "acme")
+    assert found
+    fields: list[dict[str, Any]] = [
+        {"active": False},
+        {"restriction": {"type": "User", "id": 17}},
+        {"restriction": {"type": "Group", "ids": [7]}},
+        {"restriction": {"type": "Unheard of"}},
+        {},
+        {},
+    ]
+    macros = [macro.model_copy(update=more) for macro, more in zip(found[0].macros, fields, strict=True)]
+    write_catalogue(store, "acme", make_catalogue(macros), etag=found[1])
+    edit_tenant_settings(store, ["acme"], {"exclude_macros": ["m5"]})
+    archive = export_sagemaker(store, "acme", folder=tmp_path)
+    with tarfile.open(archive.path) as tar:
+        tar.extractall(tmp_path / "model", filter="data")
+    await load(client, "x", str(tmp_path / "model"))
+    asked = [ticket(), ticket(agent={"id": "17", "groups": ["7", "17"]})]
+    for text in asked:
+        answer = (await client.post("/models/x/invoke", json=text)).json()
+        assert [macro["id"] for macro in answer["macros"]] == ["m4"]
 
 
 async def test_a_request_that_is_none(client: httpx.AsyncClient, urls: list[str]) -> None:

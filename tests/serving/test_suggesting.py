@@ -397,3 +397,25 @@ async def test_openapi_describes_batches(world: World) -> None:
     assert "256 KiB" in operation["responses"]["413"]["description"]
     operations = [one["operationId"] for path in document["paths"].values() for one in path.values()]
     assert len(operations) == len(set(operations))
+
+
+async def test_open_inference_shows_only_what_everybody_may_use(world: World) -> None:
+    best = await ranked(world)
+    await world.rewrite(
+        {
+            best[0]: {"active": False},
+            best[1]: {"restriction": {"type": "User", "id": 17}},
+            best[2]: {"restriction": {"type": "Group", "ids": [7]}},
+            best[3]: {"restriction": {"type": "Unheard of"}},
+        }
+    )
+    edit_tenant_settings(world.store, ["acme"], {"exclude_macros": [best[4]], "off_groups": ["7"]})
+    await world.follow()
+    heard = len(world.observer.heard)
+    # A request that names an agent all the same gets nothing more for it.
+    for more in ({}, {"parameters": {"agent": "17", "groups": "7"}}, {"id": "4711"}):
+        text = {"name": "TEXT", "datatype": "BYTES", "shape": [1], "data": ["Where is my parcel?"]}
+        said = (await world.operator.post("/v2/models/acme/infer", json={"inputs": [text], **more})).json()
+        shown = next(output["data"] for output in said["outputs"] if output["name"] == "MACRO_ID")
+        assert shown == best[5:8]
+    assert len(world.observer.heard) == heard, "they are no agents' views"

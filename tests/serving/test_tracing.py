@@ -30,7 +30,15 @@ from serving.app import create_apps
 from serving.sagemaker import create_sagemaker_app
 from serving.tracing import Tracing, TracingMiddleware, configure_tracing, current_trace
 from tests.serving.conftest import MakeSettings
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, ticket, until_ready
+from tests.serving.helpers import (
+    PATIENCE_SECONDS,
+    BuiltProgram,
+    add_catalogue,
+    eventually,
+    serving,
+    ticket,
+    until_ready,
+)
 from tests.serving.test_main import PROJECT, SERVE, surroundings
 
 pytestmark = pytest.mark.anyio
@@ -417,6 +425,7 @@ async def test_a_container_for_sagemaker_tells_of_a_ticket_but_neither_what_it_s
 ) -> None:
     folder = tmp_path / "model"
     made = make_bundle(folder, tenant="acme", program=bag.digest, spec=bag.spec)
+    add_catalogue(folder)
     tracing = configure_tracing()
     assert tracing is not None
     async with serving(

@@ -76,7 +76,7 @@ def test_a_condition_leaves_out_broken_rows_that_it_can_read(tmp_path: Path) -> 
         ("ticket_id,text,label\n\x1b[31m,a,x\n", "ticket_id holds a control character"),
         (f"text,label\na,{'x' * 129}\n", "row 2: the label is longer"),
         ("ticket_id,text,label\n7,a,x\n7,b,y\n", "ticket id '7' stands in row 2 already"),
-        ("text,label,applied_at\na,x,yesterday\n", "'yesterday' is not a time"),
+        ("text,label,applied_at\na,x,yesterday\n", "applied_at is not a time"),
         ("text,label\na\x00b,x\n", "NUL"),
         ("message,label\na,x\n", "needs a text column"),
         ("text,intent\na,x\n", "a label column"),

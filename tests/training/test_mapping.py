@@ -57,7 +57,7 @@ def test_paths_into_json_lines(tmp_path: Path) -> None:
 def test_a_time_that_does_not_fit_names_its_row(tmp_path: Path) -> None:
     mapping = read_mapping(write(tmp_path, "m.toml", TOML))
     path = write(tmp_path, "t.csv", "Nr.;Beschreibung;Makro;Wann\n7;x;a;2026\n")
-    with pytest.raises(InvalidInput, match="row 2: '2026' is not a time"):
+    with pytest.raises(InvalidInput, match="row 2: applied_at is not a time"):
         read_tickets(path, mapping=mapping)
 
 
