@@ -259,7 +259,7 @@ def compared(
 def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
     """A real Envoy before the servers, in a thread with a loop of its own: its address."""
     from serving.proxy import Proxy
-    from serving.proxy_config import Address, ProxySettings, Server
+    from serving.proxy_settings import Address, ProxySettings, Server
 
     place = folder / "envoy"
     place.mkdir()

@@ -174,7 +174,8 @@ def test_whatever_happens_each_record_is_read_once(segments: list[str], events: 
         ships(names)
     store._requests = 0
     for place, kind, names in events:
-        store.before[place] = {"dies": dies, "ships": partial(ships, names), "packs": packs, "reads": reads}[kind]
+        does: dict[str, Callable[[], object]] = {"dies": dies, "ships": partial(ships, names), "packs": packs}
+        store.before[place] = does.get(kind, reads)
     for _ in range(len(events) + 1):
         try:
             packs()
