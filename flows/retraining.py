@@ -223,7 +223,10 @@ class Retraining:
                 precision=settings.precision,
                 progress=progress,
             )
+            # Whoever was cut off until the lease ran out has been replaced: no second version comes of its work.
+            progress(1.0)
             manifest = publish_bundle(self._store, folder, tenant=tenant)
+        progress(1.0)
         registration = self._tracking.register(
             manifest,
             parameters={"examples": trained.examples, "macros": trained.macros},

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 from registry.program import SPEC, program_digest
 from registry.runtime import Program, limit_threads
@@ -34,6 +37,16 @@ LONGEST = (
     "test_replicas.py",
     "test_proxied_replicas.py",
 )
+
+
+def pytest_configure() -> None:
+    """Have BLAS and OpenMP keep to one thread, here and in processes that tests start, as where tenants are trained.
+
+    Several of them on two cores wait for each other in loops: most of the processor time of training's tests went there.
+    """
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
+        os.environ.setdefault(name, "1")
+    threadpool_limits(1)  # what is loaded already
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -80,18 +93,48 @@ def postgres() -> Iterator[LocalPostgres]:
 
 
 @pytest.fixture(scope="session")
-def bag_folder(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """The program `bag`, exported once for all tests in all processes; nobody writes to it."""
-    limit_threads()
+def once(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Callable[[str, Callable[[Path], object]], Path]:
+    """Has something made once for all tests in all processes: `once(name, make)` is where `make` put it."""
     own = tmp_path_factory.getbasetemp()
     shared = own if worker_id == "master" else own.parent
-    with (shared / "programs.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        folder = shared / "programs" / "bag"
-        if not folder.exists():
-            folder.parent.mkdir()
-            build_program("bag", folder)
-    return folder
+
+    def made(name: str, make: Callable[[Path], object]) -> Path:
+        place = shared / "once" / name
+        place.parent.mkdir(exist_ok=True)
+        with place.with_name(f"{name}.making").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            done = place.with_name(f"{name}.done")
+            if not done.exists():
+                make(place)
+                done.touch()
+        return place
+
+    return made
+
+
+@pytest.fixture(scope="session")
+def bag_folder(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The program `bag`, exported once for all tests in all processes; nobody writes to it."""
+    limit_threads()
+    return once("bag", lambda folder: build_program("bag", folder))
+
+
+@pytest.fixture(scope="session")
+def empty_mlflow(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """An SQLite file with MLflow's tables, which take more than a second to make; for tests to copy."""
+    from registry.tracking import Tracking
+
+    def make(database: Path) -> None:
+        Tracking(tracking_uri=f"sqlite:///{database}", store=StoreSettings()).connection.ask("", lambda _: None)
+
+    return once("mlflow.db", make)
+
+
+@pytest.fixture
+def mlflow_uri(tmp_path: Path, empty_mlflow: Path) -> str:
+    """Where an MLflow of the test's own is, with nothing in it: `mlflow.db` in its folder."""
+    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
+    return f"sqlite:///{tmp_path / 'mlflow.db'}"
 
 
 @pytest.fixture(scope="session")

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from typer.testing import CliRunner
@@ -28,7 +32,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+def run_process(*arguments: str, code: int = 0) -> tuple[str, str]:
     """The command as a process: what it printed on both outputs."""
     command = [sys.executable, "-m", "macrofleet", *arguments]
     root = str(Path(macrofleet.__file__).parent)
@@ -36,6 +40,22 @@ def run(*arguments: str, code: int = 0) -> tuple[str, str]:
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
+
+
+def run(*arguments: str, code: int = 0) -> tuple[str, str]:
+    """The same in this process, which has imported what takes seconds: the command's own entry point, to its exit."""
+    out, err, ended = io.StringIO(), io.StringIO(), 0
+    before = signal.getsignal(signal.SIGTERM)
+    with patch.object(sys, "argv", ["macrofleet", *arguments]), redirect_stdout(out), redirect_stderr(err):
+        try:
+            macrofleet.main()
+        except SystemExit as end:
+            ended = int(end.code or 0)
+        finally:
+            signal.signal(signal.SIGTERM, before)
+    assert ended == code, err.getvalue()
+    assert "Traceback" not in err.getvalue()
+    return out.getvalue(), err.getvalue()
 
 
 COMMANDS: list[list[str]] = [
@@ -145,6 +165,12 @@ def test_what_cannot_be_done_is_one_clear_sentence(place: Path, arguments: list[
     assert complaint in last
 
 
+def test_a_process_says_the_same_and_ends_with_the_same_code() -> None:
+    command = ["tickets", "import", "--tenant", "acme", "none.csv"]
+    assert run_process(*command, code=1) == run(*command, code=1)
+    run_process("nonsense", code=2)
+
+
 def test_a_wrong_use_is_explained_with_code_2() -> None:
     run("tickets", "import", "--tenant", "acme", code=2)
     run("nonsense", code=2)
@@ -199,7 +225,7 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
-    out, _ = run("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
+    out, _ = run_process("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
     assert {row["tenant"] for row in report["tenants"]} == {"shop", "bank"}
     for row in report["tenants"]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+
+from registry.program import program_digest
+from registry.runtime import Program
 
 
 @pytest.fixture(scope="session")
@@ -28,3 +32,14 @@ def what_prefect_left() -> Iterator[None]:
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Training in the tests' own process, where they can put something else in a class's place."""
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")
+
+
+@pytest.fixture
+def bag_loaded(bag: Program, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who trains in this process finds the program `bag` loaded: loading it, and tracing it anew, takes a second."""
+    from flows import trainers
+
+    def load(folder: Path, *, trusted: frozenset[str]) -> Program:
+        return bag if program_digest(folder) == bag.digest else Program(folder, trusted=trusted)
+
+    monkeypatch.setattr(trainers, "Program", load)

@@ -6,11 +6,11 @@ line of JSON, or with an empty one where the fork was killed (SIGKILL).
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import signal
 import sys
-import threading
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from registry.store import open_store
 from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
 from registry.tracking import Tracking
 from registry.tracking_deletion import TrackingPlace
+from tests.flows.forks import Forks
 from tests.registry.garbage_world import TENANT
 
 
@@ -59,18 +60,14 @@ def main() -> None:
     """Delete what is asked for until standard input ends."""
     answer = os.dup(1)
     os.dup2(2, 1)
-    assert threading.active_count() == 1, "a fork has one thread"
+    forks = Forks()
+
+    def work(folder: Path, killed_at: int) -> None:
+        os.write(answer, json.dumps(delete(folder, killed_at)).encode() + b"\n")
+
     for line in sys.stdin:
         folder, killed_at = json.loads(line)
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                os.write(answer, json.dumps(delete(Path(folder), killed_at)).encode() + b"\n")
-                status = 0
-            finally:
-                os._exit(status)
-        _, status = os.waitpid(child, 0)
+        status = forks.run(functools.partial(work, Path(folder), killed_at))
         if status:
             os.write(answer, b"\n" if os.WIFSIGNALED(status) else b"null\n")
 

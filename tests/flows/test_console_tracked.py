@@ -13,9 +13,9 @@ from registry.settings import StoreSettings
 from registry.tracking import Tracking
 
 
-def test_versions_come_with_their_aliases_and_figures_the_latest_first(tmp_path: Path) -> None:
+def test_versions_come_with_their_aliases_and_figures_the_latest_first(tmp_path: Path, mlflow_uri: str) -> None:
     store = StoreSettings(url=str(tmp_path / "store"))
-    tracking = Tracking(tracking_uri=f"sqlite:///{tmp_path / 'mlflow.db'}", store=store)
+    tracking = Tracking(tracking_uri=mlflow_uri, store=store)
     source = MlflowSource(tracking)
     assert source.rows("acme") == []
     made = [make_manifest("acme", seed) for seed in range(2)]

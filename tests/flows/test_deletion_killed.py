@@ -29,11 +29,13 @@ STEPS = 1 + 7 + 1 + 7
 
 
 @pytest.fixture(scope="module")
-def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def template(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Path:
     """A tenant that was trained and served, in a folder that has its own address in MLflow's tables."""
     folder = tmp_path_factory.mktemp("killed") / "world"
     settings = StoreSettings(url=str(folder / "store"))
     store = open_store(settings)
+    folder.mkdir()
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     tracking = Tracking(tracking_uri=f"sqlite:///{folder / 'mlflow.db'}", store=settings)
     publish(store, 0)
     serve(store, 0)

@@ -34,11 +34,13 @@ QUICK = FitSettings(least_steps=60)  # good enough to pass the gate
 
 
 @pytest.fixture(autouse=True)
-def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> Iterator[None]:
+def environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path, bag_loaded: None, mlflow_uri: str
+) -> Iterator[None]:
     """Everything in a folder of the test's own, and retries that come at once."""
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
-    monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
     monkeypatch.setattr(trainers, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
     monkeypatch.setattr(need, "FIT", QUICK)
     # When the made-up tickets end.

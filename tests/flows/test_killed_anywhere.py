@@ -140,8 +140,9 @@ def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
 
 
 @pytest.fixture(scope="module")
-def before(runner: Runner, tmp_path_factory: pytest.TempPathFactory) -> World:
+def before(runner: Runner, tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> World:
     world = World(tmp_path_factory.mktemp("before"))
+    shutil.copy(empty_mlflow, world.folder / "mlflow.db")
     world.fill(120)
     assert runner.run(world)["tenants"] == {TENANT: "trained"}
     world.fill(140)

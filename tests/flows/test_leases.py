@@ -219,6 +219,31 @@ def test_work_that_lost_its_lease_stops_at_its_next_step(
     assert (entry.version, entry.lease_token) == (second.outcomes[0].version, 2)
 
 
+def test_work_that_lost_its_lease_when_it_was_fitted_publishes_and_registers_nothing(
+    store: ObjectStore, clock: Clock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, train, first = Stopped(), Trainer.train, iter([True])
+
+    def trained(*given: Any, **named: Any) -> Any:
+        made = train(*given, **named)
+        if next(first, False):
+            place.stop()
+        return made
+
+    monkeypatch.setattr(Trainer, "train", trained)
+    fill(store, "acme")
+    with stopped(retrain_fleet, place) as late:
+        fill(store, "acme", tickets=150)
+        second = retrain_fleet(["acme"])  # nobody renews: the first one is cut off
+    assert second.outcomes[0].state == "trained"
+    assert "the lease of tenant acme has run out" in late.result().outcomes[0].reason
+    published = {info.key.split("/")[3] for info in store.list("tenants/acme/models/")}
+    assert published == {second.outcomes[0].version}
+    client = MlflowClient(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    (version,) = client.search_model_versions("name='macrofleet.acme'")
+    assert version.tags["macrofleet.manifest"] == second.outcomes[0].manifest
+
+
 def test_a_name_that_nobody_has_gets_no_lease(store: ObjectStore) -> None:
     assert retrain_fleet(["nobody"]).outcomes[0].state == "unknown"
     assert list(store.list("tenants/")) == []

@@ -41,13 +41,15 @@ pytestmark = [
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> ObjectStore:
+def store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path, bag_loaded: None, mlflow_uri: str
+) -> ObjectStore:
     """A store of the test's own, which the flow finds in the environment."""
     # Building the program takes longer than all else in here; one that is built already will do.
     monkeypatch.setattr(trainers, "build_and_publish", lambda _name, store: publish_program(store, bag_folder))
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
-    monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
     monkeypatch.setattr(need, "FIT", FitSettings(least_steps=60))  # good enough to pass the gate
     # When the made-up tickets end.
     monkeypatch.setattr(retraining, "_utc_now", lambda: DEFAULT_END)

@@ -39,10 +39,10 @@ SECRET = "T0000SECRET"
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_uri: str) -> ObjectStore:
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
-    monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
     monkeypatch.delenv("MACROFLEET_WEBHOOK_URL", raising=False)
     return open_store(StoreSettings())
 

@@ -47,7 +47,9 @@ pytestmark = [
 
 
 @pytest.fixture
-def store(versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ObjectStore:
+def store(
+    versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mlflow_uri: str
+) -> ObjectStore:
     """A tenant that was trained twice, with all that comes of it, and another one; named by the environment."""
     assert versioned_settings.secret_key
     for name, value in {
@@ -57,12 +59,12 @@ def store(versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest
         "STORE_ACCESS_KEY": versioned_settings.access_key,
         "STORE_SECRET_KEY": versioned_settings.secret_key.get_secret_value(),
         "DISK_FOLDER": str(tmp_path / "disk"),
-        "TRACKING_URI": f"sqlite:///{tmp_path}/mlflow.db",
+        "TRACKING_URI": mlflow_uri,
         "DATABASE_URL": f"sqlite:///{tmp_path}/macrofleet.db",
     }.items():
         monkeypatch.setenv(f"MACROFLEET_{name}", str(value))
     made_store = open_store(versioned_settings)
-    tracking = Tracking(tracking_uri=f"sqlite:///{tmp_path}/mlflow.db", store=versioned_settings)
+    tracking = Tracking(tracking_uri=mlflow_uri, store=versioned_settings)
     for tenant in (TENANT, "globex"):
         for number in range(2):
             rows = [Example(ticket_id=f"{number}", body=f"a ticket of {tenant}", macro_id="m", applied_at=None)]

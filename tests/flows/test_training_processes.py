@@ -23,11 +23,11 @@ pytestmark = [
 
 
 @pytest.fixture
-def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path) -> ObjectStore:
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path, mlflow_uri: str) -> ObjectStore:
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_MONTHS", "120")
-    monkeypatch.setenv("MACROFLEET_TRACKING_URI", f"sqlite:///{tmp_path / 'mlflow.db'}")
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
     store = open_store(StoreSettings())
     publish_program(store, bag_folder)
     return store

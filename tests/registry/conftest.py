@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -52,21 +51,11 @@ def no_waiting() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="session")
-def empty_mlflow(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An SQLite file with MLflow's tables, which take seconds to make."""
-    database = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Tracking(tracking_uri=f"sqlite:///{database}", store=StoreSettings()).connection.ask("", lambda _: None)
-    return database
-
-
 @pytest.fixture
-def tracking(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> Tracking:
+def tracking(tmp_path: Path, mlflow_uri: str, monkeypatch: pytest.MonkeyPatch) -> Tracking:
     """An MLflow of the test's own, which commands find in the environment, for the store in the folder `store`."""
-    shutil.copy(empty_mlflow, tmp_path / "mlflow.db")
-    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    monkeypatch.setenv("MACROFLEET_TRACKING_URI", uri)
-    return Tracking(tracking_uri=uri, store=StoreSettings(url=str(tmp_path / "store")))
+    monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
+    return Tracking(tracking_uri=mlflow_uri, store=StoreSettings(url=str(tmp_path / "store")))
 
 
 def ask(tracking: Tracking, method: str, *arguments: Any, **options: Any) -> Any:

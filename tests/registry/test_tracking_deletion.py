@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -26,6 +27,13 @@ from tests.registry.test_tracking import described
 
 # A name that stands in no file of MLflow's own.
 TENANT, OTHER = "vandelay-imports", "kramerica"
+
+
+def with_tables(folder: Path, empty_mlflow: Path) -> Path:
+    """The folder, with MLflow's tables in it."""
+    (folder / "control").mkdir()
+    shutil.copy(empty_mlflow, folder / "control" / "mlflow.db")
+    return folder
 
 
 def make_tracking(folder: Path, **options: Any) -> Tracking:
@@ -52,8 +60,8 @@ def holding(folder: Path, name: str = TENANT) -> list[Path]:
 
 
 @pytest.fixture
-def tracking(tmp_path: Path) -> Tracking:
-    made = make_tracking(tmp_path)
+def tracking(tmp_path: Path, empty_mlflow: Path) -> Tracking:
+    made = make_tracking(with_tables(tmp_path, empty_mlflow))
     fill(made)
     return made
 
@@ -100,9 +108,9 @@ def test_runs_that_somebody_marked_as_deleted_go_too_wherever_they_are(tracking:
     assert holding(tmp_path) == []
 
 
-def test_more_runs_than_one_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_more_runs_than_one_page(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("registry.tracking_deletion._PAGE", 2)
-    tracking = make_tracking(tmp_path)
+    tracking = make_tracking(with_tables(tmp_path, empty_mlflow))
     fill(tracking, versions=5)
     assert TrackingPlace(tracking).remove(TENANT) == 6
     assert holding(tmp_path) == []
@@ -162,7 +170,7 @@ def test_a_file_that_another_process_writes_is_no_success(tracking: Tracking, mo
 
 
 def test_artifacts_in_a_bucket_go_with_what_it_keeps_of_them(
-    versioned_settings: StoreSettings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    versioned_settings: StoreSettings, tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert versioned_settings.endpoint_url
     assert versioned_settings.access_key
@@ -171,7 +179,7 @@ def test_artifacts_in_a_bucket_go_with_what_it_keeps_of_them(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", versioned_settings.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", versioned_settings.secret_key.get_secret_value())
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    tracking = make_tracking(tmp_path, artifact_location=f"{versioned_settings.url}/mlflow")
+    tracking = make_tracking(with_tables(tmp_path, empty_mlflow), artifact_location=f"{versioned_settings.url}/mlflow")
     fill(tracking, versions=1)
     store = open_store(versioned_settings)
     before = [state.key for state in store.states()]
@@ -186,12 +194,12 @@ def test_artifacts_in_a_bucket_go_with_what_it_keeps_of_them(
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[str]:
+def server(tmp_path: Path, empty_mlflow: Path) -> Iterator[str]:
     """A tracking server that hands artifacts through, over an SQLite file."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    make_tracking(tmp_path).prepare()
+    make_tracking(with_tables(tmp_path, empty_mlflow)).prepare()
     environment = {**os.environ, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "MLFLOW_DISABLE_TELEMETRY": "true"}
     options = [
         f"--backend-store-uri=sqlite:///{tmp_path}/control/mlflow.db",
