@@ -35,7 +35,7 @@ from benchmarks.verdicts import Bound, judge
 from flows.local_server import LocalServer, store_environment
 from registry.console_output import Step
 from registry.fleet import update_fleet
-from serving.ring import Ring
+from serving.ring import PLACES, Ring
 
 BOUNDS = {
     "hit_rate_difference": Bound(at_least=-0.03, at_most=0.03),
@@ -45,7 +45,6 @@ BOUNDS = {
 }
 _CALIBRATION = 12
 _WARM_UP = 50
-_PLACES = 16_384
 _FACTOR = 150
 
 
@@ -104,7 +103,7 @@ def measure_check(sizes: CheckSizes, *, seed: int, step: Step) -> dict[str, Any]
     replica = replica_of(measured, Sizes(memory=memory))
     rule = "envoy" if sizes.through_envoy else "ring"
     outcome = simulate(
-        trace_scenario(trace, replica, keys, rule=rule, factor=_FACTOR, ring_places=_PLACES, preload=False)
+        trace_scenario(trace, replica, keys, rule=rule, factor=_FACTOR, ring_places=PLACES * len(keys), preload=False)
     )
     return _compared(trace, samples, counts, outcome, sizes) | {
         "replica": described(replica),
@@ -190,7 +189,7 @@ def _replay(
 ) -> Samples:
     requests = Target(url=front or servers[0].url, bodies=load_bodies()).requests(trace.tenants)
     places = {key: place for place, key in enumerate(keys)}
-    owners = np.array([places[key] for key in Ring(keys, least_places=_PLACES).owners(trace.tenants)])
+    owners = np.array([places[key] for key in Ring(keys, least_places=PLACES * len(keys)).owners(trace.tenants)])
     plan = Plan(
         url=front or servers[0].url,
         more_urls=() if front else [server.url for server in servers[1:]],
@@ -254,7 +253,7 @@ def _compared(
 def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
     """A real Envoy before the servers, in a thread with a loop of its own: its address."""
     from serving.proxy import Proxy
-    from serving.proxy_config import Address, ProxySettings, Server
+    from serving.proxy_settings import Address, ProxySettings, Server
 
     place = folder / "envoy"
     place.mkdir()
