@@ -17,6 +17,7 @@ from flows.single_flows import (
     RETRAIN_EVENT,
     TENANT_RESOURCE,
     collect_garbage,
+    copy_region,
     delete_tenant,
     import_tickets,
     retrain_tenant,
@@ -36,6 +37,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     rollback,
     import_tickets,
     collect_garbage,
+    copy_region,
     delete_tenant,
     verify_fleet,
 )
