@@ -15,6 +15,7 @@ from typing import Self
 from urllib.parse import urlsplit
 
 from registry.errors import NotReady
+from registry.leash import leash
 from registry.settings import StoreSettings
 
 _READY_SECONDS = 180.0
@@ -97,6 +98,9 @@ class LocalServer:
         self._address.unlink(missing_ok=True)  # of a server before this one that was killed
         command = [sys.executable, "-m", self._module, "serve", "--port", "0", "--ready-file", str(self._address)]
         command += self._arguments
+        if not self._detach:
+            # Whoever is told to end while it is being started has no process yet to stop.
+            command = [*leash(), *command]
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,

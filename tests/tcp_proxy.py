@@ -14,6 +14,9 @@ _CHUNK = 65_536
 class TcpProxy:
     """Passes connections on to a server on this machine, as a context.
 
+    Args:
+        host: the address that it listens on.
+
     Attributes:
         port: of the server; may change, and 0 refuses.
         lose_answer: asked with each piece of a request: whether the connection ends instead of its answer.
@@ -21,20 +24,21 @@ class TcpProxy:
         requests: the first lines of the requests, in order, as far as they are HTTP.
     """
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, host: str = "127.0.0.1") -> None:
         self.port = port
         self.lose_answer: Callable[[bytes], bool] = lambda request: False
         self.cut_after: list[int] = []
         self.requests: list[str] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._listener = socket.create_server((host, 0))
         self._open: set[socket.socket] = set()
         self._lock = threading.Lock()
         self._threads: list[threading.Thread] = []
 
     @property
     def url(self) -> str:
-        """`http://127.0.0.1:port` of the proxy itself."""
-        return f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        """`http://address:port` of the proxy itself."""
+        host, port = self._listener.getsockname()[:2]
+        return f"http://{host}:{port}"
 
     def __enter__(self) -> Self:
         self._start(self._accept)

@@ -142,7 +142,7 @@ def test_the_store_can_be_named_on_the_command_line(place: Path) -> None:
         (["keys", "revoke", "0123456789"], "there is no key with that prefix"),
         (["models", "show", "acme"], "tenant acme is not in the fleet"),
         (["models", "show", "..%2F"], "is not a tenant name"),
-        (["models", "export", "acme", "--out", "x"], "SageMaker's is the only one. Add --sagemaker."),
+        (["models", "export", "acme", "--out", "x"], "an export has one form. Add --sagemaker or --saved-model."),
         (["models", "export", "acme", "--sagemaker", "--out", "x"], "tenant acme is not in the fleet"),
         (["--store", "gopher://x", "models", "list"], "names no store"),
         (["evaluate", "--data", "none.csv"], "none.csv cannot be read"),
@@ -225,6 +225,8 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
+    # The next test has it start processes that train, as it does by default.
+    monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")
     out, _ = run_process("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
     assert {row["tenant"] for row in report["tenants"]} == {"shop", "bank"}

@@ -1,4 +1,5 @@
-"""Real Prefect workers and Ray nodes: `make test-workers`, apart from `make test`, since they need a machine to themselves."""
+"""Real Prefect workers, Ray nodes, and hosts that are cut off: `make test-workers`, apart from `make test`, since they need a
+machine to themselves."""
 
 from __future__ import annotations
 
