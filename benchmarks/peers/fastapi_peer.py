@@ -77,6 +77,7 @@ class Dedicated(Peer):
     evicts = False
     load_threads = 2
     most_tenants = 10
+    tenants_at_url = 1
 
     @classmethod
     def info(cls) -> PeerInfo:
@@ -111,8 +112,8 @@ class Dedicated(Peer):
             self._urls[tenant] = self.wait_for_url(log)
 
     def request(self, tenant: str, body: bytes, text: str) -> bytes:  # noqa: ARG002  # it takes the text
-        """See `Peer.request`: the load is one process's."""
-        return http_request(self.url, "POST", f"/models/{self._first}", text_json(text))
+        """See `Peer.request`."""
+        return http_request(self.url_of(tenant), "POST", f"/models/{tenant}", text_json(text))
 
     def url_of(self, tenant: str) -> str:
         """See `Peer.url_of`."""

@@ -6,7 +6,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -74,18 +74,26 @@ class Measurement:
             left = {cell.key for cell in wanted}
             over: str | None = None
             try:
-                for cell in self._session.cells:
-                    if over is not None:
-                        if cell.key in left:
-                            self._save(replace(cell, outcome="skipped", error=over, date=_now()))
-                        continue
-                    found = self._take(peer, cell)
+                for cell in self._stood_on(left):
+                    if over is None:
+                        found = self._take(peer, cell)
+                        if found.outcome == "failed" and (cell.step == "ready" or peer.has_ended()):
+                            over = f"it was not there any more after: {cell.step}, {cell.tenants} tenants"
+                    else:
+                        found = replace(cell, outcome="skipped", error=over, date=_now())
                     if cell.key in left:
                         self._save(found)
-                    if found.outcome == "failed" and (cell.step == "ready" or peer.has_ended()):
-                        over = f"it was not there any more after: {cell.step}, {cell.tenants} tenants"
             finally:
                 peer.stop()
+
+    def _stood_on(self, left: Collection[object]) -> list[Cell]:
+        """The steps that are left, and those before them that they stand on: a started server and loaded models."""
+        most = max(cell.tenants for cell in self._session.cells)
+        start = Cell(peer=self._session.peer, step="ready", tenants=most)
+        cells = [cell for cell in self._session.cells if cell.key in left or cell.step in {"ready", "memory"}]
+        while cells and cells[-1].key not in left:
+            cells.pop()
+        return cells if cells[0].step == "ready" else [start, *cells]
 
     @contextmanager
     def _out_of_the_way(self) -> Iterator[None]:
@@ -124,6 +132,9 @@ class Measurement:
         except (PeerFailed, PeerCannot) as problem:
             outcome, error = "failed", str(problem)
             figures = getattr(problem, "figures", {})
+        except (OSError, RuntimeError, ValueError) as problem:
+            # Whatever it was: the other steps, and the other servers, are worth having.
+            outcome, error = "failed", f"{type(problem).__name__}: {problem}; {peer.last_words()}"
         return replace(
             cell,
             outcome=outcome,  # type: ignore[arg-type]  # one of three words
@@ -330,7 +341,7 @@ class Measurement:
                     ask_on(client, peer, tenant, EACH * place + copy, text)
 
     def _load(self, peer: Peer, tenants: int, text: Any) -> Load:
-        return Load(peer, self._world.tenants[:tenants], text, core=self._cores.load)
+        return Load(peer, self._world.tenants[: peer.tenants_at_url or tenants], text, core=self._cores.load)
 
     def _why(self, peer: Peer, samples: Samples, tenants: int) -> Figures:
         """The message of a failure, where there were some: answers of closed loops are not kept."""

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import random
 import socket
 import subprocess
 import time
@@ -23,6 +24,7 @@ from benchmarks.peers.world import World
 
 _READY_SECONDS = 120.0
 _POLL_SECONDS = 0.05
+_PORTS = range(20_000, 30_000)
 _CALL_SECONDS = 120.0
 _APPS = Path(__file__).with_name("apps")
 #: One thread for TensorFlow, as in our server: requests run beside each other, not inside each other.
@@ -63,6 +65,7 @@ class Peer(ABC):
         explicit: whether models must be loaded before they can be asked, by `load`.
         evicts: whether it serves more tenants than it keeps loaded.
         load_threads: models that are loaded at once.
+        tenants_at_url: how many of the tenants are asked at `url`, which load is sent to; None for all.
         most_tenants: what it is tried with at most; more would say nothing new.
     """
 
@@ -71,6 +74,7 @@ class Peer(ABC):
     explicit = False
     evicts = True
     load_threads = 1
+    tenants_at_url: int | None = None
     most_tenants = 2000
 
     def __init__(self, place: Place) -> None:
@@ -227,10 +231,16 @@ def clean_environment(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports of loopback that nobody listens on now."""
+    """Ports of loopback that nobody listens on now, all below 32,768: Multi Model Server takes no others."""
+    found: list[int] = []
     with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [one.getsockname()[1] for one in sockets]
+        for port in random.sample(_PORTS, len(_PORTS)):
+            if len(found) == count:
+                break
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+    return found
 
 
 def http_request(url: str, method: str, path: str, body: bytes, headers: Mapping[str, str] | None = None) -> bytes:
@@ -276,7 +286,7 @@ def text_json(text: str) -> bytes:
 
 def last_lines(text: str, *, most: int = 500) -> str:
     """The end of a log, without TensorFlow's lines on the machine's processor and graphics."""
-    noise = ("I0000", "W0000", "E0000", "WARNING: All log messages")
+    noise = ("I0000", "W0000", "E0000", "WARNING: All log messages", "WARNING: sun.reflect", "Warning: MMS is using")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith(noise)]
     return "\n".join(lines)[-most:]
 

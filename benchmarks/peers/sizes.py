@@ -68,9 +68,9 @@ QUICK = Sizes(
     cold_seconds=10.0,
     swap_seconds=3.0,
     zipf_tenants=30,
-    zipf_most=9,
+    zipf_most=10,
     zipf_seconds=5.0,
-    most=9,
+    most=10,
 )
 
 
