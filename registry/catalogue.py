@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from registry.bundle import MacroId, Title
 from registry.conditional import put_over
@@ -26,6 +26,9 @@ _PLACEHOLDER = re.compile(r"\{\{[^{}]*+\}\}|\{%[^{}%]*+%\}")
 class Macro(Document):
     """A predefined reply or action.
 
+    A field of a later release is refused, since it might say who may not see the macro; but one that says nothing (null) is
+    passed over, so that a server reads what a later release writes as long as nobody uses what is new.
+
     Attributes:
         id: the help desk's id.
         title: what agents see; `::` separates categories.
@@ -41,6 +44,13 @@ class Macro(Document):
     restriction: dict[str, Any] | None = None
     actions: Annotated[tuple[dict[str, Any], ...], Field(max_length=200)] = ()
     locale: Annotated[str, Field(max_length=64)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _pass_over_nothing(cls, value: Any) -> Any:
+        if isinstance(value, dict) and not value.keys() <= cls.model_fields.keys():
+            return {name: one for name, one in value.items() if one is not None or name in cls.model_fields}
+        return value
 
     @property
     def groups(self) -> frozenset[str] | None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from registry.catalogue import Catalogue, Macro, make_catalogue, read_catalogue, write_catalogue
+from registry.documents import canonical_json
 from registry.errors import InvalidInput, PreconditionFailed
 from registry.layout import catalogue_key
 from registry.store.local import LocalStore
@@ -86,3 +87,18 @@ def test_an_id_stands_once() -> None:
 )
 def test_what_a_macro_says_to_the_customer(actions: list[dict[str, Any]], reply: str) -> None:
     assert Macro(id="m", title="t", actions=tuple(actions)).reply == reply
+
+
+def test_a_field_of_a_later_release_is_passed_over_while_it_says_nothing(store: LocalStore) -> None:
+    def written(**news: Any) -> None:
+        macro = {"id": "a", "title": "A", "active": True, "restriction": None, "actions": [], "locale": None, **news}
+        store.put(catalogue_key("acme"), canonical_json({"macros": [macro]}))
+
+    written(seasons=None)
+    found = read_catalogue(store, "acme")
+    assert found is not None
+    assert found[0] == make_catalogue([Macro(id="a", title="A")])
+    # What it says might be who may not see the macro.
+    written(seasons=["winter"])
+    with pytest.raises(InvalidInput, match="seasons"):
+        read_catalogue(store, "acme")
