@@ -222,7 +222,7 @@ def test_a_copy_is_restored_as_a_home(home: MemoryStore) -> None:
 SOME = st.tuples(st.sampled_from(sorted(ACTIONS)), st.sampled_from(TENANTS), st.integers(1, 4))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     before=st.lists(SOME, max_size=4),
     meanwhile=st.dictionaries(st.integers(0, 60), SOME, max_size=4),

@@ -299,7 +299,7 @@ def test_garbage_is_collected_there_as_here(home: MemoryStore) -> None:
 SOME = st.tuples(st.sampled_from(sorted(ACTIONS)), st.sampled_from(TENANTS), st.integers(1, 4))
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     before=st.lists(SOME, max_size=6),
     rounds=st.lists(
