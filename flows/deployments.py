@@ -17,6 +17,7 @@ from flows.single_flows import (
     RETRAIN_EVENT,
     TENANT_RESOURCE,
     collect_garbage,
+    copy_region,
     delete_tenant,
     import_tickets,
     retrain_tenant,
@@ -38,6 +39,7 @@ FLOWS: tuple[Flow[..., Any], ...] = (
     import_tickets,
     collect_garbage,
     tidy_lake,
+    copy_region,
     delete_tenant,
     verify_fleet,
 )

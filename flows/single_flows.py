@@ -17,11 +17,11 @@ from flows.run_book import run_book
 from flows.runs import UNDONE
 from flows.tenant_deletion import open_deletion
 from flows.verify_report import differences_page, found_text, open_lines
-from registry import fleet_control, garbage, reconcile
+from registry import fleet_control, garbage, reconcile, regions
 from registry.errors import InvalidInput
 from registry.names import check_tenant
 from registry.retention import Retention
-from registry.settings import StoreSettings, TrackingSettings, read_settings
+from registry.settings import CopyStoreSettings, StoreSettings, TrackingSettings, read_settings
 from registry.store import ObjectStore, open_store
 from registry.tracking import Tracking
 from training.connectors.zendesk_run import sync_zendesk
@@ -204,6 +204,31 @@ def tidy_lake(tenants: list[str] | None = None, *, dry_run: bool = False) -> Sta
     if done.problems:
         return Failed(message=f"{done.sentence()}; {len(done.problems)} tenants were not tidied, see the log")
     return Completed(message=done.sentence())
+
+
+@flow(name="copy_region", validate_parameters=False)
+def copy_region(*, collect: bool = False) -> State[None]:
+    """Bring the copy in another region up to date: `macrofleet regions copy`.
+
+    Args:
+        collect: then delete there what nobody needs any more.
+
+    Raises:
+        InvalidInput: MACROFLEET_COPY_STORE_URL names no copy.
+        MacrofleetError: see `registry.regions.copy_region`.
+    """
+    store, there = open_store(read_settings(StoreSettings)), read_settings(CopyStoreSettings).as_store()
+    if there is None:
+        raise InvalidInput(
+            "nobody says where the copy is", remedy="Set MACROFLEET_COPY_STORE_URL where runs are worked off."
+        )
+    copied_to = open_store(there)
+    with run_book(store) as book:
+        book.begin()
+        done = regions.copy_region(store, copied_to)
+        gone = len(garbage.collect_garbage(copied_to).deleted) if collect else 0
+    said = f"generation {done.generation} (was {done.before}): {done.models} models, {done.documents} other objects"
+    return Completed(message=f"{said}; removed {done.removed} objects and {gone} old models")
 
 
 @flow(name="delete_tenant", validate_parameters=False)

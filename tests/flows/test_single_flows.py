@@ -17,7 +17,7 @@ from flows.outcome import Outcome
 from flows.retrain_fleet import retrain_fleet
 from flows.retraining import Look, Retraining
 from flows.runs import RunRecord, list_runs, read_record, read_shards, write_record
-from flows.single_flows import collect_garbage, import_tickets, retrain_tenant, rollback, verify_fleet
+from flows.single_flows import collect_garbage, copy_region, import_tickets, retrain_tenant, rollback, verify_fleet
 from registry.bundle import Manifest
 from registry.errors import LeaseHeld, StoreUnavailable, TenantNotFound, WebhookUnavailable
 from registry.files import FileDigest
@@ -26,6 +26,7 @@ from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key
 from registry.leases import Leases
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import ObjectStore, open_store
+from registry.store.local import LocalStore
 from registry.tracking import Tracking
 from training.connectors.zendesk_sync import SyncOptions, SyncReport
 from training.examples import Example
@@ -276,6 +277,20 @@ def test_garbage_is_collected_or_only_counted(store: ObjectStore) -> None:
     assert read_record(store, list_runs(store)[0]).flow == "collect_garbage"
     done: State[Any] = collect_garbage(keep=1, return_state=True)
     assert (done.message or "").startswith("deleted 0 versions")
+
+
+def test_a_copy_in_another_region_is_brought_up_to_date(
+    store: ObjectStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failed: State[Any] = copy_region(return_state=True)
+    assert failed.is_failed()
+    assert "where the copy is" in str(failed.message)
+    update_fleet(store, {"acme": lambda _: FleetEntry(reason="too few tickets")})
+    monkeypatch.setenv("MACROFLEET_COPY_STORE_URL", str(tmp_path / "copy"))
+    done: State[Any] = copy_region(collect=True, return_state=True)
+    generation = read_fleet(store).generation
+    assert (done.message or "").startswith(f"generation {generation} (was 0): 0 models")
+    assert read_fleet(LocalStore(tmp_path / "copy")).entries.keys() == read_fleet(store).entries.keys()
 
 
 @pytest.fixture
