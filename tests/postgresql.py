@@ -82,7 +82,7 @@ class LocalPostgres:
     def database(self, driver: str = "postgresql") -> str:
         """The address of a new, empty database."""
         name = f"test_{uuid.uuid4().hex}"
-        self._run("createdb", "-h", _HOST, "-p", str(self._port), "-U", _USER, name)
+        self.run("createdb", "-h", _HOST, "-p", str(self._port), "-U", _USER, name)
         return f"{driver}://{_USER}:{self.password}@{_HOST}:{self._port}/{name}"
 
     def _initialise(self) -> None:
@@ -91,7 +91,7 @@ class LocalPostgres:
         if owner := _owner():
             for path in (self._folder, password):
                 shutil.chown(path, owner.pw_uid, owner.pw_gid)
-        self._run(
+        self.run(
             "initdb", "-D", f"{self._folder}/data", "-U", _USER, "--auth=scram-sha-256", f"--pwfile={password}",
             "--encoding=UTF8", "--no-sync",
         )  # fmt: skip
@@ -110,7 +110,8 @@ class LocalPostgres:
             return False
         return False
 
-    def _run(self, program: str, *arguments: str) -> None:
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of PostgreSQL's programs, which must succeed."""
         done = subprocess.run(
             self._as_its_user([_program(program), *arguments]),
             env={**os.environ, "PGPASSWORD": self.password, "LC_ALL": "C.UTF-8"},

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import sqlite3
+import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
+import psycopg
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -356,6 +360,24 @@ def test_mlflows_file_is_copied_while_it_is_written(tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="there already"):
         restore_tracking(f"sqlite:///{file}", copy)
     assert not restore_tracking("http://127.0.0.1:5000", copy)
+
+
+def test_mlflows_records_in_postgresql_with_the_documented_commands(postgres: LocalPostgres) -> None:
+    """`pg_dump` and `pg_restore` with the options of docs/operations.md, over what was there."""
+    document = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    here, there = postgres.database(), postgres.database()
+    for address, number in ((here, 1), (there, 2)):
+        with psycopg.connect(address, autocommit=True) as connection:
+            connection.execute("CREATE TABLE runs (n INTEGER)")
+            connection.execute("INSERT INTO runs VALUES (%s)", (number,))
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)  # the programs run as PostgreSQL's user
+        dump, restored = re.findall(r"^(pg_\w+) (.*)$", document, re.MULTILINE)
+        for (program, words), address in ((dump, here), (restored, there)):
+            named = words.partition("&&")[0].partition("#")[0].replace("mlflow.dump", f"{folder}/mlflow.dump")
+            postgres.run(program, *(address if word == '"$MLFLOW_DATABASE"' else word for word in named.split()))
+    with psycopg.connect(there) as connection:
+        assert connection.execute("SELECT n FROM runs").fetchall() == [(1,)]
 
 
 def test_the_rehearsal_with_the_commands(tmp_path: Path) -> None:
