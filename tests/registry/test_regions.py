@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
 import pytest
-from hypothesis import given, note, settings
+from hypothesis import example, given, note, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
@@ -34,7 +34,7 @@ from registry.layout import (
 from registry.region_marks import promote, read_mark
 from registry.regions import Copied, copy_region
 from registry.retention import DAY, Retention
-from registry.store import ObjectStore
+from registry.store import ObjectInfo, ObjectStore
 from registry.store.local import LocalStore
 from tests.registry.memory_store import Killed, MemoryStore
 from tests.registry.region_world import (
@@ -294,11 +294,52 @@ def test_garbage_is_collected_there_as_here(home: MemoryStore) -> None:
     same(home, there)
 
 
+@pytest.mark.parametrize("again", [True, False])
+@pytest.mark.parametrize("listed", ["deleted/", "tenants/", "fleet/"])
+def test_a_tenant_that_is_deleted_while_it_is_copied(home: MemoryStore, listed: str, *, again: bool) -> None:
+    there = a_store("there")
+    if again:
+        copy(home, there)
+    seen = Watched(home)
+    list_it = seen.list
+
+    def list_later(prefix: str = "") -> Iterator[ObjectInfo]:
+        if prefix == listed and "acme" in read_fleet(home).entries:
+            delete(home, "acme")
+        return list_it(prefix)
+
+    seen.list = list_later  # type: ignore[method-assign]
+    for _ in range(2):
+        copy(seen, Watched(there, wrote=lambda: _whole(there)))
+    same(home, there)
+    assert traces(there, "acme") == []
+
+
+def _whole(there: MemoryStore) -> None:
+    assert complaints(there) == []
+
+
 # Whatever happens meanwhile
 
 SOME = st.tuples(st.sampled_from(sorted(ACTIONS)), st.sampled_from(TENANTS), st.integers(1, 4))
 
 
+BACK_ACME, BACK_BETA = ("bring back", "acme", 1), ("bring back", "beta", 1)
+LOST_ACME, LOST_BETA = ("delete", "acme", 1), ("delete", "beta", 1)
+
+
+# What this found before.
+@example(
+    before=[BACK_BETA],
+    rounds=[([], {}, None), ([LOST_BETA], {0: LOST_ACME}, (11, False)), ([BACK_ACME], {}, None)],
+    versioned=False,
+)
+@example(before=[], rounds=[([], {}, None), ([BACK_BETA, LOST_ACME], {}, (18, False))], versioned=True)
+@example(
+    before=[],
+    rounds=[([BACK_BETA], {0: ("set", "beta", 1)}, None), ([LOST_BETA], {0: BACK_BETA}, None)],
+    versioned=False,
+)
 @settings(max_examples=40, deadline=None)
 @given(
     before=st.lists(SOME, max_size=6),
