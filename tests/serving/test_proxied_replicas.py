@@ -119,6 +119,26 @@ async def asking(url: str) -> AsyncIterator[Counter[int]]:
             await asyncio.gather(task, return_exceptions=True)
 
 
+async def retries(client: httpx.AsyncClient, folder: Path) -> int:
+    """Requests that Envoy has tried again."""
+    admin = (folder / "envoy" / "admin").read_text()
+    got = await client.get(f"http://{admin}/stats?format=json&filter=^cluster.public.upstream_rq_retry$")
+    return int(got.json()["stats"][0]["value"])
+
+
+async def until_refused(url: str) -> int:
+    """Ask until nobody takes connections any more; how many were answered before, none of them badly."""
+    answers = 0
+    async with httpx.AsyncClient(timeout=30) as client:
+        while True:
+            try:
+                got = await client.post(f"{url}/v1/tenants/{TENANTS[0]}/suggestions", json={})
+            except httpx.ConnectError:
+                return answers
+            assert got.status_code == 200
+            answers += 1
+
+
 @pytest.fixture
 async def client() -> AsyncIterator[httpx.AsyncClient]:
     async with httpx.AsyncClient(timeout=30) as made:
@@ -139,13 +159,19 @@ async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path
             await eventually(lambda: len(supervisor.started(1)) == 2)
             await until_answered_by(client, url, 0, 1, 2)
 
+            tried_again = await retries(client, tmp_path)
             supervisor.process.send_signal(signal.SIGHUP)
             await eventually(lambda: "all replicas were restarted" in supervisor.log)
             await until_answered_by(client, url, 0, 1, 2)
             assert [len(supervisor.started(number)) for number in range(3)] == [2, 3, 2]
+            # Nothing had to be: each had been taken out before it was told to end.
+            assert await retries(client, tmp_path) == tried_again
         assert set(statuses) == {200}
         assert await supervisor.urls() == lines
+        ending = asyncio.create_task(until_refused(url))
         assert await supervisor.stop() == 0
+        answers = await ending
+        assert answers > 10
         assert not any(is_alive(pid) for _, _, pid in supervisor.record())
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
