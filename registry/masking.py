@@ -97,6 +97,19 @@ _OTHER = re.compile(
     re.IGNORECASE,
 )
 _LOOK_BACK = 40
+# Without one of these a rule finds nothing; tests hold that to the rules themselves. No `i` in words, which has more than
+# two cases.
+_OF_KEYS = (
+    "_", "eyJ", "sk-", "pk-", "rk-", "AKIA", "ASIA", "AIza", "ya29.", "SG.", "glpat-", "xox", "xapp-", "npm-", "hf-", "pypi-",
+)  # fmt: skip
+_OF_SECRETS = ("bearer", "key", "token", "secret", "passwor", "passwd", "pwd", "kennwort", "contrase")
+_OF_NUMBERS = (
+    "tel", "t\u00e9l", "phone", "mob", "cell", "handy", "rufnummer", "whatsapp", "fax", "m\u00f3v", "portable", "celular",
+    "\u96fb\u8a71", "\u643a\u5e2f",
+)  # fmt: skip
+_PLUSES = ("+", "\uff0b")
+# Fewer make no phone number without a plus, or a word before it.
+_PHONE_DIGITS = 9
 # So many digits with nothing but gaps between them; of cards, phone numbers and IBANs there is none without.
 _CANDIDATE = re.compile(rf"\d(?:[()]?{_GAP}{{0,2}}[()]{{0,2}}{_GAP}?\d){{{_LEAST_DIGITS - 1}}}")
 _DATE = re.compile(
@@ -109,24 +122,36 @@ def masked(text: str) -> str:
     """A text with what could name, reach or impersonate somebody replaced by placeholders, which are not masked again.
 
     In linear time. HTML stays HTML, with its attributes masked, too.
+
+    Rules that cannot find anything are passed over: looking for a few words takes a tenth of the time of most rules.
     """
     if any(sign in text for sign in _AT):
         text = _LOGIN.sub(f"{TOKEN}@", text)
         text = _EMAIL.sub(EMAIL, text)
-    text = _KEY.sub(TOKEN, text)
+    if any(sign in text for sign in _OF_KEYS):
+        text = _KEY.sub(TOKEN, text)
     if "-----BEGIN" in text:
         text = _PEM.sub(TOKEN, text)
     digits = len(_DIGIT.findall(text))
     if not digits:
         return text
-    text = _SECRET.sub(_secret, text)
+    # The same for all letters that an expression without case takes for the same.
+    folded = text.casefold()
+    if any(word in folded for word in _OF_SECRETS):
+        text = _SECRET.sub(_secret, text)
     if digits < _LEAST_DIGITS or not _CANDIDATE.search(text):
         return text
     text = _IBAN.sub(_iban, text)
-    text = _replaced(text, _DIGITS, _cards)
-    text = _NUMBER.sub(_named, text)
-    text = _PLUS.sub(_phone, text)
-    text = _AREA.sub(_phone, text)
+    if digits >= _CARD_DIGITS.start:
+        text = _replaced(text, _DIGITS, _cards)
+    if any(word in folded for word in _OF_NUMBERS):
+        text = _NUMBER.sub(_named, text)
+    if any(sign in text for sign in _PLUSES):
+        text = _PLUS.sub(_phone, text)
+    if digits < _PHONE_DIGITS:
+        return text
+    if "(" in text:
+        text = _AREA.sub(_phone, text)
     text = _AMERICAN.sub(_phone, text)
     return _TRUNK.sub(_phone, text)
 
@@ -206,6 +231,6 @@ def _phone(found: re.Match[str]) -> str:
         return said
     if not said.startswith(("+", "\uff0b")):
         before = found.string[max(0, found.start() - _LOOK_BACK) : found.start()]
-        if digits < 9 or _OTHER.search(before):
+        if digits < _PHONE_DIGITS or _OTHER.search(before):
             return said
     return PHONE

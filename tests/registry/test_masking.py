@@ -1,9 +1,10 @@
 import time
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from registry import masking
 from registry.masking import masked
 from registry.ticket import clean_message
 
@@ -124,3 +125,113 @@ def test_time_grows_with_the_text_alone(piece: str) -> None:
     small, large = (min(seconds(length) for _ in range(3)) for length in (8_000, 128_000))
     # Sixteen times the text; a quadratic rule would take 256 times as long.
     assert large < max(64 * small, 0.1)
+
+
+def by_every_rule(text: str) -> str:
+    """What `masked` must come to: all rules, one after the other."""
+    text = masking._LOGIN.sub(f"{masking.TOKEN}@", text)
+    text = masking._EMAIL.sub(masking.EMAIL, text)
+    text = masking._PEM.sub(masking.TOKEN, masking._KEY.sub(masking.TOKEN, text))
+    text = masking._IBAN.sub(masking._iban, masking._SECRET.sub(masking._secret, text))
+    text = masking._replaced(text, masking._DIGITS, masking._cards)
+    text = masking._NUMBER.sub(masking._named, text)
+    for rule in (masking._PLUS, masking._AREA, masking._AMERICAN, masking._TRUNK):
+        text = rule.sub(masking._phone, text)
+    return text
+
+
+# What rules look for, in whole and in pieces, and letters with more than two cases.
+PIECES = [
+    "pk-live-0123456789",
+    "ASIA0123456789ABCDEF",
+    "hf-0123456789abcdefghij",
+    "client secret: abc12345",
+    "phone 123456",
+    "Rufnummer 123456",
+    "what\u017fapp 123456",
+    "portable 123456",
+    "celular 123456",
+    "\u643a\u5e2f 123456",
+    "jo@shop.example",
+    "&#64;",
+    "://jo:word1@",
+    "eyJhbGciOiJI.eyJzdWIiOiIx",
+    "sk_live_0123456789ab",
+    "sk-0123456789abcdefghij",
+    "rk-test-0123456789",
+    "whsec_0123456789abcdef",
+    "ghp_0123456789abcdefghij",
+    "github_pat_0123456789abcdefghij",
+    "glpat-0123456789abcdef",
+    "xoxb-0123456789",
+    "xapp-0123456789",
+    "AKIA0123456789ABCDEF",
+    "AIza0123456789012345678901234567890123456",
+    "ya29.0123456789abcdefghij",
+    "SG.0123456789abcdef.0123456789abcdef",
+    "shpat_0123456789abcdef0123456789abcdef",
+    "npm-0123456789abcdefghij",
+    "hf_0123456789abcdefghij",
+    "pypi-0123456789abcdefghij",
+    "dop_v1-0123456789abcdefghij",
+    "-----BEGIN PRIVATE KEY-----",
+    "Bearer abc123",
+    "API key: a1b2c3d4",
+    "api_to\u212aen = x9y8z7w6",
+    "pa\u017f\u017fword: hunter22",
+    "Kennwort ist abc12345",
+    "contrase\u00d1a: 12ab34cd",
+    "PWD=1234567",
+    "passwd: 1234567",
+    "DE89 3704 0044 0532 0130 00",
+    "GB82WEST12345698765432",
+    "4111 1111 1111 1111",
+    "378282246310005",
+    "tel 123456",
+    "T\u00c9L: 123 456",
+    "Mob\u0130l 123456",
+    "mob\u0131l: 1234567",
+    "m\u00d3vil 123456",
+    "whats\u017fapp 123456",
+    "Handynummer: 1234567",
+    "\u96fb\u8a71 123456",
+    "fax 1234567",
+    "cell. 1234567",
+    "+49 30 1234567",
+    "\uff0b49301234567",
+    "(030) 123 4567",
+    "(212) 555-0123",
+    "212-555-0123",
+    "030 1234567",
+    "0049 30 123456",
+    "\u0660\u0661\u0662\u0663\u0664\u0665\u0666\u0667\u0668",
+    "order 123456789",
+    "01.02.2026",
+    "123456",
+    "12345678",
+    "123456789",
+    "0",
+    "7",
+    " ",
+    ".",
+    "-",
+    "(",
+    ")",
+    "/",
+    "_",
+    "hotel",
+    "tell me",
+]
+
+
+@settings(max_examples=1500, deadline=None)
+@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=8).map("".join))
+def test_passing_over_rules_changes_nothing(text: str) -> None:
+    assert masked(text) == by_every_rule(text)
+
+
+@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("around", ["{}", "My {} is 7.", "write to me, {}!"])
+def test_no_rule_is_passed_over_that_would_find_something(piece: str, around: str) -> None:
+    text = around.format(piece)
+    assert masked(text) == by_every_rule(text)
