@@ -14,7 +14,7 @@ VERSIONED = ("models",)
 
 def main() -> None:
     """Raises botocore's errors: nothing can go on without buckets."""
-    client = boto3.client("s3")
+    client = boto3.Session().client("s3")
     for bucket in BUCKETS:
         try:
             client.create_bucket(Bucket=bucket)

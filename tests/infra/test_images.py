@@ -191,8 +191,8 @@ def test_the_wheel_built_from_what_is_copied_has_the_rooms_and_no_tests(tmp_path
     console = PROJECT / "flows" / "console"
     files = [path for path in console.rglob("*.*") if path.suffix != ".py" and "__pycache__" not in path.parts]
     pages = {path.relative_to(PROJECT).as_posix() for path in files}
-    measured = {path.relative_to(PROJECT).as_posix() for path in (PROJECT / "benchmarks").rglob("*.json")}
-    data = {"macrofleet.py", "benchmarks/cost/prices.toml", *measured}
+    results = [path for path in (PROJECT / "benchmarks").rglob("*") if path.suffix in {".json", ".toml"}]
+    data = {"macrofleet.py", *(path.relative_to(PROJECT).as_posix() for path in results)}
     assert {name for name in names if ".dist-info/" not in name} == modules | prior | pages | typed | data
     included = PYPROJECT["tool"]["hatch"]["build"]["targets"]["wheel"]["only-include"]
     assert set(included) == {"macrofleet.py", *ROOMS}  # built where the tests are, it has none of them either

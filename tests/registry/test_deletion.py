@@ -142,7 +142,7 @@ def test_a_dry_run_lists_and_writes_nothing(store: MemoryStore) -> None:
 def test_every_key_of_a_tenants_own_is_found_and_removed(store: MemoryStore) -> None:
     """Whoever gives tenants a key outside of the prefixes of the table forgets a place, and fails here."""
     samples: dict[str, object] = {"tenant": TENANT, "version": "f" * 16, "name": "some.json", "source": "zendesk"}
-    samples |= {"day": "2026-11-03", "writer": "w", "segment": 1}
+    samples |= {"day": "2026-11-03", "writer": "w", "segment": 1, "digest": "d" * 32}
     made_keys = set()
     for name, function in inspect.getmembers(layout, inspect.isfunction):
         parameters = inspect.signature(function).parameters

@@ -214,19 +214,19 @@ def test_a_plan_has_exactly_its_own_bound(store: ObjectStore, plan: dict[str, ob
 
 
 @pytest.mark.parametrize(
-    ("root", "place"),
+    ("root", "why"),
     [
-        ({"generation": -1, "shards": {}}, "generation"),
-        ({"generation": 1, "shards": {"00": 0}}, "shards"),
-        ({"generation": 1, "shards": {"zz": 1}}, "shards"),
-        ({"generation": 1, "shards": {}, "format": 2}, "format"),
+        ({"generation": -1, "shards": {}}, "is not valid: generation"),
+        ({"generation": 1, "shards": {"00": 0}}, "is not valid: shards"),
+        ({"generation": 1, "shards": {"zz": 1}}, "is not valid: shards"),
+        ({"generation": 1, "shards": {}, "format": 2}, "has format 2, and this release of macrofleet reads up to 1"),
     ],
 )
-def test_a_root_that_makes_no_sense_is_refused(store: ObjectStore, root: dict[str, object], place: str) -> None:
+def test_a_root_that_makes_no_sense_is_refused(store: ObjectStore, root: dict[str, object], why: str) -> None:
     store.put(FLEET_ROOT, json.dumps(root).encode())
-    with pytest.raises(StoreError, match=rf"root\.json is not valid: {place}"):
+    with pytest.raises(StoreError, match=rf"root\.json {why}"):
         read_fleet(store)
-    with pytest.raises(StoreError, match=rf"root\.json is not valid: {place}"):
+    with pytest.raises(StoreError, match=rf"root\.json {why}"):
         update_fleet(store, {"acme": to(entry("a"))})
 
 

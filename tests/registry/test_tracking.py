@@ -360,6 +360,7 @@ def test_artifacts_may_lie_in_s3(world: World, s3_settings: StoreSettings, monke
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", s3_settings.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", s3_settings.secret_key.get_secret_value())
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    monkeypatch.setattr("boto3.DEFAULT_SESSION", None)  # MLflow's, which keeps the first keys that a process had
     tracking = Tracking(
         tracking_uri=world.tracking_uri,
         store=world.settings,

@@ -434,7 +434,9 @@ async def test_another_tenant_takes_as_long_as_none(world: World) -> None:
             for kind in ("suggest", "tenant-admin", "none", "revoked"):
                 for other in OTHERS:
                     nobody = "omega-0000"[: len(other)]
-                    theirs, nobodys = await calls(place, other, kind), await calls(place, nobody, kind)
+                    # The least of three: what other tests left behind may be finalised in the midst of one.
+                    theirs = min([await calls(place, other, kind) for _ in range(3)])
+                    nobodys = min([await calls(place, nobody, kind) for _ in range(3)])
                     # Whose an alias of SageMaker's is, what is loaded under it says: it has to be looked up.
                     most = 2 if place.app == "sagemaker" and place.scope == "suggest" else 0
                     assert nobodys > 10
