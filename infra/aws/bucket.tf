@@ -111,6 +111,7 @@ resource "aws_s3_bucket_policy" "this" {
     bucket  = aws_s3_bucket.this[each.key].arn
     prefix  = var.prefix
     release = aws_iam_role.this["release"].arn
+    copier  = local.copied ? aws_iam_role.this["copier"].arn : aws_iam_role.this["release"].arn
   })
 
   depends_on = [aws_s3_bucket_public_access_block.this]

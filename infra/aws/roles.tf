@@ -2,7 +2,8 @@
 # policies/, which a test evaluates against the requests that the code makes.
 
 locals {
-  roles = toset(["serving", "training", "operations", "release", "mlflow"])
+  copied = try(var.other_region.is_home, false)
+  roles  = toset(concat(["serving", "training", "operations", "release", "mlflow"], local.copied ? ["copier"] : []))
 }
 
 data "aws_iam_policy_document" "trust" {
@@ -64,5 +65,22 @@ resource "aws_iam_role_policy" "store" {
     bucket = aws_s3_bucket.this[each.key == "mlflow" ? "mlflow" : "models"].arn
     prefix = var.prefix
     key    = aws_kms_key.store.arn
+    # What the copier reads; nobody else's policy names it.
+    home_bucket = try(var.other_region.bucket_arn, "")
+    home_prefix = try(var.other_region.prefix, "")
+    home_key    = try(var.other_region.key_arn, "")
+  })
+}
+
+# A server's rights in the other region's store are those in its own.
+resource "aws_iam_role_policy" "other_region" {
+  for_each = var.other_region == null ? toset([]) : toset(["serving"])
+
+  name = "other-region"
+  role = aws_iam_role.this[each.key].id
+  policy = templatefile("${path.module}/policies/serving.json", {
+    bucket = var.other_region.bucket_arn
+    prefix = var.other_region.prefix
+    key    = var.other_region.key_arn
   })
 }

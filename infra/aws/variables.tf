@@ -40,6 +40,17 @@ variable "noncurrent_days" {
   }
 }
 
+variable "other_region" {
+  description = "The store of another region (docs/regions.md): servers here read it while theirs is away; where it is the home, it is copied here. Null where there is one region."
+  type = object({
+    bucket_arn = string
+    prefix     = string
+    key_arn    = string
+    is_home    = bool
+  })
+  default = null
+}
+
 variable "cluster_oidc" {
   description = "The identity provider of the Kubernetes cluster whose service accounts take the roles: its ARN, and its address without https://. Null where there is none."
   type = object({
@@ -61,12 +72,12 @@ variable "trusted_principals" {
   default     = {}
 
   validation {
-    condition     = alltrue([for role in keys(var.trusted_principals) : contains(["serving", "training", "operations", "release", "mlflow"], role)])
-    error_message = "A role is serving, training, operations, release or mlflow."
+    condition     = alltrue([for role in keys(var.trusted_principals) : contains(["serving", "training", "operations", "release", "mlflow", "copier"], role)])
+    error_message = "A role is serving, training, operations, release, mlflow or copier."
   }
 
   validation {
-    condition     = var.cluster_oidc != null || alltrue([for role in ["serving", "training", "operations", "release", "mlflow"] : length(lookup(var.trusted_principals, role, [])) > 0])
+    condition     = var.cluster_oidc != null || alltrue([for role in local.roles : length(lookup(var.trusted_principals, role, [])) > 0])
     error_message = "Without a cluster, name somebody for each role."
   }
 }

@@ -19,23 +19,25 @@ class Call:
 
     Attributes:
         who: on whose behalf.
+        bucket: of which.
         operation: `GetObject`.
         key: or prefix, of one that lists.
         versioned: of deletions, whether a version is named.
     """
 
     who: str
+    bucket: str
     operation: str
     key: str
     versioned: bool = False
 
-    def requests(self, bucket: str) -> list[Request]:
+    def requests(self) -> list[Request]:
         """What has to be allowed, beside the key of encryption.
 
         "Required permissions for Amazon S3 API operations" in its guide. Reading what is not there takes the right to list, too:
         without it the answer is 403, and a tenant without settings of its own would be one that cannot be read.
         """
-        listing, thing = f"arn:aws:s3:::{bucket}", f"arn:aws:s3:::{bucket}/{self.key}"
+        listing, thing = f"arn:aws:s3:::{self.bucket}", f"arn:aws:s3:::{self.bucket}/{self.key}"
         prefix = {"s3:prefix": self.key}
         match self.operation:
             case "GetObject" | "HeadObject":
@@ -70,11 +72,12 @@ class Recording:
             self.who = before
 
     def heard(self, operation: str, params: Mapping[str, Any]) -> None:
+        bucket = params["Bucket"]
         if operation == "DeleteObjects":
             for each in params["Delete"]["Objects"]:
-                self.calls.append(Call(self.who, operation, each["Key"], "VersionId" in each))
+                self.calls.append(Call(self.who, bucket, operation, each["Key"], "VersionId" in each))
         else:
-            self.calls.append(Call(self.who, operation, params.get("Key", params.get("Prefix", ""))))
+            self.calls.append(Call(self.who, bucket, operation, params.get("Key", params.get("Prefix", ""))))
 
 
 @contextmanager

@@ -110,7 +110,11 @@ def test_what_was_written_over_goes_and_nothing_that_is_current() -> None:
 
 
 def roles() -> set[str]:
-    return set(re.findall(r'"(\w+)"', CONFIGURATION.locals["roles"]))
+    """The copier's is one only where there is another region's store to copy."""
+    always, copier = CONFIGURATION.locals["roles"].split("local.copied ?")
+    found = set(re.findall(r'"(\w+)"', always))
+    assert re.findall(r'"(\w+)"', copier) == ["copier"]
+    return found
 
 
 def test_there_is_a_role_for_every_service_account_with_business_in_the_store() -> None:
@@ -120,23 +124,25 @@ def test_there_is_a_role_for_every_service_account_with_business_in_the_store() 
     overlay = (INFRA / "kubernetes" / "overlays" / "aws" / "kustomization.yaml").read_text()
     assert set(re.findall(r"role/([\w-]+)", overlay)) == {f"macrofleet-{role}" for role in roles()}
     assert RESOURCES["aws_iam_role.this"]["name"] == "macrofleet-${each.key}"
-    named = re.findall(
-        r'\["([^\]]+)"\]', " ".join(str(each) for each in CONFIGURATION.variables["trusted_principals"]["validation"])
-    )
-    assert named
-    assert all(set(re.findall(r"\w+", each)) == roles() for each in named)
+    (names, _) = CONFIGURATION.variables["trusted_principals"]["validation"]
+    assert set(re.findall(r'"(\w+)"', names["condition"])) == roles() | {"copier"}
+    assert set(re.findall(r"\w+", names["error_message"])) >= roles() | {"copier"}
 
 
 def test_every_role_has_a_policy_and_is_given_what_it_names() -> None:
-    asked = {}
+    asked: dict[str, set[str]] = {}
     for text in CONFIGURATION.texts():
         for file, given in re.findall(
             r'templatefile\("\$\{path\.module\}/policies/([^"]+)", \{(.*)\}\)', text, re.DOTALL
         ):
             asked[file] = set(re.findall(r"(\w+) =", given))
-    assert set(asked) == {"${each.key}.json", "bucket-${each.key}.json", "sagemaker.json"}
+    assert set(asked) == {"${each.key}.json", "bucket-${each.key}.json", "sagemaker.json", "serving.json"}
     files = {path.name for path in (AWS / "policies").glob("*.json")}
-    expected = {f"{role}.json" for role in roles()} | {"bucket-models.json", "bucket-mlflow.json", "sagemaker.json"}
+    expected = {f"{role}.json" for role in roles() | {"copier"}} | {
+        "bucket-models.json",
+        "bucket-mlflow.json",
+        "sagemaker.json",
+    }
     assert files == expected
     for name in files:
         template = (

@@ -34,6 +34,7 @@ from registry.garbage import collect_garbage
 from registry.key_place import KeysPlace
 from registry.leases import Leases
 from registry.program import program_digest, publish_program
+from registry.regions import copy_region
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from registry.tenant_places import FleetPlace, HiddenPlace, LeasePlace, StorePlace, forget_own
@@ -56,19 +57,35 @@ POLICIES = INFRA / "aws" / "policies"
 PREFIX = "production"
 BUCKET = "versioned"
 ARN = f"arn:aws:s3:::{BUCKET}"
+# Where the copier copies to.
+WEST, WEST_PREFIX = "macrofleet", "west"
 RELEASE = "arn:aws:iam::111122223333:role/macrofleet-release"
+COPIER = "arn:aws:iam::111122223333:role/macrofleet-copier"
 VALUES = {
     "bucket": ARN,
     "prefix": PREFIX,
     "key": "arn:aws:kms:eu-central-1:111122223333:key/0",
     "release": RELEASE,
+    "copier": RELEASE,
     "repository": "arn:aws:ecr:eu-central-1:111122223333:repository/macrofleet-serving",
     "logs": "arn:aws:logs:eu-central-1:111122223333:log-group:/aws/sagemaker/Endpoints/macrofleet",
 }
 
 
+IN_THE_WEST = {
+    **VALUES,
+    "bucket": f"arn:aws:s3:::{WEST}",
+    "prefix": WEST_PREFIX,
+    "copier": COPIER,
+    "home_bucket": ARN,
+    "home_prefix": PREFIX,
+    "home_key": VALUES["key"],
+}
+
+
 def policy(name: str) -> Policy:
-    return Policy.rendered(POLICIES / f"{name}.json", **VALUES)
+    """As it is in the home region; the copier's, which there is none of there, as in the other one."""
+    return Policy.rendered(POLICIES / f"{name}.json", **(IN_THE_WEST if name == "copier" else VALUES))
 
 
 def may(who: str, request: Request, *, tls: bool = True) -> bool:
@@ -78,7 +95,9 @@ def may(who: str, request: Request, *, tls: bool = True) -> bool:
         "aws:PrincipalArn": f"arn:aws:iam::111122223333:role/macrofleet-{who}",
     }
     asked = replace(request, context={**context, **request.context})
-    return allowed(asked, identity=policy(who), resource=policy("bucket-models"))
+    west = request.resource.startswith(f"arn:aws:s3:::{WEST}")
+    buckets = Policy.rendered(POLICIES / "bucket-models.json", **IN_THE_WEST) if west else policy("bucket-models")
+    return allowed(asked, identity=policy(who), resource=buckets)
 
 
 class World:
@@ -159,6 +178,12 @@ class World:
         segment = Segment(path=self.folder, writer="w", number=7, day="2026-11-03", begun=0.0, size=0)
         assert not Shipper(self.store(), is_deleted=lambda _: True).ship(segment, "acme", [b"{}"])
 
+    def copy(self) -> None:
+        """To another region, twice: the second time there is little to do."""
+        west = open_store(self.settings.model_copy(update={"url": f"s3://{WEST}/{WEST_PREFIX}"}))
+        for everything in (False, True):
+            assert copy_region(self.store(), west, everything=everything).generation > 0
+
     def delete(self) -> None:
         store = self.store()
         places: list[Place] = [
@@ -201,22 +226,26 @@ def calls(
         with heard.on_behalf_of("serving"):
             world.serve(key)
             world.ship_of_deleted()
+        with heard.on_behalf_of("copier"):
+            world.copy()
         with heard.on_behalf_of("operations"):
             world.delete()
+        with heard.on_behalf_of("copier"):
+            world.copy()
         yield heard.calls
 
 
-@pytest.mark.parametrize("who", WHO)
+@pytest.mark.parametrize("who", [*WHO, "copier"])
 def test_everybody_may_do_what_they_do(calls: list[Call], who: str) -> None:
     mine = {call for call in calls if call.who == who}
     assert mine
-    refused = [(call, request) for call in mine for request in call.requests(BUCKET) if not may(who, request)]
+    refused = [(call, request) for call in mine for request in call.requests() if not may(who, request)]
     assert refused == []
 
 
 def test_what_was_done_is_what_there_is_to_do(calls: list[Call]) -> None:
     """Or the test before would be of less than it says."""
-    assert {call.who for call in calls} == set(WHO)
+    assert {call.who for call in calls} == {*WHO, "copier"}
     done = {(call.who, call.operation) for call in calls}
     assert done >= {
         ("release", "PutObject"),
@@ -251,12 +280,18 @@ def test_what_was_done_is_what_there_is_to_do(calls: list[Call]) -> None:
 def test_every_request_takes_the_right_that_it_takes(calls: list[Call]) -> None:
     """Each right is needed: without any one of its actions, somebody's request is refused."""
     spare = {}
-    for who in WHO:
-        needed = {request.action for call in calls if call.who == who for request in call.requests(BUCKET)}
+    for who in (*WHO, "copier"):
+        needed = {request.action for call in calls if call.who == who for request in call.requests()}
         spare[who] = {action for action in policy(who).actions() if action.startswith("s3:")} - needed
     # The code begins no upload in parts, and ends those that other tools left. Operations may train by hand, too.
     parts = {"s3:AbortMultipartUpload"}
-    assert spare == {"serving": parts, "training": parts, "operations": {*parts, "s3:DeleteObject"}, "release": set()}
+    assert spare == {
+        "serving": parts,
+        "training": parts,
+        "operations": {*parts, "s3:DeleteObject"},
+        "release": set(),
+        "copier": parts,
+    }
 
 
 @pytest.mark.parametrize("who", WHO)
@@ -279,7 +314,7 @@ def test_who_reads_what(who: str) -> None:
     assert read == {key for key, those in READERS.items() if who in those}
 
 
-@pytest.mark.parametrize("who", [*WHO, "sagemaker"])
+@pytest.mark.parametrize("who", [*WHO, "sagemaker", "copier"])
 def test_nobody_leaves_the_prefix_or_changes_the_bucket(who: str) -> None:
     for key in ("fleet/root.json", "elsewhere/fleet/root.json", f"{PREFIX}x/fleet/root.json", f"x/{PREFIX}/programs/0"):
         for action in ("s3:GetObject", "s3:PutObject", "s3:DeleteObject"):
@@ -315,13 +350,33 @@ def test_programs_are_written_by_a_release_whatever_a_role_says() -> None:
     everything = Policy(
         {"Version": "2012-10-17", "Statement": [{"Effect": "Allow", "Action": "s3:*", "Resource": "*"}]}
     )
-    for principal, expected in ((RELEASE, True), ("arn:aws:iam::111122223333:role/administrator", False)):
+    for principal, expected in (
+        (RELEASE, True),
+        ("arn:aws:iam::111122223333:role/administrator", False),
+        (COPIER, False),
+    ):
         request = Request(
             "s3:PutObject",
             f"{ARN}/{PREFIX}/programs/0/program.json",
             {"aws:PrincipalArn": principal, "aws:SecureTransport": "true"},
         )
         assert allowed(request, identity=everything, resource=policy("bucket-models")) is expected
+
+
+def test_the_copier_reads_at_home_and_writes_to_the_copy() -> None:
+    west = f"arn:aws:s3:::{WEST}/{WEST_PREFIX}"
+    for key in (
+        "programs/0/program.json",
+        "fleet/root.json",
+        "access/keys.json",
+        "tenants/acme/macros.json",
+        "copy/mark.json",
+    ):
+        assert may("copier", Request("s3:PutObject", f"{west}/{key}")), key
+        assert may("copier", Request("s3:GetObject", f"{ARN}/{PREFIX}/{key}")), key
+        assert not may("copier", Request("s3:PutObject", f"{ARN}/{PREFIX}/{key}")), key
+    for key in ("lake/tenants/acme/examples.parquet", FEEDBACK, "runs/0/run.json"):
+        assert not may("copier", Request("s3:GetObject", f"{ARN}/{PREFIX}/{key}")), "nobody serves from it"
 
 
 def test_mlflow_has_its_artifacts_and_sagemaker_its_archives() -> None:

@@ -19,7 +19,7 @@ from flows.console.settings import ConsoleSettings
 from flows.settings import FlowSettings
 from flows.shard_settings import ShardSettings
 from registry.database import DatabaseSettings
-from registry.settings import StoreSettings, read_settings
+from registry.settings import CopyStoreSettings, StoreSettings, read_settings
 from registry.store import open_store
 from registry.store.local import LocalStore
 from serving.app import create_app
@@ -58,7 +58,7 @@ def overlaid(folder: Path, cluster: Cluster) -> dict[str, Cluster]:
     """The overlay, and the base with each of the components."""
     assert cluster.objects  # it has made the copy
     parts = {"aws": "overlays/aws"}
-    for name in ("local-nvme", "empty-dir"):
+    for name in ("local-nvme", "empty-dir", "second-region"):
         parts[name] = f"with-{name}"
         place = folder / "infra" / "kubernetes" / parts[name]
         place.mkdir()
@@ -315,6 +315,12 @@ def test_budgets_and_spreads_are_of_somebody(cluster: Cluster) -> None:
     assert keys == {"topology.kubernetes.io/zone", "kubernetes.io/hostname"}
 
 
+def test_everything_is_in_our_namespace(cluster: Cluster, overlaid: dict[str, Cluster]) -> None:
+    for each in (each for one in (cluster, *overlaid.values()) for each in one.objects):
+        wide = each["kind"] in {"Namespace", "StorageClass"}
+        assert wide or each["metadata"]["namespace"] == "macrofleet", each["metadata"]["name"]
+
+
 def test_owners_select_their_pods(cluster: Cluster) -> None:
     for kind in ("Deployment", "StatefulSet"):
         for each in cluster.all(kind).values():
@@ -398,6 +404,28 @@ def test_the_disk_may_be_the_nodes_own(overlaid: dict[str, Cluster], name: str) 
         assert int(volume["emptyDir"]["sizeLimit"].removesuffix("Gi")) * 1024**3 > int(
             environment["MACROFLEET_DISK_BYTES"]
         )
+
+
+def test_a_second_region_reads_the_copy_that_is_kept_there(
+    overlaid: dict[str, Cluster], cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = overlaid["second-region"]
+    copier, server = found.pod("copier"), found.pod("serving")
+    assert copier.spec["serviceAccountName"] == "copier"
+    assert may_leave(found, copier, 443)
+    environments = [found.environment(each.containers[0]) for each in (copier, server)]
+    for variable in known_variables():
+        monkeypatch.delenv(variable, raising=False)
+    for environment in environments:
+        for variable, value in environment.items():
+            monkeypatch.setenv(variable, value)
+        copy = read_settings(CopyStoreSettings).as_store()
+        assert copy is not None
+        assert open_store(copy).url != open_store(read_settings(StoreSettings)).url
+    assert environments[1]["MACROFLEET_READ_FROM"] == "copy"
+    assert "MACROFLEET_READ_FROM" in known_variables()
+    changed = {each["metadata"]["name"] for each in found.objects if each not in cluster.objects}
+    assert {name for name in changed if not name.startswith("second-region-")} == {"copier", "macrofleet-serving"}
 
 
 def asked(cluster: Cluster) -> set[tuple[str, str, int]]:

@@ -17,6 +17,7 @@ from tests.infra.environment import known_variables, mlflows_variables, named_va
 from tests.infra.images import FLOWS, IMAGES, INFRA, SERVING
 
 MAKE_SECRETS = load_script(INFRA / "compose" / "make_secrets.py")
+COMPONENTS = INFRA / "kubernetes" / "components"
 # Ours, of the command that brings the tables of MLflow's users up to date.
 USERS = {"MLFLOW_AUTH_DATABASE_URI"}
 
@@ -59,6 +60,10 @@ def test_every_command_of_compose_is_one(composition: Composition) -> None:
 
 
 def test_every_command_of_kubernetes_is_one(cluster: Cluster) -> None:
+    (copier,) = re.findall(
+        r"^ +command: \[(.*)\]$", (COMPONENTS / "second-region" / "copier.yaml").read_text(), re.MULTILINE
+    )
+    parse([word.strip(' "') for word in copier.split(",")])
     parsed = 0
     for container in (each for pod in cluster.pods() for each in pod.containers):
         for command in commands(container):
@@ -95,7 +100,7 @@ def test_every_variable_of_ours_is_a_setting(named: set[str]) -> None:
     ours = {name for name in named if name.startswith("MACROFLEET_")}
     assert {"MACROFLEET_STORE_URL", "MACROFLEET_SIGNING_KEY", "MACROFLEET_DATABASE_URL"} <= ours
     assert ours - known_variables() == set()
-    components = " ".join(path.read_text() for path in (INFRA / "kubernetes" / "components").rglob("*.yaml"))
+    components = " ".join(path.read_text() for path in COMPONENTS.rglob("*.yaml"))
     assert named_variables(components) - known_variables() == set()
 
 
