@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput, NotReady
-from serving.proxy_config import endpoints_file, proxy_config
+from serving.proxy_config import endpoints_files, proxy_config
 from serving.proxy_routes import Face
 from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server
 
@@ -85,7 +85,7 @@ class Proxy:
         self._process: asyncio.subprocess.Process | None = None
         self._anchors: dict[Face, Address] = dict.fromkeys(faces, _LOOPBACK)
         self._servers: dict[Face, Sequence[Server]] = {}
-        self._told: dict[Face, bytes] = {}
+        self._told: dict[str, bytes] = {}
         self._stopping = False
         for face in self._listen:
             self.tell(face, [])
@@ -135,13 +135,13 @@ class Proxy:
         """Have Envoy know these servers of a face, and no others; it follows in a moment (`settled`)."""
         self._servers[face] = servers
         anchor = self._anchors[face]
-        content = endpoints_file(face, servers, anchor if anchor.port else None)
-        if self._told.get(face) != content:
-            path = self._endpoints(face)
-            beside = path.with_suffix(".next")
-            beside.write_bytes(content)
-            beside.replace(path)
-            self._told[face] = content
+        for name, content in endpoints_files(face, servers, anchor if anchor.port else None).items():
+            if self._told.get(name) != content:
+                path = self._folder / name
+                beside = path.with_suffix(".next")
+                beside.write_bytes(content)
+                beside.replace(path)
+                self._told[name] = content
 
     async def settled(self, face: Face, ports: Sequence[int], *, seconds: float = _SETTLE_SECONDS) -> bool:
         """Wait until Envoy asks the servers with these ports and no others; whether that came in time."""
@@ -197,7 +197,7 @@ class Proxy:
         admin_file = self._folder / "admin"
         admin_file.unlink(missing_ok=True)
         faces = [
-            FaceProxy(face=face, listen=listen, anchor=self._anchors[face], servers=self._endpoints(face))
+            FaceProxy(face=face, listen=listen, anchor=self._anchors[face], servers=self._folder)
             for face, listen in self._listen.items()
         ]
         config = self._folder / "envoy.json"
@@ -258,9 +258,6 @@ class Proxy:
         except TimeoutError:
             self.kill()
             await process.wait()
-
-    def _endpoints(self, face: Face) -> Path:
-        return self._folder / f"{face}.endpoints.json"
 
     async def _gauge(self, name: str) -> int | None:
         answer = await self._ask("GET", f"/stats?format=json&filter=^{name}$")

@@ -43,7 +43,9 @@ def proxy_config(settings: ProxySettings) -> Json:
     listeners = [
         made for proxy in settings.faces for made in (face_listener(proxy, settings), anchor_listener(proxy, settings))
     ]
-    clusters = [_cluster(proxy, settings) for proxy in settings.faces]
+    clusters = [
+        made for proxy in settings.faces for made in (_ring_cluster(proxy, settings), _any_cluster(proxy, settings))
+    ]
     if settings.metrics is not None:
         listeners.append(metrics_listener(settings.metrics))
         clusters.append(_admin_cluster(settings.admin))
@@ -65,28 +67,61 @@ def proxy_config(settings: ProxySettings) -> Json:
     }
 
 
-def endpoints_file(face: Face, servers: Sequence[Server], anchor: Address | None) -> bytes:
-    """The content of the file that tells Envoy of a face's servers (EDS); without an anchor while its port is not known."""
-    resource = {"@type": f"{TYPE}config.endpoint.v3.ClusterLoadAssignment", **_assignment(face, servers, anchor)}
-    return json.dumps({"resources": [resource]}, indent=1).encode() + b"\n"
+def endpoints_files(face: Face, servers: Sequence[Server], anchor: Address | None) -> dict[str, bytes]:
+    """The files that tell Envoy of a face's servers (EDS), by name.
+
+    Args:
+        anchor: None while its port is not known.
+    """
+    assignments = {face: _assignment(face, servers, anchor), f"{face}-any": _assignment(f"{face}-any", servers, None)}
+    return {
+        endpoints_name(cluster): json.dumps(
+            {"resources": [{"@type": f"{TYPE}config.endpoint.v3.ClusterLoadAssignment", **assignment}]}, indent=1
+        ).encode()
+        for cluster, assignment in assignments.items()
+    }
 
 
-def _assignment(face: Face, servers: Sequence[Server], anchor: Address | None) -> Json:
+def endpoints_name(cluster: str) -> str:
+    """What the file of a cluster's servers is called."""
+    return f"{cluster}.endpoints.json"
+
+
+def _assignment(cluster: str, servers: Sequence[Server], anchor: Address | None) -> Json:
     endpoints = [server.endpoint() for server in servers]
     if anchor is not None:
         made = Server(address=anchor, key=ANCHOR).endpoint()
         made["endpoint"]["health_check_config"] = {"disable_active_health_check": True}
         endpoints.insert(0, {**made, "load_balancing_weight": 1})
-    return {"cluster_name": face, "endpoints": [{"lb_endpoints": endpoints}] if endpoints else []}
+    return {"cluster_name": cluster, "endpoints": [{"lb_endpoints": endpoints}] if endpoints else []}
 
 
-def _cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
+def _ring_cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
+    """The servers and the anchor, of which a tenant has one."""
+    made = _cluster(proxy, settings, proxy.face, anchor=proxy.anchor)
+    made |= {
+        "lb_policy": "RING_HASH",
+        "ring_hash_lb_config": {
+            "hash_function": "XX_HASH",
+            "minimum_ring_size": LEAST_PLACES,
+            "maximum_ring_size": MOST_PLACES,
+        },
+    }
+    made["common_lb_config"]["consistent_hashing_lb_config"] = {"hash_balance_factor": settings.balance_percent}
+    return made
+
+
+def _any_cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
+    """The same servers without a ring, for what the ring gives to its anchor."""
+    return {**_cluster(proxy, settings, f"{proxy.face}-any", anchor=None), "lb_policy": "LEAST_REQUEST"}
+
+
+def _cluster(proxy: FaceProxy, settings: ProxySettings, name: str, *, anchor: Address | None) -> Json:
     if isinstance(proxy.servers, Path):
+        path = str(proxy.servers / endpoints_name(name))
         source: Json = {
             "type": "EDS",
-            "eds_cluster_config": {
-                "eds_config": {"resource_api_version": "V3", "path_config_source": {"path": str(proxy.servers)}}
-            },
+            "eds_cluster_config": {"eds_config": {"resource_api_version": "V3", "path_config_source": {"path": path}}},
         }
     else:
         source = {
@@ -98,20 +133,13 @@ def _cluster(proxy: FaceProxy, settings: ProxySettings) -> Json:
                     "dns_failure_refresh_rate": {"base_interval": "0.5s", "max_interval": "2s"},
                 },
             },
-            "load_assignment": _assignment(proxy.face, proxy.servers, proxy.anchor),
+            "load_assignment": _assignment(name, proxy.servers, anchor),
         }
     return {
-        "name": proxy.face,
+        "name": name,
         **source,
         "connect_timeout": duration(settings.connect_timeout_seconds),
-        "lb_policy": "RING_HASH",
-        "ring_hash_lb_config": {
-            "hash_function": "XX_HASH",
-            "minimum_ring_size": LEAST_PLACES,
-            "maximum_ring_size": MOST_PLACES,
-        },
         "common_lb_config": {
-            "consistent_hashing_lb_config": {"hash_balance_factor": settings.balance_percent},
             # A server that is red has not loaded what it shall. Envoy's default would ask it where half of them are.
             "healthy_panic_threshold": {"value": 0},
             "ignore_new_hosts_until_first_hc": True,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from serving.errors import ELSEWHERE_HEADER
-from serving.proxy_routes import PASSED_HEADER, Face, Json, anchor_host, duration, virtual_host
+from serving.proxy_routes import Face, Json, anchor_host, duration, virtual_host
 from serving.proxy_settings import TYPE, Address, FaceProxy, ProxySettings, Tls, socket_address
 
 # Shorter than servers keep idle connections (`serving.doors`), so that none closes one under a request.
@@ -20,8 +20,6 @@ def face_listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
     """What callers see."""
     host = virtual_host(proxy.face, proxy.face, request_timeout_seconds=settings.request_timeout_seconds)
     manager = _manager(proxy.face, proxy.face, host)
-    # Only a request that has been at the anchor says so.
-    manager["route_config"]["request_headers_to_remove"] = [PASSED_HEADER]
     if settings.access_log is not None:
         manager["access_log"] = [_access_log(settings.access_log)]
     return _listening(proxy.face, proxy.listen, manager, proxy.tls)
@@ -29,7 +27,7 @@ def face_listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
 
 def anchor_listener(proxy: FaceProxy, settings: ProxySettings) -> Json:
     """The ring's anchor: an endpoint that is always there. What the ring gives to it goes on to a server by chance."""
-    host = anchor_host(proxy.face, proxy.face, request_timeout_seconds=settings.request_timeout_seconds)
+    host = anchor_host(proxy.face, f"{proxy.face}-any", request_timeout_seconds=settings.request_timeout_seconds)
     name = f"{proxy.face}-anchor"
     return _listening(name, proxy.anchor, _manager(proxy.face, name, host), None)
 

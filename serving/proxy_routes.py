@@ -21,7 +21,6 @@ Json = dict[str, Any]
 Face = Literal["public", "operator", "sagemaker"]
 
 TARGET_HEADER: Final = "x-amzn-sagemaker-target-model"
-PASSED_HEADER: Final = "x-macrofleet-passed"
 _TIMEOUT_HEADER = "x-request-timeout-ms"
 # The longest deadline that a request may name, and what comes on top on the way.
 _LONGEST_SECONDS = 60.0
@@ -53,22 +52,16 @@ def virtual_host(face: Face, cluster: str, *, request_timeout_seconds: float) ->
 
 
 def anchor_host(face: Face, cluster: str, *, request_timeout_seconds: float) -> Json:
-    """The same routes for what has come to the ring's anchor: to any server, and only once.
+    """The same routes for what has come to the ring's anchor: to any server, whoever the tenant is.
 
     Args:
-        face, cluster, request_timeout_seconds: see `virtual_host`.
+        face, request_timeout_seconds: see `virtual_host`.
+        cluster: of the same servers, without a ring, so that nothing comes back.
     """
     host = virtual_host(face, cluster, request_timeout_seconds=request_timeout_seconds)
-    # It came back, by chance or since nobody else is there.
-    back: Json = {
-        "match": {"prefix": "/", "headers": [{"name": PASSED_HEADER, "present_match": True}]},
-        "direct_response": {"status": 503},
-        "response_headers_to_add": [{"header": {"key": ELSEWHERE_HEADER, "value": ELSEWHERE}}],
-    }
     for route in host["routes"]:
         route["route"].pop("hash_policy", None)
-        route["request_headers_to_add"] = [{"header": {"key": PASSED_HEADER, "value": "1"}}]
-    return {**host, "routes": [back, *host["routes"]]}
+    return host
 
 
 class _Routes:

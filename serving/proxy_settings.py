@@ -91,7 +91,8 @@ class FaceProxy:
     Attributes:
         face: "public" is the product API, "operator" the Open Inference Protocol, "sagemaker" SageMaker's contract.
         listen: where.
-        servers: behind it; or the file that tells of them, which Envoy reads anew when another file takes its place.
+        servers: behind it; or a folder with two files that tell of them (`serving.proxy_config.endpoints_files`), which Envoy
+            reads anew when another file takes their place.
         anchor: on loopback, for the ring's anchor (`serving.ring`): what comes there goes on to any server.
         tls: what callers are shown; None speaks plain HTTP.
     """

@@ -10,7 +10,7 @@ holds this to a real one.
 others has half as many places again, and a sixth of *their* tenants move as well. So our configuration gives every replica
 the weight `PLACES`, and has one more endpoint of weight 1, the anchor, which always counts as healthy: the least weight then
 stands for one place, and a replica for `PLACES`, however many there are. `replica_ring` is that ring. What falls to the
-anchor (one tenant in thousands, and some of what is above a bound) goes on to any replica (`serving.proxy_config`).
+anchor (one tenant in thousands, and some of what is above a bound) goes on to any replica.
 
 A replica that is at its bound (`hash_balance_factor`) passes requests on to others, which this does not know of: it is
 about load at that moment.

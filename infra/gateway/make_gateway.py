@@ -50,7 +50,7 @@ def gateway(servers: dict[str, Any]) -> dict[str, Any]:
     public["filter_chains"] = [{**chain, "transport_socket": _tls()}]
     for name in [name for name in listeners if name.partition("-")[0] == "operator"]:
         listeners.pop(name)
-    clusters = [cluster for cluster in resources["clusters"] if cluster["name"] != "operator"]
+    clusters = [cluster for cluster in resources["clusters"] if cluster["name"].partition("-")[0] != "operator"]
     return {
         **servers,
         "static_resources": {

@@ -11,6 +11,7 @@ import socket
 import ssl
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -24,7 +25,7 @@ import macrofleet
 import registry
 from registry.errors import InvalidInput
 from serving.proxy import find_envoy
-from serving.proxy_config import endpoints_file, proxy_config
+from serving.proxy_config import endpoints_files, proxy_config
 from serving.proxy_routes import duration
 from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server
 from tests.serving.helpers import PATIENCE_SECONDS
@@ -40,9 +41,7 @@ def settings(tmp_path: Path, **changes: object) -> ProxySettings:
     servers = [Server(address=Address("server-0", 8000), key="replica-0"), Server(address=Address("10.0.0.2", 8000))]
     values: dict[str, object] = {
         "faces": [
-            FaceProxy(
-                face="public", listen=Address("0.0.0.0", 8000), anchor=loopback, servers=tmp_path / "public.json"
-            ),
+            FaceProxy(face="public", listen=Address("0.0.0.0", 8000), anchor=loopback, servers=tmp_path),
             FaceProxy(face="operator", listen=Address("::1", 8001), anchor=Address("::1", 9904), servers=servers),
             FaceProxy(
                 face="sagemaker", listen=Address("localhost", 8080), anchor=Address("localhost", 9905), servers=servers
@@ -68,7 +67,8 @@ def validate(path: Path) -> None:
 
 
 def test_envoy_takes_every_part(tmp_path: Path) -> None:
-    (tmp_path / "public.json").write_bytes(endpoints_file("public", [], None))
+    for name, content in endpoints_files("public", [], None).items():
+        (tmp_path / name).write_bytes(content)
     path = tmp_path / "envoy.json"
     path.write_text(json.dumps(proxy_config(settings(tmp_path))))
     validate(path)
@@ -82,6 +82,35 @@ def test_what_is_kept_is_what_is_generated(path: Path, tmp_path: Path) -> None:
     made = CliRunner().invoke(macrofleet.app, ["proxy-config", *arguments])
     assert made.exit_code == 0, made.output
     assert made.stdout == path.read_text()
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_what_has_come_to_the_anchor_does_not_come_back(path: Path) -> None:
+    """Or a request could go round while servers are busy, and find nobody."""
+    resources = json.loads(path.read_text())["static_resources"]
+    listeners = {listener["name"]: listener for listener in resources["listeners"]}
+    clusters = {cluster["name"]: addresses_of(cluster) for cluster in resources["clusters"]}
+    for face in ("public", "operator"):
+        anchor = address_of(listeners[f"{face}-anchor"])
+        assert anchor in clusters[face]
+        for cluster in clusters_of(listeners[f"{face}-anchor"]):
+            assert clusters[cluster] == clusters[face] - {anchor}
+        assert clusters_of(listeners[face]) == {face}
+
+
+def address_of(holder: dict[str, Any]) -> tuple[str, int]:
+    found = holder["address"]["socket_address"]
+    return found["address"], found["port_value"]
+
+
+def addresses_of(cluster: dict[str, Any]) -> set[tuple[str, int]]:
+    groups = cluster["load_assignment"]["endpoints"]
+    return {address_of(one["endpoint"]) for group in groups for one in group["lb_endpoints"]}
+
+
+def clusters_of(listener: dict[str, Any]) -> set[str]:
+    manager = listener["filter_chains"][0]["filters"][0]["typed_config"]
+    return {route["route"]["cluster"] for host in manager["route_config"]["virtual_hosts"] for route in host["routes"]}
 
 
 def test_every_list_of_arguments_has_its_configuration() -> None:
