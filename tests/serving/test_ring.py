@@ -97,7 +97,7 @@ async def test_a_real_envoy_picks_who_was_predicted() -> None:
         for servers in (made.servers[:3], made.servers[1:3], made.servers):
             await made.show(servers)
             ring = replica_ring([server.name for server in servers])
-            for face in FACES:
+            for face in FACES if len(servers) == 3 else FACES[:1]:
                 assert await picked(client, made, face) == ring.owners(TENANTS), (face, len(servers))
 
 
