@@ -55,6 +55,7 @@ class World:
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_LOGGING_LEVEL": "WARNING",
             "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_raylet_start_wait_time_s": "120",
         }
         hub = self.start("hub", "hub", "-m", "tests.workers.hub", str(folder), self.hosts.addresses["hub"])
         self._environment |= self._answer(hub)
@@ -73,6 +74,10 @@ class World:
         )  # fmt: skip
         self._stack.callback(end, process, asked=ours)
         return process
+
+    def said(self, name: str) -> str:
+        """The log of what was started."""
+        return (self._folder / f"{name}.log").read_text()
 
     def set(self, **environment: str) -> None:
         """Set something in the environment of what is started from now on."""
@@ -182,10 +187,11 @@ def is_whole(world: World, summary: Mapping[str, Any] | None = None) -> Mapping[
 
 
 def start_ray(world: World, host: str, *options: str) -> None:
-    """A node of a Ray cluster on a host."""
+    """A node of a Ray cluster on a host that is up."""
     code = "import sys; from ray.scripts.scripts import main; sys.exit(main())"
     own = [f"--node-ip-address={world.hosts.addresses[host]}", "--object-store-memory=100000000"]
     world.start(f"ray-{host}", host, "-c", code, "start", "--block", *own, *options)
+    wait_for(lambda: "Ray runtime started" in world.said(f"ray-{host}"))
 
 
 def test_a_worker_that_is_cut_off_and_comes_back_makes_no_second_version(world: World) -> None:
