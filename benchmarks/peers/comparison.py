@@ -81,8 +81,8 @@ def compare(
     Raises:
         InvalidInput: `path` is a run of other sizes, or none at all.
     """
-    world, failed = prepare(peers, sizes, step)
     keeper = _Keeper(path, _begun(path, sizes, command))
+    world, failed = prepare(peers, sizes, step)
     deadline = time.monotonic() + most_seconds
     cores = choose_cores()
     todo = list(sessions(peers, sizes))

@@ -183,7 +183,7 @@ def _expected(fleet: SyntheticFleet, program: Path, models: Sequence[SyntheticMo
 class _Template:
     """One export, and where in it the weights lie: other tenants' are the same bytes with their weights in place.
 
-    That is what exporting each gives (a test holds it to that), in a hundredth of the time.
+    That takes a hundredth of the time of exporting each; a test holds such a one to the runtime.
     """
 
     def __init__(self, folder: Path, fleet: SyntheticFleet, program: Path, model: SyntheticModel) -> None:

@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -24,11 +24,23 @@ from benchmarks.peers.comparison import ALL, check_peers, check_tenants, compare
 from benchmarks.peers.fastapi_peer import Dedicated
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.marks import bytes_per_tenant, judge_marks
+from benchmarks.peers.measure import Measurement
 from benchmarks.peers.results import OURS, Cell, PeerInfo, PeerRun, read_run
-from benchmarks.peers.server import Peer, PeerCannot, PeerFailed, Place, call, clean_environment, last_lines, told
+from benchmarks.peers.server import (
+    Peer,
+    PeerCannot,
+    PeerFailed,
+    Place,
+    call,
+    clean_environment,
+    free_ports,
+    last_lines,
+    told,
+)
 from benchmarks.peers.sizes import ECHO, QUICK, Sizes, sessions
 from benchmarks.peers.tree import ProcessTree, descendants
 from benchmarks.peers.world import find_tensors, with_tensors
+from benchmarks.stage import Cores
 from registry.errors import InvalidInput, OutOfResources
 from registry.tensors import write_tensors
 
@@ -319,6 +331,23 @@ def test_a_process_per_tenant_has_an_address_each(place: Place, monkeypatch: pyt
     assert peer.url_of("tenant-00001")
     with pytest.raises(PeerCannot):
         peer.replace("tenant-00000")
+
+
+def test_ports_are_free_and_low() -> None:
+    found = free_ports(3)
+    assert len(set(found)) == 3
+    assert all(1024 < port < 32_768 for port in found)
+
+
+def test_a_step_stands_on_a_started_server_and_loaded_models() -> None:
+    session = next(one for one in sessions(["fastapi"], Sizes()))
+    measurement = Measurement(session, cast("Any", None), Sizes(), Cores(0, 1), save=print, say=print)
+    only = next(one for one in session.cells if one.step == "warm" and one.tenants == 100)
+    steps = [(one.step, one.tenants) for one in measurement._stood_on({only.key})]
+    assert steps == [("ready", 10), ("memory", 10), ("memory", 100), ("warm", 100)]
+    alone = next(one for one in sessions([OURS], Sizes()) if one.most is not None)
+    measurement = Measurement(alone, cast("Any", None), Sizes(), Cores(0, 1), save=print, say=print)
+    assert [one.step for one in measurement._stood_on({one.key for one in alone.cells})] == ["ready", "zipf"]
 
 
 def test_nothing_of_this_project_reaches_another_server() -> None:

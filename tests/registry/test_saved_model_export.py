@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.fleets import publish_tenants
+from benchmarks.fleets import make_bundle, publish_tenants
+from benchmarks.peers.apps.fastapi_app import load_from
+from benchmarks.peers.world import find_tensors, with_tensors
 from registry.disk_tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
@@ -25,6 +28,7 @@ from registry.errors import (
 from registry.fleet import FleetEntry, update_fleet
 from registry.freezing import freeze
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
+from registry.mapped import map_bundle
 from registry.program import RELEASED_PROGRAMS, named_programs, program_digest, publish_program
 from registry.runtime import BoundModel, Program
 from registry.saved_model_export import SavedModelExport, export_saved_model
@@ -88,6 +92,30 @@ def test_by_default_it_answers_with_the_best_three(world: World, loaded: Any) ->
     order = np.argsort(-scores, axis=1)[:, :3]
     assert [list(row) for row in found["labels"]] == [[f"m{place}".encode() for place in row] for row in order]
     np.testing.assert_allclose(found["scores"], np.take_along_axis(scores, order, 1), atol=2e-6)
+
+
+def test_other_weights_in_its_place_are_another_model(world: World, bag: Program, tmp_path: Path) -> None:
+    """How `benchmarks.peers` makes thousands of exports of one."""
+    import tensorflow as tf
+
+    weights = world.store.get(model_key("acme", world.made.version, WEIGHTS)).data
+    make_bundle(tmp_path / "bundle", tenant="acme", program=bag.digest, spec=bag.spec, macros=7, seed=1)
+    other = (tmp_path / "bundle" / WEIGHTS).read_bytes()
+    shutil.copytree(world.made.path, tmp_path / "export")
+    graph = (world.made.path / "saved_model.pb").read_bytes()
+    changed = with_tensors(graph, find_tensors(graph, weights), other)
+    (tmp_path / "export" / "saved_model.pb").write_bytes(changed)
+    found = ask(tf.saved_model.load(str(tmp_path / "export")), "all", TEXTS[:2])
+    expected = bag.bind(map_bundle(tmp_path / "bundle", tenant="acme"))
+    np.testing.assert_allclose(found["scores"], expected.score(expected.featurise(TEXTS[:2])), atol=2e-6)
+
+
+def test_what_most_teams_write_serves_it(world: World) -> None:
+    found = load_from(world.made.path.parents[1])("acme")(TEXTS[0])
+    scores = world.model.score(world.model.featurise(TEXTS[:1]))[0]
+    assert found["labels"] == [f"m{place}" for place in np.argsort(-scores)[:3]]
+    with pytest.raises(FileNotFoundError):
+        load_from(world.made.path.parents[1])("nobody")
 
 
 def test_nothing_else_is_needed(world: World) -> None:
