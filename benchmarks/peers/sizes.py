@@ -31,7 +31,7 @@ class Sizes:
         zipf_tenants, zipf_most: of the row in which a server keeps fewer models than it serves.
         zipf_rate: requests a second of that row's open loop: what the slowest can still take.
         zipf_seconds: its length.
-        most: models that other servers may keep loaded: what fits below the bound at 45 MB each.
+        most: models that other servers may keep loaded: what fits below the bound at 54 MB each.
         memory_bytes: bound of every server's processes together, page cache included.
     """
 
@@ -48,7 +48,7 @@ class Sizes:
     zipf_rate: float = 10.0
     zipf_seconds: float = 25.0
     most: int = 300
-    memory_bytes: int = 16 * 1024**3
+    memory_bytes: int = 19 * 1024**3
 
     @property
     def world_tenants(self) -> int:
