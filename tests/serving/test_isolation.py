@@ -416,9 +416,10 @@ async def test_another_tenant_takes_as_long_as_none(world: World) -> None:
     async def calls(place: Place, name: str, kind: str) -> int:
         count = 0
 
-        def counted(_frame: Any, event: str, _argument: Any) -> None:
+        def counted(frame: Any, event: str, _argument: Any) -> None:
             nonlocal count
-            count += event in {"call", "c_call"}
+            # Which of its timers a loop compares with which depends on what else it waits for.
+            count += event in {"call", "c_call"} and frame.f_code.co_qualname != "TimerHandle.__lt__"
 
         path = place.path(name)
         await world.call(place.app, place.method, path, kind, target=name)  # what is remembered of the last one
@@ -437,8 +438,9 @@ async def test_another_tenant_takes_as_long_as_none(world: World) -> None:
                     # The least of three: what other tests left behind may be finalised in the midst of one.
                     theirs = min([await calls(place, other, kind) for _ in range(3)])
                     nobodys = min([await calls(place, nobody, kind) for _ in range(3)])
-                    # Whose an alias of SageMaker's is, what is loaded under it says: it has to be looked up.
-                    most = 2 if place.app == "sagemaker" and place.scope == "suggest" else 0
+                    # Whose an alias of SageMaker's is, what is loaded under it says: it has to be looked up. What is found
+                    # is asked whose it is (two calls), and for what is not found an error is made (five).
+                    most = 3 if place.app == "sagemaker" and place.scope == "suggest" else 0
                     assert nobodys > 10
                     assert abs(theirs - nobodys) <= most, (place, kind)
     assert not world.store_requests
