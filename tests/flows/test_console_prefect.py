@@ -57,6 +57,6 @@ def test_runs_are_those_that_prefects_own_client_reads(prefect: PrefectRest, tmp
     with asking(console) as browser:
         assert console.sign_in(browser).status_code == 303
         page = browser.get("/runs").text
-    assert "verify fleet" in page
+    assert "verify fleet" in page, "as people write it"
     assert "left: 2" in page
     assert "scheduled" in page
