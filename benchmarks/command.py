@@ -276,6 +276,7 @@ def peers(
     minutes: Annotated[
         float, typer.Option(min=0.1, max=600, help="After which no other server is started; a rerun goes on.")
     ] = 60,
+    again: Annotated[bool, typer.Option("--again", help="Take steps again that failed or were skipped.")] = False,
     quick: Annotated[bool, typer.Option("--quick", help="Ten tenants and a second a step, for trying out.")] = False,
     prepare: Annotated[
         bool, typer.Option("--prepare", help="Install the servers and make the classifiers, and measure nothing.")
@@ -304,7 +305,8 @@ def peers(
             world, failed = comparison.prepare(names, sizes, step)
             return {"classifiers": str(world.folder), "not_installed": failed, "passed": {}, "void": []}
         command = " ".join(["macrofleet", *sys.argv[1:]])
-        return comparison.compare(names, sizes, out, command=command, most_seconds=60 * minutes, step=step)
+        given = {"command": command, "most_seconds": 60 * minutes, "again": again}
+        return comparison.compare(names, sizes, out, step=step, **given)
 
     run_bench(measure, as_json, check)
 

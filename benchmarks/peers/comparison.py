@@ -66,7 +66,14 @@ def prepare(peers: Sequence[str], sizes: Sizes, step: Step) -> tuple[World, dict
 
 
 def compare(
-    peers: Sequence[str], sizes: Sizes, path: Path, *, command: str, most_seconds: float, step: Step
+    peers: Sequence[str],
+    sizes: Sizes,
+    path: Path,
+    *,
+    command: str,
+    most_seconds: float,
+    step: Step,
+    again: bool = False,
 ) -> dict[str, Any]:
     """Measure, and go on with the run in `path` if there is one of the same sizes.
 
@@ -74,6 +81,7 @@ def compare(
         path: of the run's file (`benchmarks.peers.results`), written after every step.
         command: what was typed, for the record.
         most_seconds: after which no other server is started.
+        again: take steps again that failed or were skipped.
 
     Returns:
         A report: the marks, whether each is reached, and the run's file.
@@ -88,7 +96,7 @@ def compare(
     todo = list(sessions(peers, sizes))
     for place, session in enumerate(todo):
         kind = PEERS[session.peer]
-        wanted = [cell for cell in session.cells if keeper.run.done(cell) is None]
+        wanted = [cell for cell in session.cells if _is_left(keeper.run.done(cell), again)]
         keeper.introduce(session.peer)
         if not wanted:
             continue
@@ -103,6 +111,10 @@ def compare(
             )
             measurement.run(wanted)
     return {"bench": "peers", **judge_marks(keeper.run), "run": str(path), "machine": keeper.run.machine}
+
+
+def _is_left(done: Cell | None, again: bool) -> bool:
+    return done is None or (again and done.outcome != "measured")
 
 
 def _say(step: Step, share: float, text: str) -> None:

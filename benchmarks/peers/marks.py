@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.peers.results import OURS, PeerRun, Text
+from benchmarks.peers.results import OURS, Cell, PeerRun, Text
 from benchmarks.verdicts import Bound
 
 TEXTS: tuple[Text, ...] = ("short", "50 words")
@@ -46,12 +46,9 @@ def marks(run: PeerRun) -> Iterator[Mark]:
     ours = run.figure("p99_ms", peer=OURS, step="zipf")
     yield Mark(name="zipf_p99_to_best_peers", value=_ratio(ours, min(best, default=None)), bound=Bound(at_most=1 / 10))
     yield Mark(name="zipf_failures", value=run.figure("failures", peer=OURS, step="zipf"), bound=Bound(at_most=0))
-    threads = [
-        value
-        for cell in run.select(peer=OURS, step="memory", outcome="measured")
-        if (value := cell.figures.get("threads_per_tenant")) is not None
-    ]
-    yield Mark(name="threads_per_tenant", value=max(threads, default=None), bound=Bound(at_most=0))
+    largest = _largest_step(run, OURS)
+    threads = None if largest is None else largest.figures.get("threads_per_tenant")
+    yield Mark(name="threads_per_tenant", value=threads, bound=Bound(at_most=0))
     for text in TEXTS:
         least = min((cell.tenants for cell in run.select(peer=OURS, step="warm")), default=0)
         ratio = _ratio(_most_rps(run, OURS, least, text), _most_rps(run, "echo", 1, text))
@@ -73,12 +70,17 @@ def _against(run: PeerRun, peer: str, *, cold: float, memory: float, tenants: in
 
 def bytes_per_tenant(run: PeerRun, peer: str, kind: str) -> float | None:
     """What a tenant costs a server: of the step that added most of them. PSS where there was no control group."""
-    steps = [cell for cell in run.select(peer=peer, step="memory", outcome="measured") if cell.figures.get("more")]
-    if not steps:
+    largest = _largest_step(run, peer)
+    if largest is None:
         return None
-    figures = max(steps, key=lambda cell: (cell.figures["more"], -cell.tenants)).figures
-    value = figures.get(f"{kind}_bytes_per_tenant")
-    return float(figures["pss_bytes_per_tenant"] if value is None else value)
+    value = largest.figures.get(f"{kind}_bytes_per_tenant")
+    return float(largest.figures["pss_bytes_per_tenant"] if value is None else value)
+
+
+def _largest_step(run: PeerRun, peer: str) -> Cell | None:
+    """The step that added most tenants: what a server does once is the least part of it."""
+    steps = [cell for cell in run.select(peer=peer, step="memory", outcome="measured") if cell.figures.get("more")]
+    return max(steps, key=lambda cell: (cell.figures["more"], -cell.tenants), default=None)
 
 
 def _most_held(run: PeerRun, peer: str) -> int:

@@ -40,6 +40,7 @@ _SWAP_CLIENTS = 8
 _SWAP_LEAD_SECONDS = 1.0
 _SWAP_MOST_SECONDS = 60.0
 _PAUSE_SECONDS = 0.01
+_WARM_UP = 50
 
 
 class Measurement:
@@ -182,6 +183,8 @@ class Measurement:
     def _cold(self, peer: Peer, cell: Cell) -> Figures:  # noqa: ARG002  # a step
         half = len(self._world.spare) // 2
         figures: Figures = {}
+        for place in range(_WARM_UP):  # what the server itself does for the first time is no tenant's
+            ask(peer, REPLACED, place)
         for name, tenants in (("cached", self._world.spare[:half]), ("uncached", self._world.spare[half:])):
             found = []
             began = time.monotonic()
@@ -210,6 +213,8 @@ class Measurement:
             self._before = (len(self._loaded), peer.tree.footprint())
         loaded_before, before = self._before
         began = time.monotonic()
+        if peer.has_ended():
+            raise PeerFailed(peer.last_words())
         try:
             self._have(peer, wanted)
         except PeerFailed as problem:
@@ -240,6 +245,8 @@ class Measurement:
         load = self._load(peer, cell.tenants, cell.text)
         load.closed(clients=cell.clients, seconds=min(0.5, self._sizes.seconds))
         samples = load.closed(clients=cell.clients, seconds=self._sizes.seconds)
+        if peer.has_ended():
+            raise PeerFailed(f"it ended under load: {peer.last_words()}")
         return {**_described(samples), **self._why(peer, samples, cell.tenants)}
 
     def _swap(self, peer: Peer, cell: Cell) -> Figures:
@@ -295,6 +302,8 @@ class Measurement:
         # Whatever it keeps loaded is then what this traffic leaves.
         closed = load.closed(clients=_SWAP_CLIENTS, seconds=2 * self._sizes.seconds)
         samples = load.open(rate=self._sizes.zipf_rate, seconds=self._sizes.zipf_seconds)
+        if peer.has_ended():
+            raise PeerFailed(f"it ended under load: {peer.last_words()}")
         failures = int((samples.status != 200).sum())
         return {
             **_described(samples),

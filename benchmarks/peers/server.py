@@ -259,8 +259,8 @@ def call(url: str, method: str, path: str, body: bytes = b"", *, seconds: float 
     connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=seconds)
     with contextlib.closing(connection):
         try:
-            # Multi Model Server takes a body that calls itself JSON for what is to be registered, an empty one too.
-            connection.request(method, path, body, {"Content-Type": "application/json"} if body else {})
+            # A body that is none must not be said to be JSON: Multi Model Server then reads it and not the query.
+            connection.request(method, path, body or None, {"Content-Type": "application/json"} if body else {})
             answer = connection.getresponse()
             return answer.status, answer.read()
         except (OSError, http.client.HTTPException) as problem:

@@ -31,7 +31,7 @@ class Sizes:
         zipf_tenants, zipf_most: of the row in which a server keeps fewer models than it serves.
         zipf_rate: requests a second of that row's open loop: what the slowest can still take.
         zipf_seconds: its length.
-        most: models that other servers may keep loaded: what fits below the bound at 54 MB each.
+        most: models that other servers may keep loaded: what fits below the bound at 51 MB each and what loading takes on top.
         memory_bytes: bound of every server's processes together, page cache included.
     """
 
@@ -41,14 +41,14 @@ class Sizes:
     seconds: float = 3.0
     cold: int = 15
     cold_seconds: float = 15.0
-    load_seconds: float = 150.0
+    load_seconds: float = 120.0
     swap_seconds: float = 5.0
     zipf_tenants: int = 1000
     zipf_most: int = 300
     zipf_rate: float = 10.0
     zipf_seconds: float = 25.0
     most: int = 300
-    memory_bytes: int = 19 * 1024**3
+    memory_bytes: int = 20 * 1024**3
 
     @property
     def world_tenants(self) -> int:

@@ -514,9 +514,16 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     assert set(run.peers) == {"ray", "echo"}
 
     said.clear()
+    monkeypatch.setattr(comparison, "prepare", lambda peers, sizes, step: (world, {"ray": "pip said no again"}))
     go(["ray", "echo"])
     assert read_run(path) == run
     assert said == []
+
+    compare(
+        ["ray", "echo"], sizes, path, command="c", most_seconds=60, step=lambda text, _: said.append(text), again=True
+    )
+    assert {cell.error for cell in read_run(path).select(peer="ray")} == {"pip said no again"}
+    assert list(read_run(path).select(peer="echo")) == list(run.select(peer="echo"))
 
     with pytest.raises(InvalidInput, match="other sizes"):
         compare(["echo"], QUICK, path, command="c", most_seconds=1, step=lambda text, share: None)
