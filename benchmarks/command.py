@@ -305,8 +305,7 @@ def peers(
             world, failed = comparison.prepare(names, sizes, step)
             return {"classifiers": str(world.folder), "not_installed": failed, "passed": {}, "void": []}
         command = " ".join(["macrofleet", *sys.argv[1:]])
-        given = {"command": command, "most_seconds": 60 * minutes, "again": again}
-        return comparison.compare(names, sizes, out, step=step, **given)
+        return comparison.compare(names, sizes, out, command=command, most_seconds=60 * minutes, again=again, step=step)
 
     run_bench(measure, as_json, check)
 

@@ -141,7 +141,7 @@ def by_every_rule(text: str) -> str:
 
 
 # What rules look for, in whole and in pieces, and letters with more than two cases.
-PIECES = [
+OF_RULES = [
     "pk-live-0123456789",
     "ASIA0123456789ABCDEF",
     "hf-0123456789abcdefghij",
@@ -225,12 +225,12 @@ PIECES = [
 
 
 @settings(max_examples=1500, deadline=None)
-@given(st.lists(st.one_of(st.sampled_from(PIECES), st.text(max_size=6)), max_size=8).map("".join))
+@given(st.lists(st.one_of(st.sampled_from(OF_RULES), st.text(max_size=6)), max_size=8).map("".join))
 def test_passing_over_rules_changes_nothing(text: str) -> None:
     assert masked(text) == by_every_rule(text)
 
 
-@pytest.mark.parametrize("piece", PIECES)
+@pytest.mark.parametrize("piece", OF_RULES)
 @pytest.mark.parametrize("around", ["{}", "My {} is 7.", "write to me, {}!"])
 def test_no_rule_is_passed_over_that_would_find_something(piece: str, around: str) -> None:
     text = around.format(piece)
