@@ -6,6 +6,8 @@ import json
 import subprocess
 import sys
 
+import pytest
+
 from benchmarks.guards import _agent_bodies, _guarded
 from registry.bundle import Label
 from registry.catalogue import Macro, make_catalogue, parse_catalogue
@@ -25,13 +27,16 @@ def test_an_agent_of_the_load_may_use_some_of_the_macros() -> None:
     assert 20 < int(shown.mask.sum()) < 60
 
 
-def test_the_other_server_hides_and_masks_nothing() -> None:
+@pytest.mark.parametrize("masks", [False, True])
+def test_the_other_servers_hide_nothing_and_one_masks(masks: bool) -> None:
     """In a process of its own: it changes what it imports."""
-    code = """
+    code = (
+        f"masks = {masks}"
+         """
 import macrofleet
 from benchmarks import unguarded
 macrofleet.main = lambda: None
-unguarded.main()
+unguarded.main(masks=masks)
 from registry.bundle import Label
 from registry.catalogue import Macro
 from registry.ticket import asked_text
@@ -40,6 +45,7 @@ policy = Policy([Macro(id="a", title="A", active=False)])
 labels = [Label(id="a", title="A"), Label(id="b", title="B")]
 assert policy.shown("v", labels, policy.audience(["1"], "en")).mask is None
 assert not policy.is_off(["1"])
-assert "jo@shop.example" in asked_text("write to jo@shop.example", [])
+assert ("jo@shop.example" in asked_text("write to jo@shop.example", [])) is not masks
 """
+    )
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
