@@ -17,7 +17,7 @@ from flows.flow_commands import flows
 from flows.lake_tidying import lake
 from flows.tenant_commands import tenants as tenants_group
 from flows.tenant_deletion import delete
-from registry.backup_commands import backup
+from registry.backup.commands import backup
 from registry.console_output import (
     column_values,
     names_of,
@@ -27,16 +27,16 @@ from registry.console_output import (
     progress,
     waiting,
 )
-from registry.fleet_commands import fleet
-from registry.garbage_commands import garbage
-from registry.key_commands import keys
+from registry.feedback.report_command import report
+from registry.fleet.commands import fleet
+from registry.garbage.commands import garbage
+from registry.garbage.run_commands import runs
+from registry.keys.commands import keys
 from registry.model_commands import models
-from registry.region_commands import regions
-from registry.report_command import report
-from registry.run_commands import runs
-from registry.verify_commands import verify
+from registry.regions.commands import regions
+from registry.verify.commands import verify
 from serving.explain_command import explain
-from serving.proxy_command import proxy_config
+from serving.proxy.command import proxy_config
 from training.ticket_commands import tickets
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
@@ -390,7 +390,7 @@ def serve(
     """
     from registry.settings import CopyStoreSettings, StoreSettings, read_settings
     from serving.main import run, run_sagemaker
-    from serving.scaling import parse_range
+    from serving.replicas.scaling import parse_range
     from serving.settings import ServingSettings
 
     given = {
@@ -405,7 +405,7 @@ def serve(
     if sagemaker:
         run_sagemaker(settings, read_settings(StoreSettings), programs_folder, ready_file=ready_file)
     elif (wanted := parse_range(replicas)) != (1, 1):
-        from serving.replicas import Replicas, run_replicas
+        from serving.replicas.group import Replicas, run_replicas
 
         least, most = wanted
         several = Replicas(least=least, most=most, proxy=proxy, separate_disks=separate_disks, access_log=access_log)

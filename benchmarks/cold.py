@@ -17,7 +17,7 @@ from benchmarks.stage import staged
 from benchmarks.tickets import WORDS, ticket_bodies
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 from registry.layout import WEIGHTS
 
 BOUNDS = {

@@ -23,11 +23,11 @@ from benchmarks.machine import describe_machine
 from benchmarks.served import ServedFleet, s3_address, served_folder, served_s3
 from benchmarks.stage import Cores, choose_cores
 from benchmarks.tickets import ticket_bodies
-from registry.disk_tier import DiskTier
-from registry.program import RELEASED_PROGRAMS
-from registry.runtime import Program, limit_threads
+from registry.disk.tier import DiskTier
+from registry.model.program import RELEASED_PROGRAMS
+from registry.model.runtime import Program, limit_threads
 from registry.store.local import LocalStore
-from serving.cache import Observer
+from serving.engine.cache import Observer
 from training.programs.release import built_folder
 
 _MODELS = 8

@@ -19,7 +19,7 @@ from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
 from registry.database import DatabaseSettings, opened_database
 from registry.errors import InvalidInput, NotReady
-from registry.keys import KeyBook
+from registry.keys.book import KeyBook
 from registry.store.local import LocalStore
 
 EXECUTABLE = Path("/usr/bin/chromium")

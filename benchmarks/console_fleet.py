@@ -10,12 +10,12 @@ from typing import Any
 
 from flows.outcome import Outcome
 from flows.runs import RunPlan, RunRecord, ShardRecord, counted, left_over, run_name, write_record
-from registry.bundle import Manifest
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.documents import canonical_json
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, in_threads, update_fleet
+from registry.fleet.state import FleetEntry, in_threads, update_fleet
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, examples_key, model_key, run_key, run_shard_key
+from registry.model.bundle import Manifest
 from registry.store import ObjectStore
 from training.inputs import Inputs
 from training.record import TrainingRecord

@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.fleets import SyntheticFleet, SyntheticModel
-from registry.bundle import parse_labels
-from registry.program import program_digest
-from registry.runtime import Features, Program, limit_threads
-from registry.tensors import parse_header
-from registry.ticket import asked_text
+from registry.model.bundle import parse_labels
+from registry.model.program import program_digest
+from registry.model.runtime import Features, Program, limit_threads
+from registry.model.tensors import parse_header
+from registry.text.ticket import asked_text
 
 _TOLERANCE = 1e-4
 

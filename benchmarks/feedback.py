@@ -19,8 +19,8 @@ from benchmarks.stage import Cores, choose_cores
 from benchmarks.verdicts import Bound, judge
 from flows.local_server import LocalServer, store_environment
 from registry.console_output import Step
-from registry.feedback import read_feedback
-from registry.fleet import FleetEntry, update_fleet
+from registry.feedback.records import read_feedback
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import open_store

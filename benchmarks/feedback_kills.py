@@ -15,8 +15,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from flows.local_server import LocalServer, store_environment
-from registry.feedback import Feedback, parse_record, read_feedback
-from registry.fleet import FleetEntry, update_fleet
+from registry.feedback.records import Feedback, parse_record, read_feedback
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import feedback_prefix
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store

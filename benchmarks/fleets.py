@@ -20,18 +20,18 @@ from typing import IO, Any, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.bundle import Label, Labels, Manifest, write_bundle
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.documents import sha256
 from registry.errors import InvalidInput
 from registry.files import FileDigest
-from registry.fleet import Change, FleetEntry, TenantLimits, update_fleet
+from registry.fleet.state import Change, FleetEntry, TenantLimits, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, catalogue_key, model_key
-from registry.program import ProgramSpec
+from registry.model.bundle import Label, Labels, Manifest, write_bundle
+from registry.model.program import ProgramSpec
+from registry.model.tensors import write_tensors
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore, StoredObject
-from registry.tensors import write_tensors
 
 T = TypeVar("T")
 R = TypeVar("R")

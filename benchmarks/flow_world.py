@@ -18,10 +18,10 @@ from typing import Any
 from benchmarks.flow_run import PEAKS_VARIABLE
 from flows.local_server import store_environment
 from registry.console_output import Step
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from training.examples import Example
 from training.synthetic import SyntheticTenant, make_fleet
 from training.tenants import import_examples

@@ -18,7 +18,7 @@ from benchmarks.stage import staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
 from registry.layout import examples_key
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.settings import StoreSettings
 from registry.store import open_store
 from training.synthetic import make_tenant

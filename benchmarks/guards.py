@@ -18,7 +18,7 @@ from benchmarks.verdicts import Bound, judge
 from registry.catalogue import Catalogue, make_catalogue
 from registry.console_output import Step
 from registry.errors import CatalogueUnavailable
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 from registry.tenant_settings import edit_tenant_settings
 
 BOUNDS = {"guards_share": Bound(at_most=0.10)}

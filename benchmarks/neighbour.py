@@ -14,7 +14,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.stage import TenantLoad, changed_speed, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import TenantLimits, update_fleet
+from registry.fleet.state import TenantLimits, update_fleet
 
 BOUNDS = {
     "p99_ratio": Bound(at_most=2),

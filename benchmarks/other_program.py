@@ -10,7 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from registry.program import SPEC
+from registry.model.program import SPEC
 
 _ROWS = 32_000
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from serving.proxy_settings import BALANCE_PERCENT
+from serving.proxy.settings import BALANCE_PERCENT
 
 # The log has times to the microsecond, but Envoy looks at its counts a moment after a request's beginning.
 _TOLERANCE_SECONDS = 0.001

@@ -15,11 +15,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from registry.bundle import Manifest
 from registry.errors import MacrofleetError
 from registry.files import FileDigest
+from registry.model.bundle import Manifest
 from registry.settings import StoreSettings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 
 
 def make_manifest(tenant: str, seed: int) -> Manifest:

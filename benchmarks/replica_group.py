@@ -16,8 +16,8 @@ from typing import Any
 from benchmarks.client import Operator, total
 from benchmarks.proxy_log import Request, read_log
 from flows.local_server import LocalServer
-from serving.replica_addresses import ring_key
-from serving.ring import ANCHOR, replica_ring
+from serving.proxy.ring import ANCHOR, replica_ring
+from serving.replicas.addresses import ring_key
 
 SAMPLE_SECONDS = 0.5
 _WAIT_SECONDS = 180.0

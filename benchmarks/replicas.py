@@ -20,7 +20,7 @@ from benchmarks.replica_group import SAMPLE_SECONDS, Group, Hits
 from benchmarks.stage import Stage, TenantLoad, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 
 EVENTS = ("killed", "added", "drained")
 BOUNDS = {

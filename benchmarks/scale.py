@@ -17,7 +17,7 @@ from benchmarks.refusals import refusals
 from benchmarks.stage import Stage, TenantLoad, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import Change, FleetEntry, update_fleet
+from registry.fleet.state import Change, FleetEntry, update_fleet
 
 BOUNDS = {
     "rss_anon_mb": Bound(at_most=1200),

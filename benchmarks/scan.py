@@ -17,7 +17,7 @@ from benchmarks.machine import describe_machine
 from benchmarks.stage import TenantLoad, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 
 BOUNDS = {
     "hot_p99_ratio": Bound(at_most=2),

@@ -16,7 +16,7 @@ from benchmarks.fleets import SyntheticModel, serve, tenant_names, write_catalog
 from benchmarks.phases import parts_of_a_swap, parts_of_answers, phase_seconds
 from benchmarks.stage import Stage, staged
 from benchmarks.tickets import WORDS, ticket_bodies
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 
 COLD, COLD_ON_S3, SWAPS = 40, 24, 16
 _WARM, _SWAPPED = "warm", "swapped"

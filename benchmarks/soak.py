@@ -17,7 +17,7 @@ from benchmarks.processes import Usage, usage
 from benchmarks.stage import Stage, TenantLoad, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 
 BOUNDS = {
     "rss_drift": Bound(at_most=0.03),

@@ -17,10 +17,10 @@ from benchmarks.fleets import SyntheticFleet, check_room, folder_writer, store_w
 from benchmarks.load import Floats, Integers, Plan, Samples, http_request, poisson_arrivals, run_load
 from benchmarks.tickets import WORDS, ticket_bodies
 from flows.local_server import LocalServer, store_environment
-from registry.access import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.console_output import Step
+from registry.keys.published import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.layout import ACCESS_KEYS
-from registry.program import ProgramSpec, publish_program, read_spec
+from registry.model.program import ProgramSpec, publish_program, read_spec
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import open_store

@@ -20,8 +20,8 @@ from benchmarks.other_program import build_other_program
 from benchmarks.stage import Stage, TenantLoad, changed_speed, load_bodies, measured_capacity, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import FleetEntry, read_fleet, update_fleet
-from registry.program import publish_program, read_spec
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
+from registry.model.program import publish_program, read_spec
 from training.programs.release import built_folder
 
 BOUNDS = {

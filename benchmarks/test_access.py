@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks.interleaving import Interleaved
-from registry.access import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.errors import NotAuthenticated
+from registry.keys.published import PublishedKey, PublishedKeys, key_digest, make_key
 from registry.layout import ACCESS_KEYS
 from registry.store.local import LocalStore
 from serving.access import PublishedAccess

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from benchmarks.interleaving import Interleaved
-from registry.bundle import Label
 from registry.catalogue import Macro
+from registry.model.bundle import Label
 from registry.suggestion_rules import SuggestionRules
-from serving.answers import Answers, answer_key
-from serving.policy import EVERYBODY, Policy
-from serving.suggest import Shown, choose
-from serving.suggestion_id import suggestion_id
+from serving.suggestions.answers import Answers, answer_key
+from serving.suggestions.choice import Shown, choose
+from serving.suggestions.policy import EVERYBODY, Policy
+from serving.suggestions.suggestion_id import suggestion_id
 
 MACROS = 1_000
 _CALLS = 100

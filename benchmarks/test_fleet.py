@@ -11,13 +11,13 @@ from typing import Any
 from benchmarks.fleets import tenant_names
 from benchmarks.interleaving import Interleaved
 from registry.documents import sha256
-from registry.fleet import FleetEntry, FleetReader, update_fleet
+from registry.fleet.state import FleetEntry, FleetReader, update_fleet
 from registry.leases import Leases
 from registry.store.local import LocalStore
-from serving.cache import ModelCache
+from serving.engine.cache import ModelCache
+from serving.engine.traffic import Traffic
 from serving.fleet_watch import FleetWatch, ModelRef
 from serving.threads import Workers
-from serving.traffic import Traffic
 
 TENANTS = 10_000
 LOADED = 1_000

@@ -13,15 +13,15 @@ import pytest
 from benchmarks.fleets import SyntheticModel
 from benchmarks.interleaving import Interleaved
 from benchmarks.tickets import WORDS, ticket_bodies
-from registry.bundle import parse_labels, parse_manifest
-from registry.disk_tier import DiskTier, MappedModel
+from registry.disk.tier import DiskTier, MappedModel
 from registry.layout import LABELS, MANIFEST
-from registry.mapped import check_files
-from registry.runtime import BoundModel, Program
-from registry.ticket import asked_text
-from serving.cache import ModelCache
+from registry.model.bundle import parse_labels, parse_manifest
+from registry.model.mapped import check_files
+from registry.model.runtime import BoundModel, Program
+from registry.text.ticket import asked_text
+from serving.engine.cache import ModelCache
+from serving.engine.traffic import Traffic
 from serving.fleet_watch import ModelRef
-from serving.traffic import Traffic
 
 TICKETS = [json.loads(body)["ticket"] for body in ticket_bodies(64, seed=4, words=WORDS)]
 TEXTS = [asked_text(ticket["subject"], [comment["body"] for comment in ticket["comments"]]) for ticket in TICKETS]

@@ -9,10 +9,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import macrofleet
-import registry.ticket
-from registry.bundle import Label
-from serving.policy import EVERYBODY, Audience, Policy
-from serving.suggest import Shown
+import registry.text.ticket
+from registry.model.bundle import Label
+from serving.suggestions.choice import Shown
+from serving.suggestions.policy import EVERYBODY, Audience, Policy
 
 
 def _all(policy: Policy, model: str, labels: Sequence[Label], audience: Audience) -> Shown:
@@ -35,7 +35,7 @@ def main(*, masks: bool = False) -> None:
         (Policy, "is_off", lambda *_: False),
     ]
     if not masks:
-        changes.append((registry.ticket, "masked", str))
+        changes.append((registry.text.ticket, "masked", str))
     for where, name, what in changes:
         setattr(where, name, what)
     macrofleet.main()

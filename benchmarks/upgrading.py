@@ -29,10 +29,10 @@ from urllib.parse import urlsplit
 from benchmarks.fleets import publish_tenants, tenant_names
 from flows.local_server import LocalServer, store_environment
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
-from registry.feedback import Feedback, read_feedback
-from registry.fleet import read_fleet
-from registry.fleet_control import hold_back, limit
-from registry.program import publish_program, read_spec
+from registry.feedback.records import Feedback, read_feedback
+from registry.fleet.control import hold_back, limit
+from registry.fleet.state import read_fleet
+from registry.model.program import publish_program, read_spec
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 
@@ -195,7 +195,7 @@ def main() -> None:
     parser.add_argument("--old", required=True, help="a revision of this repository: a tag or a commit")
     parser.add_argument("--seconds", type=float, default=5.0, help="under load after each change")
     given = parser.parse_args()
-    from registry.runtime import limit_threads
+    from registry.model.runtime import limit_threads
 
     limit_threads()
     from training.programs.export import build_program

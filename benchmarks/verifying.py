@@ -17,16 +17,16 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.registering import make_manifest
-from registry.bundle import Manifest
 from registry.documents import canonical_json
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, in_threads, update_fleet
+from registry.fleet.state import FleetEntry, in_threads, update_fleet
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
-from registry.reconcile import verify_fleet
+from registry.model.bundle import Manifest
 from registry.seaweedfs import LocalS3
 from registry.store import ObjectStore, open_store
-from registry.tracked import bundle_address, registered_model
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
+from registry.tracking.records import bundle_address, registered_model
+from registry.verify.reconcile import verify_fleet
 
 _SEEDS = (0, 1)
 _ONE = FileDigest(sha256="e632b7095b0bf32c260fa4c539e9fd7b852d0de454e9be26f24d0d6f91d069d3", size=1)  # of "T"

@@ -17,7 +17,7 @@ from benchmarks.processes import processor_seconds
 from benchmarks.stage import TenantLoad, staged
 from benchmarks.verdicts import Bound, judge
 from registry.console_output import Step
-from registry.fleet import update_fleet
+from registry.fleet.state import update_fleet
 
 BOUNDS = {
     "throughput_ratio_to_echo": Bound(at_least=0.35),

@@ -14,7 +14,7 @@ from flows.staging import Promotion, Staging
 from registry.errors import MacrofleetError
 from registry.store import ObjectStore
 from registry.tenant_settings import read_tenant_settings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 
 _ALIASES = {"trained": "champion"} | dict.fromkeys(("not_promoted", "waiting", "shadowed", "halted"), "challenger")
 

@@ -20,7 +20,7 @@ from registry.errors import InvalidInput, PublishConflict
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.ticket import asked_text
+from registry.text.ticket import asked_text
 from training.datasets import read_tenants
 from training.examples import Example, split_examples
 from training.importers import Imported
@@ -211,8 +211,8 @@ def _settle(folder: Path, store: StoreSettings) -> None:
 def _make_keys(folder: Path, store: ObjectStore, tenants: list[str]) -> dict[str, str]:
     """A key for each tenant and one for the operator, which the store's servers know."""
     from registry.database import DatabaseSettings, opened_database
-    from registry.key_publishing import publish_keys
-    from registry.keys import KeyBook
+    from registry.keys.book import KeyBook
+    from registry.keys.publishing import publish_keys
 
     address = SecretStr(f"sqlite:///{folder / 'macrofleet.db'}")
     with opened_database(DatabaseSettings(url=address)) as database:

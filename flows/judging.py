@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from flows.settings import FlowSettings
 from flows.trainers import Trainers
 from registry.catalogue import Catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import BundleCorrupt, ModelNotFound, ProgramCorrupt, ProgramUntrusted
-from registry.fleet import FleetEntry
+from registry.fleet.state import FleetEntry
 from registry.store import ObjectStore
 from training.baselines import tfidf
 from training.evaluation import Judged, judge

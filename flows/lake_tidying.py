@@ -72,12 +72,12 @@ def tidy_lakes(
         MacrofleetError: what concerns all: the settings, the store.
     """
     from flows.settings import FlowSettings
+    from registry.deletion.tombstones import buried_among
     from registry.errors import MacrofleetError
-    from registry.fleet import in_threads
+    from registry.fleet.state import in_threads
     from registry.names import check_tenant
     from registry.settings import read_settings
     from registry.tenant_settings import read_tenant_settings
-    from registry.tombstones import buried_among
     from training.lake import Lake
     from training.lake_retention import Tidied, tidy_lake
 

@@ -8,15 +8,15 @@ from datetime import datetime
 
 from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
+from registry.deletion.tombstones import is_buried
 from registry.errors import BundleCorrupt, MacrofleetError, ModelNotFound, NotEnoughData, ObjectNotFound, TenantNotFound
-from registry.feedback import Feedback, Shown, read_feedback
-from registry.fleet import FleetEntry, in_threads
+from registry.feedback.records import Feedback, Shown, read_feedback
+from registry.fleet.state import FleetEntry, in_threads
 from registry.layout import catalogue_key, model_key
+from registry.model.program import RELEASED_PROGRAMS
 from registry.models import read_manifest
-from registry.program import RELEASED_PROGRAMS
 from registry.store import ObjectStore
 from registry.tenant_settings import ProgramChoice, TenantSettings, read_tenant_settings
-from registry.tombstones import is_buried
 from training.choosing import programs_of
 from training.eligibility import Eligibility, judge_eligibility
 from training.examples import Example

@@ -21,19 +21,19 @@ from flows.rollout_settings import RolloutSettings
 from flows.settings import FlowSettings
 from flows.trainers import Trainers
 from flows.untrained import earlier, skipped
+from registry.deletion.places import forget_own
+from registry.deletion.tombstones import unless_deleted
 from registry.errors import MacrofleetError, NotEnoughData, StoreError
 from registry.files import scratch_folder
-from registry.fleet import edit_fleet, in_threads, read_fleet
+from registry.fleet.state import edit_fleet, in_threads, read_fleet
 from registry.leases import Leases, this_process
+from registry.model.runtime import limit_threads
 from registry.names import check_tenant
 from registry.publishing import publish_bundle, record_provenance
-from registry.runtime import limit_threads
 from registry.settings import StoreSettings, read_settings
 from registry.store import ObjectStore, open_store
-from registry.tenant_places import forget_own
-from registry.tombstones import unless_deleted
-from registry.tracking import Tracking
-from registry.tracking_deletion import TrackingPlace
+from registry.tracking.deletion import TrackingPlace
+from registry.tracking.models import Tracking
 from training.choosing import programs_of
 from training.evaluation import macro_table
 from training.lake import Lake

@@ -16,8 +16,8 @@ import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from registry.fleet import FleetEntry
-from registry.promotion import was_taken_back
+from registry.fleet.promotion import was_taken_back
+from registry.fleet.state import FleetEntry
 from training.statistics import wilson_interval
 
 OUTCOMES = ("suggested", "abstained", "failed")

@@ -19,11 +19,11 @@ from flows.run_report import markdown, sentence, tenant_line
 from flows.run_traces import forget_in_runs
 from flows.runs import RunRecord, counted, left_over, prune_runs, run_name, write_record
 from flows.webhook import WebhookSettings, notify
+from registry.deletion.tombstones import buried_among
 from registry.errors import MacrofleetError
 from registry.names import mentions
 from registry.settings import read_settings
 from registry.store import ObjectStore
-from registry.tombstones import buried_among
 
 Made = TypeVar("Made")
 _WARNINGS = 100

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from flows.runs import forget_tenant, runs_naming
+from registry.deletion.places import unseen
 from registry.layout import RUNS_PREFIX
 from registry.store import ObjectStore
-from registry.tenant_places import unseen
 
 
 class RunsPlace:
     """Records and plans of runs, of which only the tenant's part goes: the rest is told of others.
 
-    What a bucket with versions keeps of them beside is `registry.tenant_places.HiddenPlace`'s.
+    What a bucket with versions keeps of them beside is `registry.deletion.places.HiddenPlace`'s.
     """
 
     name = "runs"

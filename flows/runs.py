@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
-from registry.fleet import in_threads
+from registry.fleet.state import in_threads
 from registry.layout import RUNS_PREFIX, fleet_shard, run_key, run_tracking_key
 from registry.names import mentions
 from registry.store import ObjectStore

@@ -17,13 +17,16 @@ from flows.run_book import run_book
 from flows.runs import UNDONE
 from flows.tenant_deletion import open_deletion
 from flows.verify_report import differences_page, found_text, open_lines
-from registry import fleet_control, garbage, reconcile, regions
 from registry.errors import InvalidInput
+from registry.fleet import control as fleet_control
+from registry.garbage import store_garbage as garbage
+from registry.garbage.retention import Retention
 from registry.names import check_tenant
-from registry.retention import Retention
+from registry.regions import copying as regions
 from registry.settings import CopyStoreSettings, StoreSettings, TrackingSettings, read_settings
 from registry.store import ObjectStore, open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
+from registry.verify import reconcile
 from training.connectors.zendesk_run import sync_zendesk
 from training.connectors.zendesk_sync import SYNCED_DAYS, SyncOptions, SyncReport
 from training.importers import read_tickets
@@ -63,7 +66,7 @@ def rollback(tenants: list[str], *, to: str | None = None, release: bool = False
         release: lift the hold.
 
     Raises:
-        MacrofleetError: see `registry.fleet_control.roll_back`.
+        MacrofleetError: see `registry.fleet.control.roll_back`.
     """
     store = open_store(read_settings(StoreSettings))
     with run_book(store) as book:
@@ -171,7 +174,7 @@ def collect_garbage(*, keep: int | None = None, dry_run: bool = False) -> State[
         dry_run: only say what would go.
 
     Raises:
-        MacrofleetError: see `registry.garbage.collect_garbage`.
+        MacrofleetError: see `registry.garbage.store_garbage.collect_garbage`.
     """
     store = open_store(read_settings(StoreSettings))
     with run_book(store) as book:
@@ -215,7 +218,7 @@ def copy_region(*, collect: bool = False) -> State[None]:
 
     Raises:
         InvalidInput: MACROFLEET_COPY_STORE_URL names no copy.
-        MacrofleetError: see `registry.regions.copy_region`.
+        MacrofleetError: see `registry.regions.copying.copy_region`.
     """
     store, there = open_store(read_settings(StoreSettings)), read_settings(CopyStoreSettings).as_store()
     if there is None:
@@ -240,7 +243,7 @@ def delete_tenant(tenant: str, *, dry_run: bool = False) -> State[None]:
         dry_run: only say what there is.
 
     Raises:
-        MacrofleetError: see `registry.deletion.delete_tenant`.
+        MacrofleetError: see `registry.deletion.deleting.delete_tenant`.
     """
     check_tenant(tenant)
     work = open_deletion(own=flow_run.id)
@@ -272,7 +275,7 @@ def verify_fleet(tenants: list[str] | None = None, *, repair: bool = False, deep
         deep: download and hash every file that the fleet names.
 
     Raises:
-        MacrofleetError: see `registry.reconcile.verify_fleet`.
+        MacrofleetError: see `registry.verify.reconcile.verify_fleet`.
     """
     settings = read_settings(StoreSettings)
     store = open_store(settings)

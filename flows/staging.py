@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 from flows.rollout import ServerCounts, Stages, judge, plan_stages
 from flows.rollout_settings import RolloutSettings
 from registry.errors import InvalidInput
-from registry.fleet import Change, FleetEdit, FleetEntry, edit_fleet, in_threads
-from registry.promotion import settles, shadows, takes_back, tries, waits
+from registry.fleet.promotion import settles, shadows, takes_back, tries, waits
+from registry.fleet.state import Change, FleetEdit, FleetEntry, edit_fleet, in_threads
 from registry.store import ObjectStore
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from typing import Any
 from flows.need import NO_WISH, read_tenant
 from flows.settings import FlowSettings
 from registry.errors import MacrofleetError, TenantNotFound
-from registry.fleet import FleetEntry, in_threads, read_fleet
+from registry.fleet.state import FleetEntry, in_threads, read_fleet
 from registry.store import ObjectStore
 from training.lake import Lake
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from flows.runs import RunRecord, ShardRecord, counted, list_runs, read_record, read_shards
 from registry.errors import InvalidInput
-from registry.fleet import in_threads
+from registry.fleet.state import in_threads
 from registry.store import ObjectStore
 
 # A few beats of a shard; said of a run that goes on, and judged by nobody.

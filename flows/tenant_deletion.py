@@ -16,7 +16,7 @@ from registry.console_output import print_json, print_table, progress
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from registry.deletion import Deletion, Place
+    from registry.deletion.deleting import Deletion, Place
     from registry.leases import Leases
     from registry.store import ObjectStore
 
@@ -39,8 +39,8 @@ class TenantDeletion:
     def run(
         self, tenant: str, *, dry_run: bool = False, step: Callable[[str, float], None] = lambda _text, _share: None
     ) -> Deletion:
-        """See `registry.deletion.delete_tenant`."""
-        from registry.deletion import delete_tenant
+        """See `registry.deletion.deleting.delete_tenant`."""
+        from registry.deletion.deleting import delete_tenant
 
         return delete_tenant(self.store, tenant, self.places, leases=self.leases, dry_run=dry_run, step=step)
 
@@ -56,13 +56,13 @@ def open_deletion(*, own: str | None = None) -> TenantDeletion:
     from flows.run_traces import RunsPlace
     from flows.settings import FlowSettings
     from registry.database import DatabaseSettings
-    from registry.key_place import KeysPlace
+    from registry.deletion.key_place import KeysPlace
+    from registry.deletion.places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
     from registry.leases import Leases, this_process
     from registry.settings import StoreSettings, read_settings
     from registry.store import open_store
-    from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
-    from registry.tracking import Tracking
-    from registry.tracking_deletion import TrackingPlace
+    from registry.tracking.deletion import TrackingPlace
+    from registry.tracking.models import Tracking
 
     settings, store_settings = read_settings(FlowSettings), read_settings(StoreSettings)
     store = open_store(store_settings)

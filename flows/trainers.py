@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from flows.need import fit_settings
 from flows.settings import FlowSettings
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import ProgramCorrupt
-from registry.program import RELEASED_PROGRAMS
-from registry.runtime import Program
+from registry.model.program import RELEASED_PROGRAMS
+from registry.model.runtime import Program
 from registry.store import ObjectStore
 from registry.tenant_settings import Weights
 from training.choosing import ChoosingTrainer, TenantTrainer, programs_of

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registry.reconcile import Finding, Verification
+from registry.verify.reconcile import Finding, Verification
 
 # A page of so many rows still opens; `macrofleet fleet verify --json` has them all.
 MAX_ROWS = 1000

@@ -32,7 +32,7 @@ from packageurl import PackageURL
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from registry.program import RELEASED_PROGRAMS
+from registry.model.program import RELEASED_PROGRAMS
 from training.minilm import DIGESTS, REQUIREMENT, TENSORS
 
 PROJECT = Path(__file__).parent.parent

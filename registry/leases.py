@@ -26,6 +26,7 @@ from typing import Annotated, NamedTuple
 
 from pydantic import ConfigDict, Field, StringConstraints
 
+from registry.deletion.tombstones import read_tombstone
 from registry.documents import Document
 from registry.errors import (
     InvalidInput,
@@ -37,10 +38,9 @@ from registry.errors import (
     StoreError,
     StoreUnavailable,
 )
-from registry.fleet import edit_fleet
+from registry.fleet.state import edit_fleet
 from registry.layout import lease_key
 from registry.store import ObjectStore, StoredObject
-from registry.tombstones import read_tombstone
 
 LEASE_SECONDS = 60.0
 LONGEST_SECONDS = 3600.0

@@ -24,7 +24,7 @@ def list_models(as_json: Json = False) -> None:
 
     Example: macrofleet models list --json
     """
-    from registry.fleet import read_fleet
+    from registry.fleet.state import read_fleet
 
     found = read_fleet(open_configured_store())
     rows = [
@@ -84,14 +84,14 @@ def export(
         raise InvalidInput("an export has one form", remedy="Add --sagemaker or --saved-model.")
     store = open_configured_store()
     if sagemaker:
-        from registry.sagemaker_export import export_sagemaker
+        from registry.model.sagemaker_export import export_sagemaker
 
         print_report(export_sagemaker(store, tenant, folder=out, replace=False).as_dict(), as_json)
         return
     import os
 
-    from registry.program import named_programs
-    from registry.saved_model_export import export_saved_model
+    from registry.model.program import named_programs
+    from registry.model.saved_model_export import export_saved_model
 
     trusted = named_programs(os.environ.get("MACROFLEET_TRUSTED_PROGRAMS"))
     print_report(export_saved_model(store, tenant, folder=out, number=number, trusted=trusted).as_dict(), as_json)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from registry.bundle import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from registry.errors import BundleCorrupt, ModelNotFound, ObjectNotFound, TenantNotFound
-from registry.fleet import FleetEntry, read_fleet
+from registry.fleet.state import FleetEntry, read_fleet
 from registry.layout import MANIFEST, PROVENANCE, model_key
+from registry.model.bundle import MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from registry.names import check_tenant
 from registry.store import ObjectStore
 

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from registry.bundle import Manifest, parse_manifest
-from registry.collecting import claim
 from registry.documents import canonical_json
 from registry.errors import PreconditionFailed, PublishConflict
 from registry.files import put_immutable, put_immutable_file
+from registry.garbage.collecting import claim
 from registry.layout import MANIFEST, PROVENANCE, model_key
-from registry.mapped import check_files
+from registry.model.bundle import Manifest, parse_manifest
+from registry.model.mapped import check_files
 from registry.store import ObjectStore
 
 # What a collector is deleting is gone in a second; one that died leaves a notice that its successor removes.
@@ -25,7 +25,7 @@ def publish_bundle(
 ) -> Manifest:
     """Write a bundle to the store. A rerun after a crash at any point finishes it; a finished one is written once.
 
-    It is claimed (`registry.collecting`): garbage collection leaves it alone for a day, in which the fleet may name it.
+    It is claimed (`registry.garbage.collecting`): garbage collection leaves it alone for a day, in which the fleet may name it.
 
     Args:
         sleep: waits for so many seconds, where a collector is just deleting what is to be published again.

@@ -10,7 +10,7 @@ from typing import Literal
 from urllib.parse import SplitResult, urlsplit
 
 from registry.errors import InvalidInput
-from registry.fleet import in_threads
+from registry.fleet.state import in_threads
 
 _METRICS = "/metrics"
 _MAX_ANSWER = 64 * 1024

@@ -100,7 +100,7 @@ class BackupStoreSettings(CopyStoreSettings):
 
 
 class TrackingSettings(BaseSettings):
-    """Where MLflow is: `MACROFLEET_TRACKING_URI` and so on; `registry.tracking.Tracking` says what each may be.
+    """Where MLflow is: `MACROFLEET_TRACKING_URI` and so on; `registry.tracking.models.Tracking` says what each may be.
 
     Attributes:
         tracking_uri: a file of SQLite by default.

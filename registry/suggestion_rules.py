@@ -6,10 +6,10 @@ from typing import Annotated, TypeAlias
 
 from pydantic import ConfigDict, Field, StringConstraints
 
-from registry.bundle import MacroId
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound
 from registry.layout import tenant_settings_key
+from registry.model.bundle import MacroId
 from registry.store import ObjectStore
 
 MAX_SETTINGS_BYTES = 1024 * 1024

@@ -12,7 +12,7 @@ from pydantic import Field, ValidationError
 from registry.conditional import put_over
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict, TenantNotFound
-from registry.fleet import edit_fleet
+from registry.fleet.state import edit_fleet
 from registry.layout import catalogue_key, examples_key, tenant_settings_key
 from registry.names import check_tenant
 from registry.store import ObjectStore

@@ -11,8 +11,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from registry.access import MAX_KEY_CHARACTERS, AccessReader, PublishedKeys, Scope
 from registry.errors import AccessUnavailable, MacrofleetError, NotAuthenticated, NotPermitted, TenantNotFound
+from registry.keys.published import MAX_KEY_CHARACTERS, AccessReader, PublishedKeys, Scope
 from registry.store import ObjectStore
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -162,7 +162,7 @@ class PublishedAccess:
         if not self.ready:
             raise AccessUnavailable("the API keys could not be read")
         key = _bearer(authorization)
-        # By the digest of the whole key: see `registry.access` for why this tells nobody anything by its time.
+        # By the digest of the whole key: see `registry.keys.published` for why this tells nobody anything by its time.
         found = None if key is None else self._known.grants.get(hashlib.sha256(key).digest())
         if found is None or (found.expires is not None and found.expires <= self._wall()):
             raise NotAuthenticated("this needs a valid API key", remedy="Send it as `Authorization: Bearer mf_…`.")

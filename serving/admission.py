@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from registry.errors import TenantThrottled, TooManyLoads
-from registry.fleet import TenantLimits
+from registry.fleet.state import TenantLimits
 
 _REMEDY = "Ask less often, or raise its limits (`macrofleet fleet limit`)."
 _NO_LIMITS = TenantLimits()

@@ -10,8 +10,8 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from registry.deletion.tombstones import is_buried
 from registry.store import ObjectStore
-from registry.tombstones import is_buried
 from serving.access import (
     ANY_SUGGESTION,
     EVERYTHING,
@@ -21,25 +21,25 @@ from serving.access import (
     add_access_metrics,
     open_access,
 )
-from serving.admin import make_admin_router
-from serving.api import SuggestionFace, add_schemas, make_health_router, make_router
-from serving.batch import BatchRequest, make_batch_router
 from serving.data_plane import DataPlane
-from serving.early import Headers
-from serving.edge import Edge, QuickEdge
 from serving.errors import add_error_handlers
-from serving.feedback_api import FeedbackRequest, make_feedback_router
-from serving.feedback_log import FeedbackLog, add_feedback_metrics
-from serving.guard import Authentication, GuardedRoute
-from serving.journal import journals_folder
+from serving.faces.admin import make_admin_router
+from serving.faces.batch import BatchRequest, make_batch_router
+from serving.faces.early import Headers
+from serving.faces.edge import Edge, QuickEdge
+from serving.faces.feedback import FeedbackRequest, make_feedback_router
+from serving.faces.guard import Authentication, GuardedRoute
+from serving.faces.oip import make_oip_router
+from serving.faces.product import SuggestionFace, add_schemas, make_health_router, make_router
+from serving.feedback.journal import journals_folder
+from serving.feedback.log import FeedbackLog, add_feedback_metrics
+from serving.feedback.shipping import Shipper
 from serving.metrics import Metrics, make_metrics_router
 from serving.observing import Observer
-from serving.oip import make_oip_router
 from serving.settings import ServingSettings
-from serving.shipping import Shipper
 from serving.stores import add_store_metrics, home_of
+from serving.suggestions.views import Views
 from serving.tracing import Tracing, TracingMiddleware
-from serving.views import Views
 
 
 class _App(FastAPI):
@@ -58,7 +58,7 @@ class _App(FastAPI):
         self._outermost = TracingMiddleware(self._outermost, tracing)
 
     def early_answer(self, scope: Scope) -> tuple[int, Headers, bytes] | None:
-        """See `serving.early`. What is traced goes the usual way, so that refusals are traced too."""
+        """See `serving.faces.early`. What is traced goes the usual way, so that refusals are traced too."""
         return self._edge.early_answer(scope) if self._outermost is self._edge else None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mappi
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import (
     DeadlineExceeded,
     LoadBackingOff,
@@ -22,32 +22,32 @@ from registry.errors import (
     TenantThrottled,
     TooManyLoads,
 )
-from registry.explain import Contribution
-from registry.fleet import Fleet, FleetReader, PreloadPlan
+from registry.fleet.state import Fleet, FleetReader, PreloadPlan
+from registry.model.explain import Contribution
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
-from serving.answers import Answers
-from serving.asking import Answer, Asked
-from serving.cache import Lease, ModelCache, ModelStatus
-from serving.canaries import Canaries, Heard, Outcome
-from serving.catalogues import Catalogues
+from serving.engine.cache import Lease, ModelCache, ModelStatus
+from serving.engine.models import Models, ServedModel
+from serving.engine.preload import Preload, Progress, plan_models
+from serving.engine.traffic import Traffic
+from serving.engine.traffic_record import read_traffic, write_traffic
 from serving.errors import problem_for
-from serving.explanations import Explanations
 from serving.fleet_watch import FleetWatch, ModelRef
 from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics
-from serving.models import Models, ServedModel
-from serving.own_share import OwnShare
-from serving.policy import Policy
-from serving.preload import Preload, Progress, plan_models
+from serving.proxy.own_share import OwnShare
 from serving.settings import ServingSettings
-from serving.shadows import Answered, ShadowReport, Shadows
-from serving.suggest import Suggestions, choose
+from serving.suggestions.answers import Answers
+from serving.suggestions.asking import Answer, Asked
+from serving.suggestions.catalogues import Catalogues
+from serving.suggestions.choice import Suggestions, choose
+from serving.suggestions.explanations import Explanations
+from serving.suggestions.policy import Policy
 from serving.threads import Workers
 from serving.tracing import current_trace
-from serving.traffic import Traffic
-from serving.traffic_record import read_traffic, write_traffic
-from serving.trial_metrics import add_trial_metrics
+from serving.trials.canaries import Canaries, Heard, Outcome
+from serving.trials.metrics import add_trial_metrics
+from serving.trials.shadows import Answered, ShadowReport, Shadows
 from serving.watched import WatchedTenants, add_watched_metrics
 
 _LOG = logging.getLogger(__name__)
@@ -238,7 +238,7 @@ class DataPlane:
 
         Args:
             tenant: whose model.
-            text: `registry.ticket.asked_text` of the ticket.
+            text: `registry.text.ticket.asked_text` of the ticket.
             ticket: its id, and `revision` which state of it. Answers to it are remembered, by its text as well; those to a
                 ticket without an id are not.
             limit: how many macros at most.

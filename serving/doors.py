@@ -33,7 +33,7 @@ from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.accepting import Acceptor
-from serving.early import EarlyProtocol
+from serving.faces.early import EarlyProtocol
 
 _CLOSE = (b"connection", b"close")
 # Idle connections are the caller's to close: a server that closes them first now and then meets a request on its way.

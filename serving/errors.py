@@ -204,7 +204,7 @@ def inference_error(status: int, message: str, headers: Mapping[str, str] | None
 def add_error_handlers(app: FastAPI) -> None:
     """Answer domain errors, refused requests and unknown routes with problem details.
 
-    What nobody expected is `serving.edge`'s, which stands further out.
+    What nobody expected is `serving.faces.edge`'s, which stands further out.
     """
     app.add_exception_handler(MacrofleetError, _domain_error)
     app.add_exception_handler(RequestValidationError, _invalid_request)

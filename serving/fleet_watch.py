@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from registry.errors import MacrofleetError, ModelNotFound, NotReady, TenantNotFound
-from registry.fleet import Fleet, FleetEntry
+from registry.fleet.state import Fleet, FleetEntry
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
@@ -26,7 +26,7 @@ class ModelRef:
 
 
 class FleetSource(Protocol):
-    """What the watch asks of `registry.fleet.FleetReader`."""
+    """What the watch asks of `registry.fleet.state.FleetReader`."""
 
     def refresh(self) -> Fleet:
         """The fleet as it is now; the same object when nothing changed."""

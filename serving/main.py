@@ -14,14 +14,14 @@ from pathlib import Path
 import uvloop
 
 from registry.errors import InvalidInput
-from registry.runtime import limit_threads
+from registry.model.runtime import limit_threads
 from registry.settings import CopyStoreSettings, StoreSettings
 from registry.store import open_store
 from serving.doors import Door, DrainPlan, serve_until
 from serving.listening import listen
 from serving.logs import configure_logs
 from serving.ready_file import check_ready_file, write_ready_file
-from serving.replica_process import end_with_supervisor
+from serving.replicas.process import end_with_supervisor
 from serving.settings import ServingSettings
 from serving.tracing import configure_tracing
 
@@ -108,7 +108,7 @@ def run_sagemaker(
         listener = stack.enter_context(listen("0.0.0.0", port, options=("SAGEMAKER_BIND_TO_PORT",)))  # noqa: S104
         limit_threads()
         from serving.access import open_access
-        from serving.sagemaker import create_sagemaker_app
+        from serving.faces.sagemaker import create_sagemaker_app
 
         access = None if settings.sagemaker_access == "platform" else open_access(settings, open_store(store_settings))
         tracing = configure_tracing()

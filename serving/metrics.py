@@ -352,7 +352,7 @@ def make_metrics_router(metrics: Metrics, route_class: type[APIRoute] = APIRoute
     """The route `GET /metrics`.
 
     Args:
-        route_class: of `serving.guard`, which knows this module.
+        route_class: of `serving.faces.guard`, which knows this module.
     """
     router = APIRouter(route_class=route_class)
 

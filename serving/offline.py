@@ -6,17 +6,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from registry.catalogue import read_catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import CatalogueUnavailable, InvalidInput, UnknownMacro
-from registry.explain import explain
+from registry.model.explain import explain
+from registry.model.runtime import BoundModel, Program, limit_threads
 from registry.models import serving_entry
-from registry.runtime import BoundModel, Program, limit_threads
 from registry.store import ObjectStore
 from registry.suggestion_rules import read_rules
-from registry.ticket import asked_text
-from serving.policy import EVERYBODY, Policy
+from registry.text.ticket import asked_text
 from serving.settings import ServingSettings
-from serving.suggest import Shown, Suggestions, choose, is_blank
+from serving.suggestions.choice import Shown, Suggestions, choose, is_blank
+from serving.suggestions.policy import EVERYBODY, Policy
 
 # A command has the time to leave out each word of a ticket of many.
 _MOST_SPANS = 400

@@ -12,10 +12,10 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from registry.errors import InvalidInput
 from registry.files import Digest
-from registry.fleet import MAX_HOLDBACK, PreloadPlan
-from registry.program import RELEASED_PROGRAMS
+from registry.fleet.state import MAX_HOLDBACK, PreloadPlan
+from registry.model.program import RELEASED_PROGRAMS
 from registry.settings import WatchedNames, user_cache
-from serving.ring_members import check_ring
+from serving.proxy.ring_members import check_ring
 
 
 class ServingSettings(BaseSettings):
@@ -52,7 +52,7 @@ class ServingSettings(BaseSettings):
         preload: what must be on local disk before the server is ready, where the fleet says nothing: "all", "pinned",
             "share" (its own tenants, by the ring of the proxy in front), "none", "top:N" (tenants by recent traffic) or
             "bytes:N".
-        ring: who is on that ring, see `serving.ring_members.ring_members`; None is nobody else.
+        ring: who is on that ring, see `serving.proxy.ring_members.ring_members`; None is nobody else.
         ring_key: this replica's key on it.
         preload_broken: whether a model that cannot be had keeps the server from being ready: "excuse" or "block".
         feedback_bytes: of feedback and impressions that are on local disk and not in the store yet; more feedback is refused.

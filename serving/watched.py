@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from serving.canaries import HEARD, OUTCOMES, Heard, Outcome
 from serving.metrics import Metrics
+from serving.trials.canaries import HEARD, OUTCOMES, Heard, Outcome
 
 THROTTLED: Final = "throttled"
 

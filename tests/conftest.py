@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_limits
 
-from registry.program import SPEC, program_digest
-from registry.runtime import Program, limit_threads
+from registry.model.program import SPEC, program_digest
+from registry.model.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from tests.buckets import s3_client
@@ -122,7 +122,7 @@ def bag_folder(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
 @pytest.fixture(scope="session")
 def empty_mlflow(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
     """An SQLite file with MLflow's tables, which take more than a second to make; for tests to copy."""
-    from registry.tracking import Tracking
+    from registry.tracking.models import Tracking
 
     def make(database: Path) -> None:
         Tracking(tracking_uri=f"sqlite:///{database}", store=StoreSettings()).connection.ask("", lambda _: None)

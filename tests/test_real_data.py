@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import NotEnoughData
-from registry.runtime import Program
+from registry.model.runtime import Program
 from training.datasets import read_tenants
 from training.importers import OUT_OF_SCOPE
 from training.judging import Wish, evaluate_tenants

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.catalogue import Catalogue
-from registry.runtime import Program
+from registry.model.runtime import Program
 from registry.tenant_settings import ProgramChoice
 from training.calibration import DEFAULT_PRECISION
 from training.examples import Example

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import cached_property
 
-from registry.ticket import ticket_text
+from registry.text.ticket import ticket_text
 from training.duplicates import near_duplicates
 
 SPLITS = ("train", "val", "test")

@@ -10,9 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from registry.feedback import Feedback, Shown
-from registry.feedback_report import Figures, summarise
-from registry.fleet import FleetEntry
+from registry.feedback.records import Feedback, Shown
+from registry.feedback.report import Figures, summarise
+from registry.fleet.state import FleetEntry
 from training.examples import Example, digest
 from training.record import TrainingRecord
 

@@ -21,8 +21,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.program import ProgramSpec
-from registry.runtime import Features
+from registry.model.program import ProgramSpec
+from registry.model.runtime import Features
 from training.batches import arrange, in_order
 from training.logistic import fit_logistic
 

@@ -9,9 +9,9 @@ from typing import Any, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.bundle import Label
 from registry.catalogue import Catalogue
-from registry.runtime import Features, Program
+from registry.model.bundle import Label
+from registry.model.runtime import Features, Program
 from training.calibration import Calibration, calibrate
 from training.holdout import Holdout, Positions
 from training.label_noise import FOLDS, LEAST_ROWS, doubtful, folds_of

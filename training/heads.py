@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.program import ProgramSpec, TensorSpec
-from registry.runtime import Features
+from registry.model.program import ProgramSpec, TensorSpec
+from registry.model.runtime import Features
 from training.fitting import FitSettings, NgramFitter, divided, in_whole_numbers
 from training.logistic import Floats, fit_logistic
 

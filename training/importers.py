@@ -4,8 +4,8 @@ CSV (with a header) and JSON lines carry the same fields. Needed: the text (`tex
 ticket's `comments`: a list of `{"author": "customer" or "agent", "body", "public", "created_at"}`, in a CSV as JSON) and
 the label (`label` or `macro_id`). Optional: `ticket_id`, `subject`, `channel`, `locale`, `applied_at` or `created_at`
 (ISO 8601), `split` (train, val, test), `macro_title`, `domain`. Texts are taken as they came in, HTML and all: what a
-model reads of them is `registry.ticket`'s affair, in training as in serving. Only personal data are masked
-(`registry.masking`), unless that is switched off. A mapping (`training.mapping`) says which columns of a file with names of
+model reads of them is `registry.text.ticket`'s affair, in training as in serving. Only personal data are masked
+(`registry.text.masking`), unless that is switched off. A mapping (`training.mapping`) says which columns of a file with names of
 its own these are.
 """
 
@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput
-from registry.masking import masked
-from registry.ticket import customer_messages
+from registry.text.masking import masked
+from registry.text.ticket import customer_messages
 from training.examples import SPLITS, Example
 from training.mapping import ColumnMapping
 
@@ -141,7 +141,7 @@ class _BadRow(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Comment:
-    """A message of a ticket, as `registry.ticket.Message` has it."""
+    """A message of a ticket, as `registry.text.ticket.Message` has it."""
 
     author: str
     body: str

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from registry.errors import InvalidInput
-from registry.runtime import Program
+from registry.model.runtime import Program
 from training.baselines import BASELINES
 from training.calibration import DEFAULT_PRECISION
 from training.choosing import make_trainer

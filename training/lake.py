@@ -11,7 +11,7 @@ import polars as pl
 from polars.exceptions import PolarsError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
-from registry.fleet import in_threads
+from registry.fleet.state import in_threads
 from registry.layout import LAKE_PREFIX, examples_key
 from registry.names import is_tenant
 from registry.store import ObjectStore

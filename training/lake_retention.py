@@ -10,11 +10,11 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from registry.feedback_packing import pack_feedback
+from registry.deletion.places import forget_own, unseen
+from registry.deletion.tombstones import unless_deleted
+from registry.feedback.packing import pack_feedback
 from registry.layout import feedback_prefix, lake_prefix
 from registry.store import ObjectState, ObjectStore
-from registry.tenant_places import forget_own, unseen
-from registry.tombstones import unless_deleted
 from training.lake import Lake
 
 

@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.bundle import Label
 from registry.catalogue import Catalogue
-from registry.ticket import clean_subject
+from registry.model.bundle import Label
+from registry.text.ticket import clean_subject
 from training.examples import Example
 
 # With 40 examples a macro its title still adds 0.2 to 0.4 points on BANKING77, CLINC150 and HWU64, with 130 a tenth.

@@ -7,13 +7,13 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TypeAlias
 
-from registry.bundle import Label
 from registry.catalogue import Catalogue, Macro, make_catalogue, parse_catalogue, read_catalogue, write_catalogue
+from registry.deletion.places import forget_own
+from registry.deletion.tombstones import lift, unless_deleted
 from registry.errors import InvalidInput, PreconditionFailed, PublishConflict, UnknownMacro
+from registry.model.bundle import Label
 from registry.names import check_tenant
 from registry.store import ObjectStore
-from registry.tenant_places import forget_own
-from registry.tombstones import lift, unless_deleted
 from training.examples import Example
 from training.lake import Lake, Merge
 

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.bundle import Label, Manifest, write_bundle
 from registry.catalogue import Catalogue
 from registry.errors import NotEnoughData
-from registry.runtime import Features, Program
+from registry.model.bundle import Label, Manifest, write_bundle
+from registry.model.runtime import Features, Program
 from training.calibration import DEFAULT_PRECISION
 from training.evaluation import Evaluation, Judged, evaluate, judge
 from training.examples import Example, fingerprint, split_examples

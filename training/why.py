@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Literal
 
-from registry.fleet import FleetEntry
+from registry.fleet.state import FleetEntry
 from training.inputs import Inputs
 from training.record import TrainingRecord
 

@@ -15,15 +15,15 @@ from benchmarks.fleets import SyntheticFleet, SyntheticModel, check_room, serve,
 from benchmarks.peers.results import Text
 from benchmarks.stage import Stage
 from benchmarks.tickets import ticket_bodies
-from registry.bundle import Manifest
 from registry.console_output import Step
-from registry.fleet import update_fleet
-from registry.freezing import freeze
+from registry.fleet.state import update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS
+from registry.model.bundle import Manifest
+from registry.model.freezing import freeze
+from registry.model.tensors import parse_header
 from registry.names import check_tenant
 from registry.settings import StoreSettings
-from registry.tensors import parse_header
-from registry.ticket import asked_text
+from registry.text.ticket import asked_text
 from training.programs.release import built_folder
 
 #: Tenants beside those of a step: first answers are theirs, so that the others' memory is not touched before its time.
@@ -233,7 +233,7 @@ def with_tensors(graph: bytes, places: Sequence[tuple[int, int, int]], weights: 
 
 def publish_now(world: World) -> None:
     """Have the fleet name the first version of every tenant, whatever an earlier run left."""
-    from registry.fleet import read_fleet
+    from registry.fleet.state import read_fleet
     from registry.store import open_store
 
     store = open_store(world.store_settings)

@@ -19,7 +19,7 @@ from typing import Literal
 
 import numpy as np
 
-from serving.ring import Ring, replica_ring, tenant_hash
+from serving.proxy.ring import Ring, replica_ring, tenant_hash
 
 _ANCHOR = -1
 Rule = Literal["ring", "walk", "envoy"]
@@ -36,7 +36,7 @@ class Balancer:
         keys: of all replicas on Envoy's ring, by place.
         names: of the tenants, by place.
         factor: per cent of the mean that a replica may have; 150 is an ε of a half.
-        ring_places: None is the ring of our configuration, whose replicas keep their places (`serving.ring`); a number is
+        ring_places: None is the ring of our configuration, whose replicas keep their places (`serving.proxy.ring`); a number is
             plain Envoy's, with so many places of all together.
 
     Attributes:

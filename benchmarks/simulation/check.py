@@ -34,8 +34,8 @@ from benchmarks.trace import Trace, TraceSpec, make_trace
 from benchmarks.verdicts import Bound, judge
 from flows.local_server import LocalServer, store_environment
 from registry.console_output import Step
-from registry.fleet import update_fleet
-from serving.ring import replica_ring
+from registry.fleet.state import update_fleet
+from serving.proxy.ring import replica_ring
 
 BOUNDS = {
     "hit_rate_difference": Bound(at_least=-0.03, at_most=0.03),
@@ -258,8 +258,8 @@ def compared(
 @contextlib.contextmanager
 def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
     """A real Envoy before the servers, in a thread with a loop of its own: its address."""
-    from serving.proxy import Proxy
-    from serving.proxy_settings import Address, ProxySettings, Server
+    from serving.proxy.envoy import Proxy
+    from serving.proxy.settings import Address, ProxySettings, Server
 
     place = folder / "envoy"
     place.mkdir()

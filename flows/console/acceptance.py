@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 from typing import Protocol
 
-from registry.feedback_report import Figures, report_tenant
+from registry.feedback.report import Figures, report_tenant
 from registry.store import ObjectStore
 
 DAYS = 90
@@ -56,7 +56,7 @@ class AcceptanceSource(Protocol):
 
 
 class FeedbackReports:
-    """What the feedback in the store says of the last days (`registry.feedback_report`)."""
+    """What the feedback in the store says of the last days (`registry.feedback.report`)."""
 
     def __init__(self, store: ObjectStore, *, days: int = DAYS) -> None:
         self._store = store

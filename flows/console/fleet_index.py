@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 
 from flows.console.rows import TenantRow
 from registry.errors import InvalidInput, MacrofleetError, ObjectNotFound
-from registry.fleet import Fleet, FleetEntry, FleetReader, in_threads
+from registry.fleet.state import Fleet, FleetEntry, FleetReader, in_threads
 from registry.layout import training_record_key
 from registry.store import ObjectStore
 from training.lake import Lake

@@ -10,10 +10,10 @@ from typing import Annotated, Literal, TypeAlias, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from registry.bundle import MAX_MANIFEST_BYTES
 from registry.catalogue import read_catalogue
 from registry.errors import CatalogueUnavailable, InvalidInput, ObjectNotFound
 from registry.layout import PROVENANCE, model_key
+from registry.model.bundle import MAX_MANIFEST_BYTES
 from registry.store import ObjectStore
 
 Order: TypeAlias = Literal["used", "weakest"]

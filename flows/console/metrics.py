@@ -28,7 +28,7 @@ from flows.console.world import World
 from flows.runs import UNDONE
 from flows.status import RunStatus, recent_runs
 from registry.errors import MacrofleetError
-from registry.region_marks import CopyMark, read_mark
+from registry.regions.marks import CopyMark, read_mark
 
 # The closed sets that labels come from; whatever else is there is OTHER.
 OTHER: Final = "other"

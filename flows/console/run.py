@@ -24,10 +24,10 @@ from flows.console.world import World
 from flows.settings import FlowSettings
 from registry.database import Database, DatabaseSettings, opened_database
 from registry.errors import InvalidInput
-from registry.keys import KeyBook
+from registry.keys.book import KeyBook
 from registry.settings import CopyStoreSettings, StoreSettings, read_settings
 from registry.store import open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 
 
 def run_console(settings: ConsoleSettings, *, ready_file: Path | None, say: Callable[[str], None]) -> None:

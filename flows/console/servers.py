@@ -13,7 +13,7 @@ import httpx
 
 from flows.console.figures import Reading, read_metrics, since, summarise
 from registry.errors import InvalidInput, NotReady
-from registry.fleet import in_threads
+from registry.fleet.state import in_threads
 from registry.replicas import Refreshed, Scraped, refresh_replicas, scrape_replicas
 
 WINDOW_SECONDS = 60.0

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from registry.keys import KeyRecord
+from registry.keys.book import KeyRecord
 
 # How long a key that was revoked may still be signed in with.
 CHECK_SECONDS = 5.0
@@ -18,7 +18,7 @@ _MOST_NOTICES = 5
 
 
 class KeySource(Protocol):
-    """What sessions ask of `registry.keys.KeyBook`."""
+    """What sessions ask of `registry.keys.book.KeyBook`."""
 
     def find(self, key: str) -> KeyRecord | None:
         """The record of a whole key; None for what is no key."""

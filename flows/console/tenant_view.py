@@ -10,11 +10,11 @@ from datetime import UTC, datetime
 from typing import Any
 
 from flows.settings import FlowSettings
-from registry import fleet_control
-from registry.bundle import MAX_MANIFEST_BYTES
 from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ObjectNotFound
-from registry.fleet import FleetEdit, FleetEntry, edit_fleet, in_threads
+from registry.fleet import control as fleet_control
+from registry.fleet.state import FleetEdit, FleetEntry, edit_fleet, in_threads
 from registry.layout import MANIFEST, PROVENANCE, model_key, models_prefix
+from registry.model.bundle import MAX_MANIFEST_BYTES
 from registry.models import read_manifest
 from registry.store import ObjectStore
 from registry.tenant_settings import TenantSettings, check_known, read_tenant_settings

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from registry.tracked import TrackedVersion
-from registry.tracking import Tracking
-from registry.tracking_listing import list_aliases, list_versions
+from registry.tracking.listing import list_aliases, list_versions
+from registry.tracking.models import Tracking
+from registry.tracking.records import TrackedVersion
 
 _SHOWN = 12
 

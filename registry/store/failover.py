@@ -3,7 +3,7 @@
 Each has a breaker. A store that cannot be reached is left alone from then on, and asked again in the background until it
 answers, so that requests wait for a dead store once and not one after the other; while both are away, reads fail at once.
 
-What is written goes to the home store alone, whichever is near: a copy is written by who copies (`registry.regions`).
+What is written goes to the home store alone, whichever is near: a copy is written by who copies (`registry.regions.copying`).
 
 The copy may be behind, so three things are seen to:
 

@@ -21,15 +21,15 @@ from benchmarks.fleets import (
     tenant_names,
     write_catalogues,
 )
-from registry.bundle import Manifest, parse_labels
 from registry.catalogue import parse_catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput
-from registry.fleet import FleetEntry, TenantLimits
+from registry.fleet.state import FleetEntry, TenantLimits
 from registry.layout import LABELS, MANIFEST, WEIGHTS, catalogue_key, model_key
-from registry.program import ProgramSpec, Signature, TensorSpec
+from registry.model.bundle import Manifest, parse_labels
+from registry.model.program import ProgramSpec, Signature, TensorSpec
+from registry.model.tensors import parse_header
 from registry.store.local import LocalStore
-from registry.tensors import parse_header
 
 MACROS = 3
 

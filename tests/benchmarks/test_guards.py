@@ -9,9 +9,9 @@ import sys
 import pytest
 
 from benchmarks.guards import _agent_bodies, _guarded
-from registry.bundle import Label
 from registry.catalogue import Macro, make_catalogue, parse_catalogue
-from serving.policy import Policy
+from registry.model.bundle import Label
+from serving.suggestions.policy import Policy
 
 MACROS = [Macro(id=f"m-{number}", title=f"Macro {number}") for number in range(100)]
 
@@ -32,15 +32,15 @@ def test_the_other_servers_hide_nothing_and_one_masks(masks: bool) -> None:
     """In a process of its own: it changes what it imports."""
     code = (
         f"masks = {masks}"
-         """
+        """
 import macrofleet
 from benchmarks import unguarded
 macrofleet.main = lambda: None
 unguarded.main(masks=masks)
-from registry.bundle import Label
+from registry.model.bundle import Label
 from registry.catalogue import Macro
-from registry.ticket import asked_text
-from serving.policy import Policy
+from registry.text.ticket import asked_text
+from serving.suggestions.policy import Policy
 policy = Policy([Macro(id="a", title="A", active=False)])
 labels = [Label(id="a", title="A"), Label(id="b", title="B")]
 assert policy.shown("v", labels, policy.audience(["1"], "en")).mask is None

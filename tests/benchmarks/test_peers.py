@@ -42,7 +42,7 @@ from benchmarks.peers.tree import ProcessTree, descendants
 from benchmarks.peers.world import find_tensors, with_tensors
 from benchmarks.stage import Cores
 from registry.errors import InvalidInput, OutOfResources
-from registry.tensors import write_tensors
+from registry.model.tensors import write_tensors
 
 UNBOUNDED = MemoryGroup(None)
 

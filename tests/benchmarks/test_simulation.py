@@ -22,10 +22,10 @@ from benchmarks.simulation.parameters import Sizes, replica_of
 from benchmarks.simulation.report import Shape, figures, measure_simulation, recovered, replica_keys
 from benchmarks.trace import TraceSpec, make_trace
 from macrofleet import app
-from serving.cache import ModelCache
+from serving.engine.cache import ModelCache
+from serving.engine.traffic import Traffic
 from serving.fleet_watch import ModelRef
-from serving.ring import tenant_hash
-from serving.traffic import Traffic
+from serving.proxy.ring import tenant_hash
 
 REPLICA = Replica(
     batch_seconds=0.001,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from registry.program import program_digest
-from registry.runtime import Program
+from registry.model.program import program_digest
+from registry.model.runtime import Program
 
 
 @pytest.fixture(scope="session")

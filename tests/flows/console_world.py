@@ -32,7 +32,7 @@ from flows.console.world import World
 from flows.settings import FlowSettings
 from registry.database import Database, DatabaseSettings
 from registry.errors import TrackingUnavailable
-from registry.keys import KeyBook
+from registry.keys.book import KeyBook
 from registry.store import ObjectStore
 from training.examples import Example
 from training.lake import Lake

@@ -17,13 +17,13 @@ from typing import Any
 import mlflow  # noqa: F401  # before the first fork
 
 from flows.run_traces import RunsPlace
-from registry.deletion import Place, delete_tenant
+from registry.deletion.deleting import Place, delete_tenant
+from registry.deletion.places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
 from registry.leases import Leases
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
-from registry.tracking import Tracking
-from registry.tracking_deletion import TrackingPlace
+from registry.tracking.deletion import TrackingPlace
+from registry.tracking.models import Tracking
 from tests.flows.forks import Forks
 from tests.registry.garbage_world import TENANT
 

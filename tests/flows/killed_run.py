@@ -26,11 +26,11 @@ from flows import retraining
 from flows.judging import Judge
 from flows.retraining import Retraining
 from flows.trainers import Trainers
-from registry.bundle import Label, write_bundle
 from registry.catalogue import Catalogue
-from registry.fleet import FleetEntry
+from registry.fleet.state import FleetEntry
 from registry.leases import Leases
-from registry.program import RELEASED_PROGRAMS
+from registry.model.bundle import Label, write_bundle
+from registry.model.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from tests.flows.forks import Forks
 from training.choosing import TenantTrainer

@@ -17,7 +17,7 @@ from flows.console.acceptance import MacroUse
 from flows.console.rendering import NOTHING
 from flows.console.servers import Servers
 from flows.console.tracked_view import TrackedRow
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.store.local import LocalStore
 from tests import chromium
 from tests.flows.console_world import (

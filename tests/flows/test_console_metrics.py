@@ -18,7 +18,7 @@ from flows.console.metrics import OUTCOMES, Kept, collect
 from flows.console.rows import TenantRow
 from flows.status import RunStatus
 from registry.errors import DatabaseUnavailable, StoreUnavailable
-from registry.region_marks import CopyMark, write_mark
+from registry.regions.marks import CopyMark, write_mark
 from registry.store.local import LocalStore
 from tests.flows.console_world import Console, asking, make_console
 

@@ -25,8 +25,8 @@ from flows.console.tracked_view import TrackedRow
 from flows.outcome import Outcome
 from flows.runs import RunRecord, ShardRecord, write_record
 from registry.errors import StoreUnavailable
-from registry.feedback_report import Figures, TenantReport
-from registry.fleet import read_fleet, update_fleet
+from registry.feedback.report import Figures, TenantReport
+from registry.fleet.state import read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, run_shard_key, training_record_key
 from registry.store import ObjectStore, StoredObject
 from registry.store.local import LocalStore

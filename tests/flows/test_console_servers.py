@@ -13,7 +13,7 @@ import pytest
 from benchmarks.fleets import publish_tenants
 from flows.console.servers import Servers
 from registry.errors import InvalidInput
-from registry.program import SPEC, ProgramSpec, publish_program
+from registry.model.program import SPEC, ProgramSpec, publish_program
 from registry.store.local import LocalStore
 from tests.flows.console_world import running
 from tests.serving.access_world import key_for, publish
@@ -26,7 +26,7 @@ OPERATOR, TENANT = key_for(None, "operator"), key_for("acme", "suggest")
 def url(tmp_path_factory: pytest.TempPathFactory, bag_folder: Path) -> Iterator[str]:
     """A server's operator address; it serves `acme` and `globex`."""
     from registry.errors import ProgramCorrupt
-    from registry.program import program_digest
+    from registry.model.program import program_digest
     from serving.app import create_apps
     from serving.settings import ServingSettings
 

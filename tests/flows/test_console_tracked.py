@@ -10,7 +10,7 @@ from benchmarks.registering import make_manifest
 from flows.console.tracked_view import MlflowSource
 from registry.errors import TrackingUnavailable
 from registry.settings import StoreSettings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 
 
 def test_versions_come_with_their_aliases_and_figures_the_latest_first(tmp_path: Path, mlflow_uri: str) -> None:

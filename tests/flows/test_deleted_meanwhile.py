@@ -17,16 +17,16 @@ from flows.outcome import Outcome
 from flows.prefect_traces import PrefectPlace
 from flows.retrain_fleet import Summary, retrain_fleet
 from flows.run_traces import RunsPlace
-from registry.deletion import Deletion, Place, delete_tenant
+from registry.deletion.deleting import Deletion, Place, delete_tenant
+from registry.deletion.places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
+from registry.deletion.tombstones import is_buried
 from registry.errors import TenantDeleted
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.leases import Leases
 from registry.settings import StoreSettings
 from registry.store import ObjectStore
-from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace
-from registry.tombstones import is_buried
-from registry.tracking import Tracking
-from registry.tracking_deletion import TrackingPlace
+from registry.tracking.deletion import TrackingPlace
+from registry.tracking.models import Tracking
 from tests.flows import test_leases, test_retrain_fleet
 from tests.flows.test_leases import Stopped, stopped
 from training import tenants

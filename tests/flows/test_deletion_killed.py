@@ -14,13 +14,13 @@ from typing import Any
 import pytest
 
 from flows.runs import RunPlan, keep_plan, run_name
-from registry.disk_tier import DiskTier
-from registry.fleet import read_fleet
+from registry.disk.tier import DiskTier
+from registry.fleet.state import read_fleet
 from registry.layout import examples_key
 from registry.leases import Leases
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from tests.registry.garbage_world import TENANT, made, publish, serve
 
 ROOT = Path(__file__).parents[2]

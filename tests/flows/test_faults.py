@@ -15,14 +15,14 @@ from flows import need, retraining, trainers
 from flows.outcome import Outcome, failure
 from flows.retraining import Retraining
 from registry.errors import MacrofleetError, OutOfResources
-from registry.fleet import read_fleet
-from registry.program import publish_program
-from registry.reconcile import verify_fleet
+from registry.fleet.state import read_fleet
+from registry.model.program import publish_program
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.tracking import Tracking
-from registry.tracking_artifact import ArtifactTemplate
+from registry.tracking.artifact import ArtifactTemplate
+from registry.tracking.models import Tracking
+from registry.verify.reconcile import verify_fleet
 from tests.flows.test_retrain_fleet import fill
 from tests.full_disk import full_disk
 from tests.tcp_proxy import TcpProxy

@@ -17,12 +17,12 @@ import pytest
 from mlflow import MlflowClient
 
 from benchmarks.prefect_server import local_prefect
-from registry.bundle import parse_manifest
-from registry.fleet import FleetEntry, read_fleet
-from registry.garbage import collect_garbage
+from registry.fleet.state import FleetEntry, read_fleet
+from registry.garbage.retention import Retention
+from registry.garbage.store_garbage import collect_garbage
 from registry.layout import MANIFEST, models_prefix
 from registry.layout import model_key as key_of
-from registry.retention import Retention
+from registry.model.bundle import parse_manifest
 from registry.store.local import LocalStore
 from training.examples import Example
 from training.synthetic import make_tenant

@@ -20,7 +20,7 @@ from flows.outcome import Outcome
 from flows.retrain_fleet import Summary, retrain_fleet
 from flows.retraining import Retraining
 from flows.run_report import markdown
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.layout import lease_key
 from registry.leases import Lease, Leases, LeaseState
 from registry.store import ObjectStore

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import sqlalchemy
 
-from registry.fleet import read_fleet
-from registry.program import publish_program
+from registry.fleet.state import read_fleet
+from registry.model.program import publish_program
 from registry.settings import StoreSettings
 from registry.store import open_store
 from tests.flows.test_retrain_fleet import fill

@@ -34,18 +34,18 @@ from flows.console.servers import Servers
 from flows.retrain_fleet import retrain_fleet
 from flows.single_flows import collect_garbage, import_tickets, tidy_lake, verify_fleet
 from registry.errors import MacrofleetError
-from registry.fleet_control import set_shadow
-from registry.program import program_digest, publish_program
+from registry.fleet.control import set_shadow
+from registry.model.program import program_digest, publish_program
+from registry.model.runtime import Program
 from registry.publishing import publish_bundle
-from registry.runtime import Program
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.ticket import asked_text
+from registry.text.ticket import asked_text
 from serving.app import Apps, create_apps
-from serving.executor import Executor
+from serving.engine.executor import Executor
+from serving.faces.sagemaker import create_sagemaker_app
 from serving.logs import JsonFormatter
 from serving.metrics import Metrics
-from serving.sagemaker import create_sagemaker_app
 from serving.settings import ServingSettings
 from serving.tracing import Tracing
 from tests.flows.console_world import csrf, make_console, running
@@ -342,7 +342,7 @@ def _break(patch: pytest.MonkeyPatch) -> None:
         return asked_text(subject, messages)
 
     patch.setattr(Executor, "score", choking)
-    patch.setattr("serving.api.asked_text", choking_before)
+    patch.setattr("serving.faces.product.asked_text", choking_before)
 
 
 def _asked(text: str, **more: Any) -> dict[str, Any]:

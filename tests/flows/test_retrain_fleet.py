@@ -18,15 +18,15 @@ from flows.retraining import Retraining
 from flows.run_report import markdown
 from flows.runs import list_runs
 from registry.errors import InvalidTenant, TrackingUnavailable
-from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
-from registry.fleet_control import limit, pin, release, roll_back
+from registry.fleet.control import limit, pin, release, roll_back
+from registry.fleet.state import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.layout import model_key
+from registry.model.program import RELEASED_PROGRAMS, publish_program
 from registry.models import describe_model
-from registry.program import RELEASED_PROGRAMS, publish_program
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from registry.tenant_settings import edit_tenant_settings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from training.examples import Example
 from training.fitting import FitSettings
 from training.synthetic import DEFAULT_END, make_tenant

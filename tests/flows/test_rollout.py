@@ -22,8 +22,8 @@ from flows.rollout import (
     judge,
     plan_stages,
 )
-from registry.fleet import FleetEntry
-from registry.promotion import takes_back, tries
+from registry.fleet.promotion import takes_back, tries
+from registry.fleet.state import FleetEntry
 
 PATIENT = settings(deadline=None, max_examples=80)
 

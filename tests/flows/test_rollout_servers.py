@@ -20,16 +20,16 @@ from flows.rollout_settings import RolloutSettings
 from flows.servers import HttpServers, read_counts
 from flows.staging import Staging
 from registry.errors import ProgramCorrupt
-from registry.fleet import read_fleet
-from registry.program import SPEC, ProgramSpec, program_digest, publish_program
+from registry.fleet.state import read_fleet
+from registry.model.program import SPEC, ProgramSpec, program_digest, publish_program
 from registry.publishing import publish_bundle
 from registry.store.local import LocalStore
 from serving.app import create_apps
-from serving.canaries import Canaries
 from serving.doors import Door, DrainPlan, serve_until
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
-from serving.trial_metrics import add_trial_metrics
+from serving.trials.canaries import Canaries
+from serving.trials.metrics import add_trial_metrics
 
 TENANTS = [f"t{number}" for number in range(6)]
 CANARIES = set(first_by_hash(TENANTS, 2))

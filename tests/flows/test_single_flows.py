@@ -18,16 +18,16 @@ from flows.retrain_fleet import retrain_fleet
 from flows.retraining import Look, Retraining
 from flows.runs import RunRecord, list_runs, read_record, read_shards, write_record
 from flows.single_flows import collect_garbage, copy_region, import_tickets, retrain_tenant, rollback, verify_fleet
-from registry.bundle import Manifest
 from registry.errors import LeaseHeld, StoreUnavailable, TenantNotFound, WebhookUnavailable
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
 from registry.leases import Leases
+from registry.model.bundle import Manifest
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import ObjectStore, open_store
 from registry.store.local import LocalStore
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from training.connectors.zendesk_sync import SyncOptions, SyncReport
 from training.examples import Example
 from training.lake import Lake

@@ -12,9 +12,9 @@ from flows.rollout import Counts, ServerCounts, first_by_hash
 from flows.rollout_settings import RolloutSettings
 from flows.staging import Promotion, Served, Staging
 from registry.errors import InvalidInput, StoreUnavailable
-from registry.fleet import FleetEntry, read_fleet, update_fleet
-from registry.fleet_control import pin
-from registry.promotion import WAITS
+from registry.fleet.control import pin
+from registry.fleet.promotion import WAITS
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.settings import read_settings
 from registry.store import ObjectStore
 from registry.store.local import LocalStore

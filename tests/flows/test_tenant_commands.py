@@ -14,7 +14,7 @@ from flows import tenant_commands
 from flows.settings import FlowSettings
 from flows.standing import Standing, standings
 from registry.errors import InvalidInput, TenantNotFound
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import tenant_settings_key
 from registry.store import ObjectStore
 from registry.store.local import LocalStore

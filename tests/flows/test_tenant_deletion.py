@@ -21,11 +21,11 @@ from flows.prefect_traces import PrefectPlace
 from flows.runs import RunPlan, ShardRecord, run_name
 from flows.single_flows import delete_tenant, retrain_tenant
 from registry.database import DatabaseSettings, opened_database
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, TenantNotFound
-from registry.fleet import FleetEntry, read_fleet, update_fleet
-from registry.key_publishing import publish_keys
-from registry.keys import KeyBook
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
+from registry.keys.book import KeyBook
+from registry.keys.publishing import publish_keys
 from registry.layout import examples_key, run_key, run_shard_key
 from registry.leases import Leases
 from registry.publishing import record_provenance
@@ -33,7 +33,7 @@ from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings, read_tenant_settings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from tests.buckets import s3_client
 from tests.registry.garbage_world import TENANT, made, publish, serve, version
 from training.examples import Example

@@ -7,8 +7,8 @@ import pytest
 
 from flows.progress import listener
 from flows.retrain_fleet import retrain_fleet
-from registry.fleet import read_fleet
-from registry.program import publish_program
+from registry.fleet.state import read_fleet
+from registry.model.program import publish_program
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from training.examples import Example

@@ -19,7 +19,6 @@ from flows.retraining import Retraining
 from flows.rollout_settings import RolloutSettings
 from flows.settings import FlowSettings
 from flows.trainers import Trainers
-from registry.bundle import Manifest, write_bundle
 from registry.catalogue import Catalogue, Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.errors import (
     InvalidInput,
@@ -30,14 +29,15 @@ from registry.errors import (
     TenantNotFound,
     TrackingUnavailable,
 )
-from registry.feedback import encode_object
-from registry.fleet import FleetEntry, read_fleet, update_fleet
-from registry.fleet_control import release, roll_back
+from registry.feedback.records import encode_object
+from registry.fleet.control import release, roll_back
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import feedback_key, lease_key, model_key, tenant_settings_key, training_record_key
-from registry.program import RELEASED_PROGRAMS
+from registry.model.bundle import Manifest, write_bundle
+from registry.model.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
-from registry.tracking import Registration
+from registry.tracking.models import Registration
 from training.evaluation import Evaluation, judge
 from training.examples import Example, fingerprint
 from training.fitting import FitSettings

@@ -10,7 +10,7 @@ from typing import Any
 import typer
 
 import macrofleet
-from registry.tracking_artifact import without_warnings
+from registry.tracking.artifact import without_warnings
 
 
 def parse(command: Sequence[str]) -> None:

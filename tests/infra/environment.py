@@ -14,7 +14,7 @@ from pydantic_settings import BaseSettings
 
 import macrofleet
 import registry
-from registry.tracking_artifact import without_warnings
+from registry.tracking.artifact import without_warnings
 
 _ROOMS = ("registry", "training.connectors", "serving", "flows", "flows.console")
 _VARIABLE = re.compile(r"MACROFLEET_[A-Z_]*[A-Z]")

@@ -28,21 +28,21 @@ from flows.run_traces import RunsPlace, forget_in_runs
 from flows.runs import RunPlan, keep_plan, list_runs, prune_runs, read_plan, run_name
 from flows.settings import FlowSettings
 from registry.database import DatabaseSettings
-from registry.deletion import Place, delete_tenant
-from registry.fleet_control import pin
-from registry.garbage import collect_garbage
-from registry.key_place import KeysPlace
+from registry.deletion.deleting import Place, delete_tenant
+from registry.deletion.key_place import KeysPlace
+from registry.deletion.places import FleetPlace, HiddenPlace, LeasePlace, StorePlace, forget_own
+from registry.fleet.control import pin
+from registry.garbage.store_garbage import collect_garbage
 from registry.leases import Leases
-from registry.program import program_digest, publish_program
-from registry.regions import copy_region
+from registry.model.program import program_digest, publish_program
+from registry.regions.copying import copy_region
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.tenant_places import FleetPlace, HiddenPlace, LeasePlace, StorePlace, forget_own
 from registry.tenant_settings import edit_tenant_settings
-from registry.tracking import Tracking
-from serving.journal import Segment
+from registry.tracking.models import Tracking
+from serving.feedback.journal import Segment
+from serving.feedback.shipping import Shipper
 from serving.settings import ServingSettings
-from serving.shipping import Shipper
 from tests.infra.iam import Policy, Request, allowed
 from tests.infra.images import INFRA
 from tests.infra.recorded import Call, Recording, recording

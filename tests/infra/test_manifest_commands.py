@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from registry.tracking_artifact import without_warnings
+from registry.tracking.artifact import without_warnings
 from tests.infra.cluster import Cluster, commands, rendered
 from tests.infra.commands import parse
 from tests.infra.composition import Composition, load_script

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 
 import macrofleet
 from benchmarks.console_fleet import console_names, fill_store
-from registry.region_marks import CopyMark, write_mark
+from registry.regions.marks import CopyMark, write_mark
 from registry.store.failover import FailoverStore
 from registry.store.local import LocalStore
 from serving.app import create_apps

@@ -15,7 +15,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from infra import sbom
-from registry.program import RELEASED_PROGRAMS
+from registry.model.program import RELEASED_PROGRAMS
 from tests.infra.images import FLOWS, IMAGES, PROJECT, PYPROJECT, SERVING, Image, entries, pins
 from training.minilm import DIGESTS, REQUIREMENT, TENSORS
 

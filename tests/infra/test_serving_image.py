@@ -18,7 +18,7 @@ import typer
 from typer.testing import CliRunner
 
 import macrofleet
-from registry.program import RELEASED_PROGRAMS
+from registry.model.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from serving.app import create_app
 from serving.main import _sagemaker_port

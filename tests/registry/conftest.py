@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import stamina
 
-from registry.bundle import Label, Manifest, write_bundle
+from registry.model.bundle import Label, Manifest, write_bundle
 from registry.publishing import publish_bundle
 from registry.settings import StoreSettings
 from registry.store import ObjectStore
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 
 Publish = Callable[..., Manifest]
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from registry.bundle import Label, Manifest, write_bundle
-from registry.fleet import Change, FleetEntry, update_fleet
+from registry.fleet.state import Change, FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key, models_prefix
+from registry.model.bundle import Label, Manifest, write_bundle
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore
 

@@ -10,15 +10,15 @@ from typing import IO
 
 import numpy as np
 
-from registry.bundle import Label, Manifest, parse_manifest, write_bundle
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
-from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.deletion.places import FleetPlace, forget_own
+from registry.deletion.tombstones import bury, lift
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import MANIFEST, PROGRAM_FILES, catalogue_key, model_key, program_key
-from registry.program import parse_program_files, publish_program
+from registry.model.bundle import Label, Manifest, parse_manifest, write_bundle
+from registry.model.program import parse_program_files, publish_program
 from registry.publishing import publish_bundle
 from registry.store import ObjectInfo, ObjectState, ObjectStore, StoredObject
-from registry.tenant_places import FleetPlace, forget_own
-from registry.tombstones import bury, lift
 from tests.registry.memory_store import Killed, MemoryStore
 
 TENANTS = ("acme", "beta", "gamma")
@@ -81,7 +81,7 @@ def rename(store: ObjectStore, tenant: str, number: int) -> None:
 
 
 def delete(store: ObjectStore, tenant: str) -> None:
-    """Delete a tenant, in the order of `registry.deletion`."""
+    """Delete a tenant, in the order of `registry.deletion.deleting`."""
     bury(store, tenant, token=1)
     FleetPlace(store).remove(tenant)
     forget_own(store, tenant)

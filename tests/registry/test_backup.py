@@ -21,15 +21,15 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 import macrofleet
-from registry.access import PublishedKeys, parse_keys
-from registry.backup import DAY, check_backup, prune_backups, restore_store, take_backup
-from registry.backup_databases import dump_keys, dump_tracking, restore_keys, restore_tracking
-from registry.backup_documents import backup_names, blob_key, rank, read_backup
+from registry.backup.backups import DAY, check_backup, prune_backups, restore_store, take_backup
+from registry.backup.databases import dump_keys, dump_tracking, restore_keys, restore_tracking
+from registry.backup.documents import backup_names, blob_key, rank, read_backup
 from registry.database import Database, DatabaseSettings, opened_database
 from registry.errors import BackupCorrupt, InvalidInput, MacrofleetError
-from registry.fleet import read_fleet, read_root
-from registry.key_publishing import publish_keys
-from registry.keys import KeyBook
+from registry.fleet.state import read_fleet, read_root
+from registry.keys.book import KeyBook
+from registry.keys.published import PublishedKeys, parse_keys
+from registry.keys.publishing import publish_keys
 from registry.layout import (
     ACCESS_KEYS,
     COPY_MARK,

@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 import pytest
 
-from registry.collecting import NOTICE_SECONDS, STALE_SECONDS, Notice, announced, claim, claim_version
 from registry.errors import ModelNotFound, PreconditionFailed, PublishConflict, StoreError, StoreUnavailable
-from registry.fleet import read_fleet, update_fleet
-from registry.fleet_control import roll_back
-from registry.garbage import Collected, collect_garbage
+from registry.fleet.control import roll_back
+from registry.fleet.state import read_fleet, update_fleet
+from registry.garbage.collecting import NOTICE_SECONDS, STALE_SECONDS, Notice, announced, claim, claim_version
+from registry.garbage.retention import DAY, Retention
+from registry.garbage.store_garbage import Collected, collect_garbage
 from registry.layout import LABELS, MANIFEST, WEIGHTS, collecting_key, model_key
 from registry.publishing import publish_bundle
-from registry.retention import DAY, Retention
 from tests.registry.garbage_world import TENANT, is_whole, made, publish, serve, serving, version
 from tests.registry.memory_store import Actor, MemoryStore, SteeredStore
 

@@ -11,17 +11,17 @@ import pytest
 
 from registry import layout
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.deletion import Deletion, Place, delete_tenant
+from registry.deletion.deleting import Deletion, Place, delete_tenant
+from registry.deletion.places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace, forget_own
+from registry.deletion.tombstones import is_buried, lift, unless_deleted
 from registry.errors import InvalidTenant, LeaseLost, StoreUnavailable, TenantDeleted, TenantNotFound
-from registry.fleet import FleetEntry, edit_fleet, read_fleet, update_fleet
-from registry.fleet_history import FleetHistory
+from registry.fleet.history import FleetHistory
+from registry.fleet.state import FleetEntry, edit_fleet, read_fleet, update_fleet
+from registry.garbage.retention import DAY
 from registry.layout import examples_key, fleet_shard, lease_key
 from registry.leases import Lease, Leases
 from registry.publishing import publish_bundle, record_provenance
-from registry.retention import DAY
 from registry.store.local import LocalStore
-from registry.tenant_places import DiskPlace, FleetPlace, HiddenPlace, LeasePlace, StorePlace, forget_own
-from registry.tombstones import is_buried, lift, unless_deleted
 from tests.registry.garbage_world import TENANT, made, publish, serve, serving, version
 from tests.registry.memory_store import Actor, MemoryStore, SteeredStore
 

@@ -9,8 +9,12 @@ from typing import Any
 
 import pytest
 
-from registry.bundle import Manifest
-from registry.differences import (
+from registry.files import FileDigest
+from registry.fleet.state import FleetEntry
+from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
+from registry.model.bundle import Manifest
+from registry.tracking.records import TrackedRun, TrackedVersion, bundle_address
+from registry.verify.differences import (
     Difference,
     DropVersion,
     EndRun,
@@ -23,10 +27,6 @@ from registry.differences import (
     compare,
     named_versions,
 )
-from registry.files import FileDigest
-from registry.fleet import FleetEntry
-from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
-from registry.tracked import TrackedRun, TrackedVersion, bundle_address
 
 STORE = "s3://models/prod"
 PROGRAM = "b" * 64

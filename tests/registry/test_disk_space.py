@@ -16,14 +16,16 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from registry import disk_tier, mapped, transfer
 from registry.background import Background
-from registry.bundle import Manifest
-from registry.disk_space import ModelName
-from registry.disk_tier import DiskTier
+from registry.disk import tier as disk_tier
+from registry.disk import transfer
+from registry.disk.space import ModelName
+from registry.disk.tier import DiskTier
 from registry.errors import BundleCorrupt, OutOfResources, StoreError
 from registry.layout import LABELS, MANIFEST, WEIGHTS
-from registry.mapped import MappedModel
+from registry.model import mapped
+from registry.model.bundle import Manifest
+from registry.model.mapped import MappedModel
 from registry.store.local import LocalStore
 
 TENANTS = [f"t{number}" for number in range(6)]

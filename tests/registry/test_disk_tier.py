@@ -11,10 +11,11 @@ from typing import IO, Any
 
 import pytest
 
-from registry import disk_tier, install_record, mapped
 from registry.background import Background
-from registry.bundle import Manifest
-from registry.disk_tier import DiskTier
+from registry.disk import install_record
+from registry.disk import tier as disk_tier
+from registry.disk.install_record import RECORD, sync_model
+from registry.disk.tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
     ModelNotFound,
@@ -24,10 +25,11 @@ from registry.errors import (
     StoreUnavailable,
 )
 from registry.files import FileDigest, file_digest, write_durably
-from registry.install_record import RECORD, sync_model
 from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key, program_key
-from registry.program import publish_program
-from registry.runtime import Program
+from registry.model import mapped
+from registry.model.bundle import Manifest
+from registry.model.program import publish_program
+from registry.model.runtime import Program
 from registry.store.local import LocalStore
 
 

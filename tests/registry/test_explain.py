@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from registry.explain import Contribution, explain
+from registry.model.explain import Contribution, explain
 
 
 class Words:

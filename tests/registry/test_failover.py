@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 
 from registry.errors import ObjectNotFound, StoreUnavailable
-from registry.fleet import FleetReader, read_root
+from registry.fleet.state import FleetReader, read_root
 from registry.layout import ACCESS_KEYS, FLEET_ROOT, MANIFEST, WEIGHTS, catalogue_key, model_key
-from registry.regions import copy_region
+from registry.regions.copying import copy_region
 from registry.store.failover import FailoverStore, Role
 from tests.registry.memory_store import MemoryStore
 from tests.registry.region_world import Watched, a_store, delete, made, rename, serve

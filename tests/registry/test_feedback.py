@@ -14,9 +14,9 @@ from typer.testing import CliRunner
 from macrofleet import app
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.errors import StoreError
-from registry.feedback import encode_object, parse_record, read_feedback
-from registry.feedback_report import OFTEN, report_fleet, report_tenant
-from registry.fleet import FleetEntry, update_fleet
+from registry.feedback.records import encode_object, parse_record, read_feedback
+from registry.feedback.report import OFTEN, report_fleet, report_tenant
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import feedback_key
 from registry.store.local import LocalStore
 from tests.registry.memory_store import MemoryStore

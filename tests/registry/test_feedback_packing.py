@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import StoreError, StoreUnavailable
-from registry.feedback import encode_object, lines_of, read_feedback
-from registry.feedback_packing import Packing, pack_feedback
+from registry.feedback.packing import Packing, pack_feedback
+from registry.feedback.records import encode_object, lines_of, read_feedback
 from registry.layout import feedback_key, feedback_prefix
 from tests.registry.memory_store import MemoryStore
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import PreconditionFailed, PublishConflict, StoreError
-from registry.fleet import (
+from registry.fleet.state import (
     Change,
     Fleet,
     FleetEntry,
@@ -367,7 +367,7 @@ def test_two_writers_of_one_shard_both_survive_a_lost_race(store: ObjectStore) -
 
 
 def test_a_writer_that_always_loses_says_so(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.fleet.time.sleep", lambda _: None)
+    monkeypatch.setattr("registry.fleet.state.time.sleep", lambda _: None)
     marks = iter("bc" * 20)
     racing = LosesRace(store, lambda: update_fleet(store, {"other": to(entry(next(marks)))}), times=100)
     with pytest.raises(PublishConflict, match="kept changing under this writer"):

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from registry import fleet_commands
-from registry.bundle import Manifest
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound, TenantNotFound
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, PreloadPlan, TenantLimits, read_fleet, update_fleet
+from registry.fleet import commands as fleet_commands
+from registry.fleet.promotion import takes_back, tries, waits
+from registry.fleet.state import FleetEntry, PreloadPlan, TenantLimits, read_fleet, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
-from registry.promotion import takes_back, tries, waits
+from registry.model.bundle import Manifest
 from registry.replicas import Refreshed, refresh_replicas
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
@@ -78,8 +78,16 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
 
 
 def test_the_commands_import_nothing_but_typer() -> None:
-    heavy = ["pydantic", "rich.table", "boto3", "numpy", "registry.fleet", "registry.fleet_control", "http.client"]
-    script = f"import sys, registry.fleet_commands; print([name for name in {heavy!r} if name in sys.modules])"
+    heavy = [
+        "pydantic",
+        "rich.table",
+        "boto3",
+        "numpy",
+        "registry.fleet.state",
+        "registry.fleet.control",
+        "http.client",
+    ]
+    script = f"import sys, registry.fleet.commands; print([name for name in {heavy!r} if name in sys.modules])"
     root = Path(fleet_commands.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)
     assert done.stdout.strip() == "[]"

@@ -11,7 +11,6 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from registry.bundle import Manifest
 from registry.errors import (
     BundleCorrupt,
     InvalidInput,
@@ -23,8 +22,7 @@ from registry.errors import (
     TenantNotFound,
 )
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, FleetReader, PreloadPlan, TenantLimits, read_fleet, update_fleet
-from registry.fleet_control import (
+from registry.fleet.control import (
     limit,
     make_plan,
     parse_size,
@@ -35,7 +33,9 @@ from registry.fleet_control import (
     set_preload,
     unlimit,
 )
+from registry.fleet.state import FleetEntry, FleetReader, PreloadPlan, TenantLimits, read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard, model_key
+from registry.model.bundle import Manifest
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 
@@ -521,7 +521,7 @@ class TwoWriters(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.patch = pytest.MonkeyPatch()
-        self.patch.setattr("registry.fleet.time.sleep", lambda _: None)  # the pause of a writer that lost
+        self.patch.setattr("registry.fleet.state.time.sleep", lambda _: None)  # the pause of a writer that lost
         self.patch.setattr("registry.store.local.os.fsync", lambda _: None)  # nothing here outlives the machine's power
         self.folder = tempfile.TemporaryDirectory()
         self.store = LocalStore(Path(self.folder.name) / "store")

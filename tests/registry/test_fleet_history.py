@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from registry.errors import StoreError
-from registry.fleet import FleetEntry, present_generation, update_fleet
-from registry.fleet_history import PAST, FleetHistory, History, named_versions
+from registry.fleet.history import PAST, FleetHistory, History, named_versions
+from registry.fleet.state import FleetEntry, present_generation, update_fleet
+from registry.garbage.retention import DAY
 from registry.layout import FLEET_PREFIX, fleet_shard, fleet_shard_key
-from registry.retention import DAY
 from tests.registry.memory_store import Actor, MemoryStore, SteeredStore
 
 WEEK = 7 * DAY

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from registry.collecting import announced
 from registry.errors import InvalidInput, StoreError
-from registry.fleet import FleetEntry, update_fleet
-from registry.fleet_control import pin, roll_back
-from registry.garbage import Collected, collect_garbage
+from registry.fleet.control import pin, roll_back
+from registry.fleet.state import FleetEntry, update_fleet
+from registry.garbage.collecting import announced
+from registry.garbage.retention import DAY, OLD, PARTIAL, Retention, divide
+from registry.garbage.store_garbage import Collected, collect_garbage
 from registry.layout import COLLECTION, LABELS, MANIFEST, PROVENANCE, WEIGHTS, collecting_key, model_key
 from registry.publishing import record_provenance
-from registry.retention import DAY, OLD, PARTIAL, Retention, divide
 from registry.settings import StoreSettings
 from registry.store import ObjectState, ObjectStore, open_store
 from registry.store.local import LocalStore

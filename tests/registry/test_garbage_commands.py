@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from registry import garbage_commands
-from registry.collecting import announced
+from registry.garbage import commands as garbage_commands
+from registry.garbage.collecting import announced
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from tests.registry.garbage_world import TENANT, publish, serve, version, versions

@@ -14,14 +14,14 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from registry.collecting import NOTICE_SECONDS, STALE_SECONDS
 from registry.errors import MacrofleetError
-from registry.fleet import FleetEntry, present_generation, read_fleet, update_fleet
-from registry.fleet_control import roll_back
-from registry.garbage import collect_garbage
+from registry.fleet.control import roll_back
+from registry.fleet.state import FleetEntry, present_generation, read_fleet, update_fleet
+from registry.garbage.collecting import NOTICE_SECONDS, STALE_SECONDS
+from registry.garbage.retention import DAY, Retention
+from registry.garbage.store_garbage import collect_garbage
 from registry.layout import FLEET_ROOT, MANIFEST, collecting_key, fleet_shard, model_key
 from registry.publishing import publish_bundle
-from registry.retention import DAY, Retention
 from tests.registry.garbage_world import HOUR, TENANT, is_whole, made, publish, serve, serving, version, versions
 from tests.registry.memory_store import Actor, Killed, MemoryStore, SteeredStore
 
@@ -48,7 +48,7 @@ class Machine(RuleBasedStateMachine):
         self.claimers: list[Actor] = []
         self.collectors: list[Actor] = []
         # A writer of the fleet that lost a race waits for a moment, which here is nobody's.
-        self.patch = mock.patch("registry.fleet.time", SimpleNamespace(sleep=lambda _: None))
+        self.patch = mock.patch("registry.fleet.state.time", SimpleNamespace(sleep=lambda _: None))
         self.patch.start()
         for number, age in enumerate(ages):
             publish(self.store, number)

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from registry.access import MAX_BYTES, key_digest, parse_keys
 from registry.errors import InvalidInput, KeyNotFound, MacrofleetError, PublishConflict
-from registry.key_commands import keys
+from registry.keys.commands import keys
+from registry.keys.published import MAX_BYTES, key_digest, parse_keys
 from registry.layout import ACCESS_KEYS
 from registry.replicas import Refreshed
 from registry.store import ObjectStore
@@ -160,6 +160,6 @@ def test_help_has_an_example(command: str) -> None:
 
 
 def test_the_commands_import_no_sql() -> None:
-    script = "import sys, registry.key_commands; print([n for n in ('sqlalchemy', 'alembic', 'pydantic') if n in sys.modules])"
+    script = "import sys, registry.keys.commands; print([n for n in ('sqlalchemy', 'alembic', 'pydantic') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

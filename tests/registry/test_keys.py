@@ -18,8 +18,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from registry import keys as module
-from registry.access import MAX_BYTES, AccessReader, PublishedKeys, parse_keys
 from registry.database import Database, DatabaseSettings, opened_database
 from registry.errors import (
     DatabaseUnavailable,
@@ -30,8 +28,10 @@ from registry.errors import (
     StoreError,
     StoreUnavailable,
 )
-from registry.key_publishing import is_published, publish_keys
-from registry.keys import KeyBook, KeyRecord
+from registry.keys import book as module
+from registry.keys.book import KeyBook, KeyRecord
+from registry.keys.published import MAX_BYTES, AccessReader, PublishedKeys, parse_keys
+from registry.keys.publishing import is_published, publish_keys
 from registry.layout import ACCESS_KEYS
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
@@ -487,7 +487,7 @@ def test_a_reader_keeps_to_what_it_has(damage: str, tmp_path: Path, monkeypatch:
             reader = AccessReader(real)
             first = reader.refresh()
             real.put(ACCESS_KEYS, good.to_bytes() + b" " * 1000)
-            monkeypatch.setattr("registry.access.MAX_BYTES", 500)
+            monkeypatch.setattr("registry.keys.published.MAX_BYTES", 500)
             with pytest.raises(InvalidInput):
                 reader.refresh()
             return

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from registry.errors import InvalidInput, InvalidTenant, LeaseHeld, LeaseLost, StoreError, StoreUnavailable
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import lease_key
 from registry.leases import Leases, LeaseState, this_process
 from tests.registry.lease_world import SECONDS, TENANT, World, holds

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from registry.errors import LeaseHeld, LeaseLost, StoreUnavailable
-from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.leases import Lease
 from tests.registry.lease_world import TENANT, World, holds
 

@@ -12,14 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry import mapped, tensors
-from registry.bundle import Label, Manifest, write_bundle
 from registry.documents import canonical_json
 from registry.errors import BundleCorrupt, StoreError
 from registry.files import FileDigest, file_digest
 from registry.layout import LABELS, MANIFEST, WEIGHTS
-from registry.mapped import map_bundle
-from registry.tensors import open_tensors
+from registry.model import mapped, tensors
+from registry.model.bundle import Label, Manifest, write_bundle
+from registry.model.mapped import map_bundle
+from registry.model.tensors import open_tensors
 
 # Larger than what the kernel reads ahead of itself.
 KERNEL = np.arange(512 * 1024, dtype=np.float32).reshape(8192, 64)

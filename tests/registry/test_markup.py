@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.markup import plain_text
+from registry.text.markup import plain_text
 
 PIECES = [
     *("<", ">", "</", "<div>", "</div>", "<br>", "<p class=gmail_quote>", "</p>", "<style>", "</style>", "<!--", "-->"),

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry import masking
-from registry.masking import masked
-from registry.ticket import clean_message
+from registry.text import masking
+from registry.text.masking import masked
+from registry.text.ticket import clean_message
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,6 @@ import pytest
 from typer.testing import CliRunner
 
 from registry import model_commands
-from registry.bundle import Label, Manifest, write_bundle
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.errors import (
     BundleCorrupt,
@@ -25,10 +24,11 @@ from registry.errors import (
     ModelNotFound,
     TenantNotFound,
 )
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import WEIGHTS, catalogue_key, model_key
+from registry.model.bundle import Label, Manifest, write_bundle
+from registry.model.sagemaker_export import export_sagemaker
 from registry.publishing import publish_bundle
-from registry.sagemaker_export import export_sagemaker
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 
@@ -88,7 +88,7 @@ def test_every_command_explains_itself_with_an_example(command: str) -> None:
 
 
 def test_the_commands_import_nothing_but_typer() -> None:
-    heavy = ["pydantic", "rich.table", "boto3", "numpy", "registry.fleet", "registry.models", "registry.store"]
+    heavy = ["pydantic", "rich.table", "boto3", "numpy", "registry.fleet.state", "registry.models", "registry.store"]
     script = f"import sys, registry.model_commands; print([name for name in {heavy!r} if name in sys.modules])"
     root = Path(model_commands.__file__).parents[1]
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=root)

@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.bundle import Manifest
 from registry.errors import (
     BundleCorrupt,
     InvalidInput,
@@ -20,10 +19,11 @@ from registry.errors import (
     TenantNotFound,
 )
 from registry.files import FileDigest
-from registry.fleet import FleetEntry, TenantLimits, read_fleet, update_fleet
-from registry.fleet_control import pin, promote, roll_back, set_shadow, stop_shadow
+from registry.fleet.control import pin, promote, roll_back, set_shadow, stop_shadow
+from registry.fleet.promotion import WAITS, settles, shadows, takes_back, tries, waits, was_taken_back
+from registry.fleet.state import FleetEntry, TenantLimits, read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, model_key
-from registry.promotion import WAITS, settles, shadows, takes_back, tries, waits, was_taken_back
+from registry.model.bundle import Manifest
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 

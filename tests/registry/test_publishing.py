@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.bundle import Label, Manifest, write_bundle
 from registry.errors import BundleCorrupt, MacrofleetError, PreconditionFailed, PublishConflict, StoreUnavailable
 from registry.files import put_immutable, put_immutable_file
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, model_key
+from registry.model.bundle import Label, Manifest, write_bundle
 from registry.publishing import publish_bundle, record_provenance
 from registry.store.local import LocalStore
 

@@ -1,6 +1,6 @@
 import pytest
 
-from registry.quoting import all_words, own_words
+from registry.text.quoting import all_words, own_words
 
 QUOTED = "> Hello Jane,\n> thank you for contacting us."
 REPLY_HEADERS = [

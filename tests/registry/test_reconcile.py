@@ -13,23 +13,23 @@ import pytest
 from typer.testing import CliRunner
 
 from macrofleet import app
-from registry import reconcile
-from registry.bundle import Manifest
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.differences import Kind
 from registry.documents import canonical_json
 from registry.errors import InvalidTenant, TenantNotFound, TrackingUnavailable
-from registry.fleet import FleetEntry, update_fleet
-from registry.fleet_control import roll_back
-from registry.fleet_snapshot import read_snapshot
+from registry.fleet.control import roll_back
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
 from registry.leases import Lease, Leases
+from registry.model.bundle import Manifest
 from registry.publishing import record_provenance
-from registry.reconcile import Verification, verify_fleet
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
-from registry.tracked import registered_model
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
+from registry.tracking.records import registered_model
+from registry.verify import reconcile
+from registry.verify.differences import Kind
+from registry.verify.reconcile import Verification, verify_fleet
+from registry.verify.snapshot import read_snapshot
 from tests.registry.conftest import Publish, ask
 from tests.registry.lease_world import Clock
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import macrofleet
-from registry.access import PublishedKeys
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
-from registry.fleet import FleetEntry, read_fleet, read_root, update_fleet
-from registry.garbage import collect_garbage
+from registry.fleet.state import FleetEntry, read_fleet, read_root, update_fleet
+from registry.garbage.retention import DAY, Retention
+from registry.garbage.store_garbage import collect_garbage
+from registry.keys.published import PublishedKeys
 from registry.layout import (
     ACCESS_KEYS,
     COPY_DOCUMENTS,
@@ -31,9 +32,8 @@ from registry.layout import (
     model_key,
     tenant_settings_key,
 )
-from registry.region_marks import promote, read_mark
-from registry.regions import Copied, copy_region
-from registry.retention import DAY, Retention
+from registry.regions.copying import Copied, copy_region
+from registry.regions.marks import promote, read_mark
 from registry.store import ObjectInfo, ObjectStore
 from registry.store.local import LocalStore
 from tests.registry.memory_store import Killed, MemoryStore

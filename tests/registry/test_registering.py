@@ -11,13 +11,13 @@ from typing import Any
 import pytest
 
 from registry.errors import InvalidInput
-from registry.reconcile import verify_fleet
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracked import TrackedRun
-from registry.tracking import Tracking
-from registry.tracking_artifact import ArtifactTemplate
-from registry.tracking_listing import list_experiments, list_runs
+from registry.tracking.artifact import ArtifactTemplate
+from registry.tracking.listing import list_experiments, list_runs
+from registry.tracking.models import Tracking
+from registry.tracking.records import TrackedRun
+from registry.verify.reconcile import verify_fleet
 from tests.registry.conftest import Publish, ask
 from tests.registry.test_differences import manifest_of
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from registry.deletion import Place, delete_tenant
-from registry.garbage import Collected, collect_garbage
+from registry.deletion.deleting import Place, delete_tenant
+from registry.deletion.places import FleetPlace, LeasePlace, StorePlace
+from registry.deletion.remains import TOMBSTONE_SECONDS
+from registry.deletion.tombstones import is_buried, lift
+from registry.garbage.retention import DAY
+from registry.garbage.store_garbage import Collected, collect_garbage
 from registry.layout import examples_key, tombstone_key
 from registry.leases import Leases
-from registry.remains import TOMBSTONE_SECONDS
-from registry.retention import DAY
-from registry.tenant_places import FleetPlace, LeasePlace, StorePlace
-from registry.tombstones import is_buried, lift
 from tests.registry.garbage_world import HOUR, TENANT, publish, serve
 from tests.registry.memory_store import MemoryStore
 

@@ -13,11 +13,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from benchmarks.fleets import publish_tenants
-from registry.bundle import Label, Labels, Manifest
-from registry.disk_tier import DiskTier, MappedModel
+from registry.disk.tier import DiskTier, MappedModel
 from registry.errors import BundleCorrupt, ProgramCorrupt, ProgramUntrusted
-from registry.program import RELEASED_PROGRAMS
-from registry.runtime import BoundModel, Features, Program, is_at_least
+from registry.model.bundle import Label, Labels, Manifest
+from registry.model.program import RELEASED_PROGRAMS
+from registry.model.runtime import BoundModel, Features, Program, is_at_least
 from registry.store.local import LocalStore
 
 TEXTS = ["Where is my parcel?", "", "返金してください", "a" * 20_000, "refund REFUND ﬁne", "\ud800 broken", "x\x00y"]

@@ -11,7 +11,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.bundle import Label, Manifest, write_bundle
 from registry.catalogue import Catalogue, Macro, make_catalogue, parse_catalogue, read_catalogue, write_catalogue
 from registry.errors import (
     BundleCorrupt,
@@ -22,11 +21,12 @@ from registry.errors import (
     ModelNotFound,
     TenantNotFound,
 )
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, catalogue_key, model_key
-from registry.mapped import map_bundle
+from registry.model.bundle import Label, Manifest, write_bundle
+from registry.model.mapped import map_bundle
+from registry.model.sagemaker_export import CATALOGUE, export_sagemaker
 from registry.publishing import publish_bundle
-from registry.sagemaker_export import CATALOGUE, export_sagemaker
 from registry.store.local import LocalStore
 
 PROGRAM = "ab" * 32

@@ -16,7 +16,7 @@ import pytest
 from benchmarks.fleets import make_bundle, publish_tenants
 from benchmarks.peers.apps.fastapi_app import load_from
 from benchmarks.peers.world import find_tensors, with_tensors
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import (
     BundleCorrupt,
     InvalidInput,
@@ -25,13 +25,13 @@ from registry.errors import (
     ProgramUntrusted,
     TenantNotFound,
 )
-from registry.fleet import FleetEntry, update_fleet
-from registry.freezing import freeze
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
-from registry.mapped import map_bundle
-from registry.program import RELEASED_PROGRAMS, named_programs, program_digest, publish_program
-from registry.runtime import BoundModel, Program
-from registry.saved_model_export import SavedModelExport, export_saved_model
+from registry.model.freezing import freeze
+from registry.model.mapped import map_bundle
+from registry.model.program import RELEASED_PROGRAMS, named_programs, program_digest, publish_program
+from registry.model.runtime import BoundModel, Program
+from registry.model.saved_model_export import SavedModelExport, export_saved_model
 from registry.store.local import LocalStore
 
 TEXTS = ["The parcel never arrived, I want my money back", "Пароль не подходит 🤷", "", "zzzz " * 2000]
@@ -171,7 +171,7 @@ def test_a_tenant_without_a_model(world: World, tmp_path: Path, tenant: str, err
 def test_a_program_that_is_not_trusted_is_not_executed(
     world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.saved_model_export.freeze", never)
+    monkeypatch.setattr("registry.model.saved_model_export.freeze", never)
     with pytest.raises(ProgramUntrusted):
         export_saved_model(world.store, "acme", folder=tmp_path / "out", trusted=frozenset(["0" * 64]))
     assert not (tmp_path / "out").exists()
@@ -188,7 +188,7 @@ def test_a_folder_that_cannot_be_written(world: World, tmp_path: Path, monkeypat
 
 
 def test_a_process_that_fails_leaves_nothing(world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.freezing.sys.executable", "false")
+    monkeypatch.setattr("registry.model.freezing.sys.executable", "false")
     with pytest.raises(MacrofleetError, match="could not be frozen"):
         export_saved_model(world.store, "acme", folder=tmp_path / "out", trusted=world.trusted)
     assert os.listdir(tmp_path / "out" / "acme") == []
@@ -197,7 +197,7 @@ def test_a_process_that_fails_leaves_nothing(world: World, tmp_path: Path, monke
 def test_a_bundle_that_is_damaged_reaches_no_other_process(
     world: World, tmp_path: Path, bag_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.freezing.subprocess.run", never)
+    monkeypatch.setattr("registry.model.freezing.subprocess.run", never)
     for name in (MANIFEST, LABELS, WEIGHTS):
         data = bytearray(world.store.get(model_key("acme", world.made.version, name)).data)
         data[-1] ^= name == WEIGHTS

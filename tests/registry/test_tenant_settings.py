@@ -6,7 +6,7 @@ import pytest
 
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.errors import InvalidInput, InvalidTenant, PreconditionFailed, PublishConflict, TenantNotFound
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import examples_key, tenant_settings_key
 from registry.store.local import LocalStore
 from registry.tenant_settings import TenantSettings, check_known, edit_tenant_settings, read_tenant_settings

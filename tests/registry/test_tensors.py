@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from registry.errors import BundleCorrupt
-from registry.tensors import ALIGNMENT, MAX_HEADER_BYTES, map_tensors, open_tensors, parse_header, write_tensors
+from registry.model.tensors import ALIGNMENT, MAX_HEADER_BYTES, map_tensors, open_tensors, parse_header, write_tensors
 
 TENSORS: dict[str, NDArray[Any]] = {
     "bias": np.arange(5, dtype=np.float32),

@@ -9,9 +9,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.masking import masked
-from registry.ticket import MOST_OF_TICKET, asked_text, clean_message, clean_subject, customer_messages, ticket_text
-from serving.api import Comment, Ticket
+from registry.text.masking import masked
+from registry.text.ticket import (
+    MOST_OF_TICKET,
+    asked_text,
+    clean_message,
+    clean_subject,
+    customer_messages,
+    ticket_text,
+)
+from serving.faces.product import Comment, Ticket
 from tests.registry.test_quoting import COPIES, FOOTERS, QUOTED, REPLY_HEADERS
 
 KIBIBYTES_64 = 65_536

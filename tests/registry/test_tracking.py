@@ -19,15 +19,15 @@ import pytest
 from pydantic import SecretStr
 
 from benchmarks.fleets import publish_tenants
-from registry.bundle import Manifest
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput, InvalidTenant, ModelNotFound, ProgramUntrusted, TrackingUnavailable
 from registry.files import FileDigest
-from registry.program import SPEC, ProgramSpec, program_digest, publish_program, read_spec
-from registry.runtime import Program
+from registry.model.bundle import Manifest
+from registry.model.program import SPEC, ProgramSpec, program_digest, publish_program, read_spec
+from registry.model.runtime import Program
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Registration, Tracking
+from registry.tracking.models import Registration, Tracking
 
 REPOSITORY = Path(__file__).parents[2]
 ACCESS_KEY, SECRET_KEY = "access-key-of-the-store", "secret-key-of-the-store"
@@ -118,7 +118,7 @@ def described(tenant: str, *, seed: int = 0, **metrics: float) -> Manifest:
 
 
 def test_importing_the_adapter_does_not_import_mlflow() -> None:
-    code = "import registry.tracking, sys; sys.exit('mlflow' in sys.modules or 'sqlalchemy' in sys.modules)"
+    code = "import registry.tracking.models, sys; sys.exit('mlflow' in sys.modules or 'sqlalchemy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=False).returncode == 0
 
 
@@ -279,7 +279,7 @@ def test_several_processes_may_open_a_new_database_at_once(tmp_path: Path) -> No
     code = """
 import sys
 from registry.settings import StoreSettings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 Tracking(tracking_uri=sys.argv[1], store=StoreSettings(url=sys.argv[2])).prepare()
 """
     arguments = [sys.executable, "-c", code, f"sqlite:///{tmp_path}/new/mlflow.db", str(tmp_path / "store")]

@@ -21,8 +21,8 @@ import pytest
 from registry.errors import TrackingUnavailable
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Tracking
-from registry.tracking_deletion import TrackingPlace
+from registry.tracking.deletion import TrackingPlace
+from registry.tracking.models import Tracking
 from tests.registry.test_tracking import described
 
 # A name that stands in no file of MLflow's own.
@@ -109,7 +109,7 @@ def test_runs_that_somebody_marked_as_deleted_go_too_wherever_they_are(tracking:
 
 
 def test_more_runs_than_one_page(tmp_path: Path, empty_mlflow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.tracking_deletion._PAGE", 2)
+    monkeypatch.setattr("registry.tracking.deletion._PAGE", 2)
     tracking = make_tracking(with_tables(tmp_path, empty_mlflow))
     fill(tracking, versions=5)
     assert TrackingPlace(tracking).remove(TENANT) == 6
@@ -141,7 +141,7 @@ def test_what_was_interrupted_is_finished_by_another(
 def test_what_another_process_still_reads_is_said_to_be_there(
     tracking: Tracking, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("registry.tracking_deletion._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("registry.tracking.deletion._PATIENCE_SECONDS", 0.1)
     place = TrackingPlace(tracking)
     assert tracking.connection.database
     with closing(sqlite3.connect(tracking.connection.database, isolation_level=None)) as reader:
@@ -157,7 +157,7 @@ def test_what_another_process_still_reads_is_said_to_be_there(
 
 
 def test_a_file_that_another_process_writes_is_no_success(tracking: Tracking, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("registry.tracking_deletion._PATIENCE_SECONDS", 0.1)
+    monkeypatch.setattr("registry.tracking.deletion._PATIENCE_SECONDS", 0.1)
     place = TrackingPlace(tracking)
     place.remove(TENANT)
     assert tracking.connection.database

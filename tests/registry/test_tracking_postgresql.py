@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 
 from registry.errors import TrackingUnavailable
-from registry.fleet import FleetEntry, update_fleet
-from registry.reconcile import verify_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Tracking
-from registry.tracking_connection import _make_tables
-from registry.tracking_retention import prune_runs
+from registry.tracking.connection import _make_tables
+from registry.tracking.models import Tracking
+from registry.tracking.retention import prune_runs
+from registry.verify.reconcile import verify_fleet
 from tests.postgresql import LocalPostgres
 from tests.registry.conftest import Publish, ask
 from tests.registry.test_differences import manifest_of
@@ -51,7 +51,7 @@ def test_several_processes_may_open_an_empty_database_at_once(postgres: LocalPos
     code = """
 import sys
 from registry.settings import StoreSettings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 Tracking(tracking_uri=sys.argv[1], store=StoreSettings(url=sys.argv[2]), artifact_location=sys.argv[2]).prepare()
 """
     arguments = [sys.executable, "-c", code, postgres.database(), str(tmp_path)]

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from macrofleet import app
-from registry import tracking_retention
-from registry.bundle import Manifest
-from registry.tracked import TrackedRun
-from registry.tracking import Registration, Tracking
-from registry.tracking_listing import list_experiments, list_runs
-from registry.tracking_retention import prune_runs, to_prune
+from registry.model.bundle import Manifest
+from registry.tracking import retention as tracking_retention
+from registry.tracking.listing import list_experiments, list_runs
+from registry.tracking.models import Registration, Tracking
+from registry.tracking.records import TrackedRun
+from registry.tracking.retention import prune_runs, to_prune
 from tests.registry.conftest import ask
 from tests.registry.test_differences import manifest_of
 

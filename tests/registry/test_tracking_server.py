@@ -12,7 +12,7 @@ import pytest
 
 from registry.errors import InvalidInput, TrackingUnavailable
 from registry.settings import StoreSettings
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from tests.registry.conftest import ask
 from tests.registry.test_differences import manifest_of
 from tests.registry.test_registering import versions

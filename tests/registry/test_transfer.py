@@ -14,10 +14,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from registry import transfer
+from registry.disk import transfer
+from registry.disk.transfer import Helpers, receive
 from registry.errors import BundleCorrupt
 from registry.files import FileDigest, FileState, file_state
-from registry.transfer import Helpers, receive
 
 
 class Dripping(io.RawIOBase):

@@ -11,8 +11,8 @@ from fastapi import FastAPI
 from starlette.routing import BaseRoute
 from starlette.types import Message, Scope
 
-from registry.access import PublishedKey, PublishedKeys, key_digest, make_key
-from registry.access import Scope as AccessScope
+from registry.keys.published import PublishedKey, PublishedKeys, key_digest, make_key
+from registry.keys.published import Scope as AccessScope
 from registry.layout import ACCESS_KEYS
 from registry.store import ObjectStore
 

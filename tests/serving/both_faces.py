@@ -10,11 +10,11 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from registry.bundle import Manifest
+from registry.model.bundle import Manifest
 from registry.store import ObjectStore
 from serving.app import Apps, create_apps
 from serving.settings import ServingSettings
-from serving.shadows import Shadows
+from serving.trials.shadows import Shadows
 from tests.serving.helpers import PATIENCE_SECONDS, eventually, serving, spin, ticket, until_ready
 
 

@@ -7,9 +7,9 @@ import weakref
 from collections import Counter
 
 from registry.errors import TenantNotFound
-from serving.cache import ModelCache
+from serving.engine.cache import ModelCache
+from serving.engine.traffic import Traffic
 from serving.fleet_watch import ModelRef
-from serving.traffic import Traffic
 from tests.serving.helpers import spin
 
 HALF_LIFE = 600.0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from registry.errors import ProgramCorrupt
-from registry.program import SPEC, ProgramSpec, program_digest, publish_program
+from registry.model.program import SPEC, ProgramSpec, program_digest, publish_program
 from registry.store.local import LocalStore
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram

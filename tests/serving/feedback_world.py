@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from registry.feedback import Feedback, Shown, read_feedback
-from serving.feedback_log import FeedbackLog
-from serving.shipping import Shipper
+from registry.feedback.records import Feedback, Shown, read_feedback
+from serving.feedback.log import FeedbackLog
+from serving.feedback.shipping import Shipper
 from tests.registry.memory_store import MemoryStore
 
 # A tick that never comes: tests say when.

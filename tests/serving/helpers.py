@@ -16,12 +16,12 @@ import uvicorn
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Message, Scope
 
-from registry.bundle import Labels
 from registry.catalogue import Macro, make_catalogue
 from registry.errors import BundleCorrupt
 from registry.layout import LABELS
-from registry.program import ProgramSpec
-from registry.sagemaker_export import CATALOGUE
+from registry.model.bundle import Labels
+from registry.model.program import ProgramSpec
+from registry.model.sagemaker_export import CATALOGUE
 from registry.store import ObjectStore
 from serving.app import create_app
 from serving.settings import ServingSettings

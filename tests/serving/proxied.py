@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from serving.proxy import Proxy
-from serving.proxy_routes import Face
-from serving.proxy_settings import Address, ProxySettings, Server
+from serving.proxy.envoy import Proxy
+from serving.proxy.routes import Face
+from serving.proxy.settings import Address, ProxySettings, Server
 
 LOOPBACK = Address("127.0.0.1", 0)
 FACES: tuple[Face, ...] = ("public", "operator", "sagemaker")

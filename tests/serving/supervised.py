@@ -38,7 +38,7 @@ note("started")
 if fault == "refuses" and number == "1":
     sys.exit(1)
 if fault == "watches":
-    from serving.replica_process import end_with_supervisor
+    from serving.replicas.process import end_with_supervisor
     end_with_supervisor()
 signal.signal(signal.SIGTERM, stop)
 listener = socket.create_server(("127.0.0.1", int(os.environ["MACROFLEET_PORT"])))
@@ -61,7 +61,7 @@ while True:
 SUPERVISOR = """
 import asyncio, json, sys
 from pathlib import Path
-from serving import replica_states, replicas
+from serving.replicas import states as replica_states, group as replicas
 from serving.logs import configure_logs
 configure_logs()
 replica_states.STOP_SECONDS = float(sys.argv[4])

@@ -14,7 +14,6 @@ import httpx
 import pytest
 
 from benchmarks.fleets import publish_tenants
-from registry.access import SCOPES, Scope
 from registry.errors import (
     AccessUnavailable,
     InvalidInput,
@@ -23,6 +22,7 @@ from registry.errors import (
     StoreUnavailable,
     TenantNotFound,
 )
+from registry.keys.published import SCOPES, Scope
 from registry.layout import ACCESS_KEYS
 from registry.settings import StoreSettings
 from registry.store.local import LocalStore

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from benchmarks.fleets import publish_tenants
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.store.local import LocalStore
 from serving.app import Apps, create_apps
 from tests.serving.conftest import MakeSettings

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import TenantThrottled, TooManyLoads
-from registry.fleet import TenantLimits
+from registry.fleet.state import TenantLimits
 from serving.admission import Admission, Admitted, Pacer, burst_of
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from serving.answers import _OVERHEAD_BYTES, Answers, answer_key
+from serving.suggestions.answers import _OVERHEAD_BYTES, Answers, answer_key
 
 TENANTS = st.sampled_from(["a", "b", "c"])
 KEYS = st.integers(0, 5)

@@ -15,20 +15,20 @@ from fastapi import FastAPI
 
 from benchmarks.fleets import publish_tenants
 from registry.catalogue import make_catalogue, read_catalogue, write_catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import UnknownMacro
-from registry.fleet import FleetEntry, read_fleet, update_fleet
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import catalogue_key
-from registry.program import publish_program
-from registry.runtime import Program
+from registry.model.program import publish_program
+from registry.model.runtime import Program
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
-from registry.ticket import ticket_text
-from serving.api import SuggestionResponse
+from registry.text.ticket import ticket_text
 from serving.app import create_app, create_apps
-from serving.edge import MAX_BODY_BYTES
+from serving.engine.executor import Executor
 from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
-from serving.executor import Executor
+from serving.faces.edge import MAX_BODY_BYTES
+from serving.faces.product import SuggestionResponse
 from serving.logs import JsonFormatter
 from serving.offline import explain_offline
 from serving.settings import ServingSettings

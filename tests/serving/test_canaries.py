@@ -11,14 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from registry.bundle import Manifest
-from registry.fleet import Fleet, FleetEntry, update_fleet
+from registry.fleet.promotion import settles, takes_back, tries
+from registry.fleet.state import Fleet, FleetEntry, update_fleet
 from registry.layout import WEIGHTS, model_key
-from registry.promotion import settles, takes_back, tries
+from registry.model.bundle import Manifest
 from registry.publishing import publish_bundle
 from registry.store.local import LocalStore
-from serving.canaries import HEARD, OUTCOMES, WHICH, Canaries, Outcome, Which
 from serving.settings import ServingSettings
+from serving.trials.canaries import HEARD, OUTCOMES, WHICH, Canaries, Outcome, Which
 from tests.serving.both_faces import Server, running
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, ticket
 

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from registry.bundle import Label
 from registry.catalogue import Macro, make_catalogue, write_catalogue
 from registry.errors import CatalogueUnavailable, StoreUnavailable
 from registry.layout import catalogue_key, tenant_settings_key
+from registry.model.bundle import Label
 from registry.store import StoredObject
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
-from serving.catalogues import Catalogues
-from serving.policy import EVERYBODY
+from serving.suggestions.catalogues import Catalogues
+from serving.suggestions.policy import EVERYBODY
 from serving.threads import Workers
 from tests.serving.helpers import eventually
 

@@ -18,9 +18,9 @@ import pytest
 
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput, InvalidTenant
-from registry.feedback import feedback_id
-from registry.fleet import FleetEntry, update_fleet
-from registry.program import publish_program
+from registry.feedback.records import feedback_id
+from registry.fleet.state import FleetEntry, update_fleet
+from registry.model.program import publish_program
 from registry.store.local import LocalStore
 from serving import client as api
 from serving.app import create_apps

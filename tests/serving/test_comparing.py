@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from registry.bundle import Label
-from serving.comparing import COUNTS, SCORE_BINS, Comparison, Ranked, rank
-from serving.suggest import Shown
+from registry.model.bundle import Label
+from serving.suggestions.choice import Shown
+from serving.trials.comparing import COUNTS, SCORE_BINS, Comparison, Ranked, rank
 
 IDS = [f"m{number}" for number in range(6)]
 LABELS = [Label(id=name, title=name.upper()) for name in IDS]

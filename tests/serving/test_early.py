@@ -17,8 +17,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from serving import doors
 from serving.access import Grant, OpenDoor
 from serving.doors import Door
-from serving.early import EarlyProtocol, Headers
-from serving.edge import QuickEdge
+from serving.faces.early import EarlyProtocol, Headers
+from serving.faces.edge import QuickEdge
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
 from tests.serving.helpers import eventually, spin

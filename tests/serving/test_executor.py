@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
-from registry.runtime import Features
-from serving.executor import Executor, Scores, Spare
+from registry.model.runtime import Features
+from serving.engine.executor import Executor, Scores, Spare
 from tests.serving.helpers import eventually, spin
 
 pytestmark = pytest.mark.anyio

@@ -10,8 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from registry.errors import DeadlineExceeded, Overloaded
-from registry.runtime import Features
-from serving.explanations import Explanations
+from registry.model.runtime import Features
+from serving.suggestions.explanations import Explanations
 
 pytestmark = pytest.mark.anyio
 

@@ -19,14 +19,14 @@ import pytest
 from benchmarks.feedback_kills import kill_servers
 from benchmarks.fleets import publish_tenants
 from flows.local_server import LocalServer, store_environment
-from registry.feedback import Feedback, Shown, read_feedback
-from registry.fleet import FleetEntry, update_fleet
+from registry.deletion.tombstones import bury
+from registry.feedback.records import Feedback, Shown, read_feedback
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.settings import StoreSettings
 from registry.store.local import LocalStore
-from registry.tombstones import bury
 from serving.app import Apps, create_apps
 from serving.settings import ServingSettings
-from serving.views import is_held_back
+from serving.suggestions.views import is_held_back
 from tests.serving.access_world import key_for, publish
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import BuiltProgram, eventually, serving, ticket, until_ready
@@ -316,7 +316,7 @@ async def test_replicas_share_a_disk_and_one_takes_over_what_another_left(plain:
 
 
 def test_a_body_is_as_its_example_says(settings: ServingSettings) -> None:
-    from serving.feedback_api import FeedbackRequest
+    from serving.faces.feedback import FeedbackRequest
 
     (example,) = FeedbackRequest.model_json_schema()["examples"]
     assert FeedbackRequest.model_validate_json(json.dumps(example)).applied == "m12"

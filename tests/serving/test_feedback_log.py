@@ -12,14 +12,14 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic_core import to_json
 
+from registry.deletion.tombstones import is_buried
 from registry.errors import FeedbackUnavailable, StoreUnavailable
-from registry.feedback import Shown
-from registry.tombstones import is_buried
-from serving import feedback_log as module
-from serving.feedback_log import FeedbackLog, add_feedback_metrics
-from serving.journal import Journal, claim_left
+from registry.feedback.records import Shown
+from serving.feedback import log as module
+from serving.feedback.journal import Journal, claim_left
+from serving.feedback.log import FeedbackLog, add_feedback_metrics
+from serving.feedback.shipping import Shipper
 from serving.metrics import Metrics
-from serving.shipping import Shipper
 from tests.registry.memory_store import MemoryStore
 from tests.serving.feedback_world import HeldSync, make_log, record, running, stored
 from tests.serving.helpers import eventually, spin

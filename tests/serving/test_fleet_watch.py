@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from registry.errors import ModelNotFound, NotReady, StoreUnavailable, TenantNotFound
-from registry.fleet import Fleet, FleetEntry
+from registry.fleet.state import Fleet, FleetEntry
 from serving.fleet_watch import FleetWatch, ModelRef, model_refs
 from serving.threads import Workers
 from tests.serving.helpers import spin

@@ -24,15 +24,15 @@ from prometheus_client.parser import text_string_to_metric_families
 from starlette.routing import Route
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from registry.access import SCOPES
-from registry.fleet import FleetEntry, update_fleet
-from registry.program import publish_program
+from registry.fleet.state import FleetEntry, update_fleet
+from registry.keys.published import SCOPES
+from registry.model.program import publish_program
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from serving.access import open_access
 from serving.app import create_apps
-from serving.guard import HEALTH, GuardedRoute, needed_by
-from serving.sagemaker import TARGET_HEADER, create_sagemaker_app
+from serving.faces.guard import HEALTH, GuardedRoute, needed_by
+from serving.faces.sagemaker import TARGET_HEADER, create_sagemaker_app
 from serving.settings import ServingSettings
 from tests.serving.access_world import Key, Said, call, key_for, publish, routes_of
 from tests.serving.helpers import BuiltProgram, add_catalogue, ticket, until_ready

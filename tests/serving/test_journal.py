@@ -15,7 +15,7 @@ import pytest
 
 import registry
 from registry.errors import FeedbackUnavailable
-from serving.journal import LONGEST_SECONDS, Journal, LeftJournal, Segment, claim_left
+from serving.feedback.journal import LONGEST_SECONDS, Journal, LeftJournal, Segment, claim_left
 
 PROJECT = Path(registry.__file__).parent.parent
 
@@ -185,7 +185,7 @@ def test_what_a_killed_process_synced_is_claimed(tmp_path: Path) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
-from serving.journal import Journal
+from serving.feedback.journal import Journal
 journal = Journal(Path({str(tmp_path)!r}), max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
 journal.append([b"kept"], sync=True)
 os.kill(os.getpid(), signal.SIGKILL)

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from benchmarks.fleets import publish_tenants
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import FLEET_ROOT, WEIGHTS
 from registry.store import ObjectStore, StoredObject
 from registry.store.local import LocalStore
 from serving.app import create_apps
+from serving.engine.traffic_record import read_traffic
 from serving.settings import ServingSettings
-from serving.traffic_record import read_traffic
 from tests.serving.helpers import BuiltProgram, eventually, ready, serving, ticket, until_ready
 
 pytestmark = pytest.mark.anyio

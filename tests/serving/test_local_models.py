@@ -10,7 +10,7 @@ from collections.abc import Iterator
 import pytest
 
 from registry.errors import BundleCorrupt, ModelAlreadyLoaded, ModelNotFound, OutOfResources
-from serving.local_models import LocalModels
+from serving.engine.local_models import LocalModels
 from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio

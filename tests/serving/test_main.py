@@ -22,7 +22,7 @@ import pytest
 import registry
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.replicas import refresh_replicas
 from registry.store.local import LocalStore
 from serving.main import _sagemaker_port

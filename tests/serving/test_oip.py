@@ -41,23 +41,23 @@ from registry.errors import (
     TenantNotFound,
     TenantThrottled,
 )
-from registry.fleet import FleetEntry, update_fleet
-from registry.program import publish_program
+from registry.fleet.state import FleetEntry, update_fleet
+from registry.model.program import publish_program
 from registry.store.local import LocalStore
 from serving.access import OpenDoor
 from serving.app import create_apps
-from serving.asking import Answer
-from serving.cache import ModelStatus
 from serving.data_plane import Readiness
-from serving.edge import MAX_BODY_BYTES, Edge
+from serving.engine.cache import ModelStatus
+from serving.engine.preload import Progress
 from serving.errors import add_error_handlers
-from serving.guard import Authentication
+from serving.faces.edge import MAX_BODY_BYTES, Edge
+from serving.faces.guard import Authentication
+from serving.faces.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_router
 from serving.logs import JsonFormatter
 from serving.metrics import Metrics
-from serving.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_router
-from serving.preload import Progress
 from serving.settings import ServingSettings
-from serving.suggest import SuggestedMacro, Suggestions
+from serving.suggestions.asking import Answer
+from serving.suggestions.choice import SuggestedMacro, Suggestions
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, listening, spin, ticket
 from tests.serving.test_oip_tensors import REQUEST, request, sometimes, text_input
 

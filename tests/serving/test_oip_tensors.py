@@ -20,7 +20,7 @@ from tritonclient.http import (  # type: ignore[import-untyped]
 )
 
 from registry.errors import InvalidInput
-from serving.oip_tensors import (
+from serving.faces.oip_tensors import (
     RequestedOutput,
     Tensor,
     decode_request,

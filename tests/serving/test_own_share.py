@@ -12,9 +12,9 @@ from benchmarks.fleets import publish_tenants, tenant_names
 from registry.errors import InvalidInput, NotReady
 from registry.store.local import LocalStore
 from serving.data_plane import DataPlane
-from serving.own_share import OwnShare
-from serving.ring import replica_ring
-from serving.ring_members import check_ring, ring_members, write_ring
+from serving.proxy.own_share import OwnShare
+from serving.proxy.ring import replica_ring
+from serving.proxy.ring_members import check_ring, ring_members, write_ring
 from serving.settings import ServingSettings
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram

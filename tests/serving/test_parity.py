@@ -11,15 +11,15 @@ import httpx
 import numpy as np
 import pytest
 
-from registry.bundle import Manifest, parse_labels
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS
-from registry.program import publish_program
+from registry.model.bundle import Manifest, parse_labels
+from registry.model.program import publish_program
+from registry.model.runtime import Program
+from registry.model.tensors import map_tensors
 from registry.publishing import publish_bundle
-from registry.runtime import Program
 from registry.store.local import LocalStore
-from registry.tensors import map_tensors
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, ready
 from training.examples import Example

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.bundle import Label
 from registry.catalogue import Macro, base_language
+from registry.model.bundle import Label
 from registry.suggestion_rules import SuggestionRules
-from serving.policy import EVERYBODY, Policy
-from serving.suggest import choose
+from serving.suggestions.choice import choose
+from serving.suggestions.policy import EVERYBODY, Policy
 
 IDS = [f"m{index}" for index in range(8)]
 GROUPS = ["1", "2", "3", "team"]

@@ -13,9 +13,9 @@ from registry.errors import (
     StoreError,
     StoreUnavailable,
 )
-from registry.fleet import Fleet, FleetEntry, PreloadPlan
+from registry.fleet.state import Fleet, FleetEntry, PreloadPlan
+from serving.engine.preload import Preload, Progress, plan_models
 from serving.fleet_watch import ModelRef
-from serving.preload import Preload, Progress, plan_models
 from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio
@@ -180,7 +180,7 @@ async def test_a_failure_is_a_warning_once(preparing: Preparing, caplog: pytest.
     preparing.gate.set()
     preparing.failing = {"a": StoreUnavailable("away")}
     preload = Preload(preparing)
-    with caplog.at_level(logging.DEBUG, "serving.preload"):
+    with caplog.at_level(logging.DEBUG, "serving.engine.preload"):
         await preload.run(refs("a"))
         await preload.retry()
         preparing.failing = {"a": RuntimeError("odd")}
@@ -240,7 +240,7 @@ async def test_a_run_that_was_cancelled_goes_on_where_it_was(preparing: Preparin
 async def test_progress_is_logged_a_few_times(preparing: Preparing, caplog: pytest.LogCaptureFixture) -> None:
     preparing.gate.set()
     preload = Preload(preparing)
-    with caplog.at_level(logging.INFO, "serving.preload"):
+    with caplog.at_level(logging.INFO, "serving.engine.preload"):
         await preload.run([ModelRef(f"t{number}", "1", "1") for number in range(1000)])
     told = [record.__dict__["on_disk"] for record in caplog.records]
     assert told == [100 * part for part in range(1, 11)]

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from serving import programs
+from serving.engine import programs
 from serving.metrics import Metrics
 from tests.serving.helpers import BuiltProgram
 

@@ -19,12 +19,12 @@ import pytest
 
 from benchmarks.fleets import publish_tenants, tenant_names
 from registry.errors import InvalidInput
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.store.local import LocalStore
-from serving.gateway import Gateway
-from serving.replica_addresses import proxied_environments, ring_key
-from serving.replicas import Replicas, run_replicas
-from serving.ring import replica_ring
+from serving.proxy.gateway import Gateway
+from serving.proxy.ring import replica_ring
+from serving.replicas.addresses import proxied_environments, ring_key
+from serving.replicas.group import Replicas, run_replicas
 from serving.settings import ServingSettings
 from tests.serving.helpers import BuiltProgram, eventually, ticket, until_ready
 from tests.serving.supervised import FAKE, Supervised, is_alive, supervised, until_listening
@@ -34,11 +34,11 @@ TENANTS = tenant_names(40)
 SUPERVISOR = """
 import asyncio, json, sys
 from pathlib import Path
-from serving import supervisor
-from serving.gateway import Gateway
+from serving.replicas import supervisor
+from serving.proxy.gateway import Gateway
 from serving.logs import configure_logs
-from serving.replicas import supervise
-from serving.scaling import ScalePlan
+from serving.replicas.group import supervise
+from serving.replicas.scaling import ScalePlan
 from serving.settings import ServingSettings
 
 folder, least, most = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])

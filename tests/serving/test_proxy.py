@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 from serving.errors import ELSEWHERE, ELSEWHERE_HEADER
-from serving.proxy_routes import Face
-from serving.ring import replica_ring
+from serving.proxy.ring import replica_ring
+from serving.proxy.routes import Face
 from tests.serving.helpers import eventually
 from tests.serving.proxied import StandIn, World, answer, world
 

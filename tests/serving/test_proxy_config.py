@@ -24,10 +24,10 @@ from typer.testing import CliRunner
 import macrofleet
 import registry
 from registry.errors import InvalidInput
-from serving.proxy import find_envoy
-from serving.proxy_config import endpoints_files, proxy_config
-from serving.proxy_routes import duration
-from serving.proxy_settings import Address, FaceProxy, ProxySettings, Server
+from serving.proxy.config import endpoints_files, proxy_config
+from serving.proxy.envoy import find_envoy
+from serving.proxy.routes import duration
+from serving.proxy.settings import Address, FaceProxy, ProxySettings, Server
 from tests.serving.helpers import PATIENCE_SECONDS
 from tests.serving.proxied import StandIn
 

@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidInput
-from serving.replica_addresses import replica_environments
-from serving.replica_states import (
+from serving.replicas.addresses import replica_environments
+from serving.replicas.group import Replicas, run_replicas
+from serving.replicas.states import (
     FIRST_WAIT_SECONDS,
     HEALTHY_SECONDS,
     MAX_WAIT_SECONDS,
@@ -29,7 +30,6 @@ from serving.replica_states import (
     next_action,
     wait_seconds,
 )
-from serving.replicas import Replicas, run_replicas
 from serving.settings import ServingSettings
 from tests.serving.helpers import eventually
 from tests.serving.supervised import fakes, is_alive, until_listening

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from benchmarks.fleets import tenant_names
 from registry.errors import InvalidInput
-from serving.proxy_routes import Face
-from serving.ring import ANCHOR, Ring, replica_ring, tenant_hash
+from serving.proxy.ring import ANCHOR, Ring, replica_ring, tenant_hash
+from serving.proxy.routes import Face
 from tests.serving.proxied import FACES, World, world
 
 TENANTS = [*tenant_names(300), "a", "0", "acme", "x" * 63, "a-b_c"]

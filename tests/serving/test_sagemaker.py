@@ -35,15 +35,15 @@ from benchmarks.fleets import make_bundle, publish_tenants
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.errors import InvalidInput
 from registry.layout import LABELS, MANIFEST, WEIGHTS
-from registry.mapped import map_bundle
-from registry.program import publish_program
-from registry.runtime import BoundModel, Features, Program
-from registry.sagemaker_export import CATALOGUE, export_sagemaker
+from registry.model.mapped import map_bundle
+from registry.model.program import publish_program
+from registry.model.runtime import BoundModel, Features, Program
+from registry.model.sagemaker_export import CATALOGUE, export_sagemaker
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
-from registry.ticket import ticket_text
-from serving.edge import MAX_BODY_BYTES
-from serving.sagemaker import MAX_ALIAS, TARGET_HEADER, create_sagemaker_app
+from registry.text.ticket import ticket_text
+from serving.faces.edge import MAX_BODY_BYTES
+from serving.faces.sagemaker import MAX_ALIAS, TARGET_HEADER, create_sagemaker_app
 from serving.settings import ServingSettings
 from tests.serving.helpers import (
     PATIENCE_SECONDS,
@@ -87,7 +87,7 @@ class Folders:
 def _slow_program() -> Iterator[None]:
     """A program that is worked off in a thread, which a test can hold while the event loop goes on."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("serving.programs._QUICK_SECONDS", 0.0)
+        patched.setattr("serving.engine.programs._QUICK_SECONDS", 0.0)
         yield
 
 
@@ -360,7 +360,7 @@ async def test_a_model_that_does_not_score(client: httpx.AsyncClient, folders: F
     poisoned = {name: np.array(tensor) for name, tensor in map_bundle(Path(url), tenant=None).tensors.items()}
     poisoned["bias"][:] = np.nan
     shutil.rmtree(url)
-    from registry.bundle import Label, write_bundle
+    from registry.model.bundle import Label, write_bundle
 
     Path(url).mkdir()
     write_bundle(
@@ -385,7 +385,7 @@ async def test_a_process_that_may_map_no_more(
         raise OSError(number, os.strerror(number))
 
     with monkeypatch.context() as patched:
-        patched.setattr("registry.tensors.mmap.mmap", refuse)
+        patched.setattr("registry.model.tensors.mmap.mmap", refuse)
         check_problem(await load(client, "x", urls[0]), 507, "out-of-resources")
     assert (await load(client, "x", urls[0])).status_code == 200
 
@@ -740,7 +740,7 @@ def mapping(monkeypatch: pytest.MonkeyPatch) -> Iterator[Gate]:
         made.wait()
         return map_bundle(folder, tenant=tenant)
 
-    monkeypatch.setattr("serving.local_bundles.map_bundle", held)
+    monkeypatch.setattr("serving.engine.local_bundles.map_bundle", held)
     made.close()
     yield made
     made.open()

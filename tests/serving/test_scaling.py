@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from registry.errors import InvalidInput
-from serving.scaling import ScalePlan, ScaleState, next_count, parse_range
+from serving.replicas.scaling import ScalePlan, ScaleState, next_count, parse_range
 
 PLAN = ScalePlan(least=2, most=6)
 bounds = st.tuples(st.integers(1, 12), st.integers(0, 12)).map(lambda two: (two[0], two[0] + two[1]))

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from benchmarks.fleets import publish_tenants
 from flows.local_server import LocalServer
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.store.local import LocalStore
 from tests.serving.helpers import BuiltProgram
 

@@ -4,7 +4,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from registry.errors import InvalidInput
-from registry.program import RELEASED_PROGRAMS
+from registry.model.program import RELEASED_PROGRAMS
 from serving.settings import ServingSettings
 
 DIGESTS = ["a" * 64, "b" * 64]

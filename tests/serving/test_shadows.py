@@ -14,18 +14,18 @@ import pytest
 from starlette.types import Message
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from registry.bundle import Manifest
 from registry.errors import ProgramCorrupt
-from registry.fleet import FleetEntry, update_fleet
-from registry.fleet_control import promote, set_shadow, stop_shadow
+from registry.fleet.control import promote, set_shadow, stop_shadow
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import WEIGHTS, model_key
-from registry.program import SPEC, ProgramSpec, publish_program
+from registry.model.bundle import Manifest
+from registry.model.program import SPEC, ProgramSpec, publish_program
+from registry.model.runtime import BoundModel, Features
 from registry.publishing import publish_bundle
-from registry.runtime import BoundModel, Features
 from registry.store.local import LocalStore
-from serving import shadows
-from serving.executor import Executor
+from serving.engine.executor import Executor
 from serving.settings import ServingSettings
+from serving.trials import shadows
 from tests.serving.both_faces import running
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, eventually, ticket
 
@@ -259,7 +259,7 @@ async def test_a_shadow_that_fails_to_score_fails_alone(
             await server.ask(text)
         await server.until_settled()
         assert (await server.report())["requests"]["failed"] == 5
-        said = [record for record in caplog.records if record.name == "serving.shadows"]
+        said = [record for record in caplog.records if record.name == "serving.trials.shadows"]
         assert len(said) == 1
         assert "4111" not in caplog.text
         lease = server.shadows._cache.try_lease("acme")

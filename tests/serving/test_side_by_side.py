@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from registry.program import program_digest
-from registry.runtime import Features
-from serving import programs
-from serving.executor import Executor
+from registry.model.program import program_digest
+from registry.model.runtime import Features
+from serving.engine import programs
+from serving.engine.executor import Executor
 from serving.metrics import Metrics
 
 PATIENCE_SECONDS = 60.0

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from serving.single_flight import SingleFlight
+from serving.engine.single_flight import SingleFlight
 from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio

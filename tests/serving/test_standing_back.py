@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from serving.standing_back import set_group_nice
+from serving.replicas.standing_back import set_group_nice
 
 
 @pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="the kernel does not group by session")

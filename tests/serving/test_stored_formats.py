@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from registry.access import AccessReader
 from registry.documents import canonical_json, sha256
 from registry.errors import MacrofleetError
-from registry.fleet import FleetReader, update_fleet
+from registry.fleet.state import FleetReader, update_fleet
+from registry.keys.published import AccessReader
 from registry.layout import ACCESS_KEYS, FLEET_ROOT, MANIFEST, fleet_shard, fleet_shard_key, model_key
+from registry.model.program import program_digest, publish_program
+from registry.model.runtime import Program
 from registry.models import read_manifest
-from registry.program import program_digest, publish_program
-from registry.runtime import Program
 from registry.store.local import LocalStore
 from serving.app import create_apps
 from serving.offline import suggest_offline

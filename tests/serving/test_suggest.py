@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.bundle import Label
-from serving.suggest import Shown, SuggestedMacro, choose, is_blank
+from registry.model.bundle import Label
+from serving.suggestions.choice import Shown, SuggestedMacro, choose, is_blank
 
 LABELS = [Label(id=f"m{index}", title=f"Trained {index}") for index in range(4)]
 TITLES = {f"m{index}": f"Today {index}" for index in range(4)}

@@ -13,16 +13,16 @@ import pytest
 
 from benchmarks.fleets import publish_tenants
 from registry.catalogue import make_catalogue, read_catalogue, write_catalogue
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import tenant_settings_key
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
 from serving.app import create_apps
-from serving.batch import MAX_REQUESTS, BatchResponse
-from serving.edge import MAX_BATCH_BYTES, MAX_BODY_BYTES
-from serving.executor import Executor
+from serving.engine.executor import Executor
+from serving.faces.batch import MAX_REQUESTS, BatchResponse
+from serving.faces.edge import MAX_BATCH_BYTES, MAX_BODY_BYTES
 from tests.serving.both_faces import Server
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import BuiltProgram, eventually, serving, spin, ticket, until_ready

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import re
 
-from serving.suggestion_id import suggestion_id
+from serving.suggestions.suggestion_id import suggestion_id
 
 
 def made(key: bytes = b"key", **changes: object) -> str:

@@ -24,10 +24,10 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from registry.program import publish_program
+from registry.model.program import publish_program
 from registry.store.local import LocalStore
 from serving.app import create_apps
-from serving.sagemaker import create_sagemaker_app
+from serving.faces.sagemaker import create_sagemaker_app
 from serving.tracing import Tracing, TracingMiddleware, configure_tracing, current_trace
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import (

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from serving.traffic import Traffic
-from serving.traffic_record import read_traffic, write_traffic
+from serving.engine.traffic import Traffic
+from serving.engine.traffic_record import read_traffic, write_traffic
 
 
 class Clock:

@@ -19,13 +19,13 @@ import pytest
 from benchmarks.fleets import make_bundle, publish_tenants
 from registry.errors import StoreUnavailable
 from registry.files import file_digest
-from registry.fleet import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import MANIFEST, WEIGHTS, model_key
-from registry.program import publish_program
+from registry.model.program import publish_program
+from registry.model.tensors import map_tensors, write_tensors
 from registry.publishing import publish_bundle
 from registry.store import StoredObject
 from registry.store.local import LocalStore
-from registry.tensors import map_tensors, write_tensors
 from serving.app import create_app
 from serving.settings import ServingSettings
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, ready, serving, ticket, until_ready
@@ -253,10 +253,10 @@ async def test_a_new_version_that_is_broken_leaves_the_old_one_serving(
         publish_bundle(store, folder, tenant="acme")
         weights = tmp_path / "store" / model_key("acme", new.version, WEIGHTS)
         weights.write_bytes(DAMAGES["tampered"](weights.read_bytes()))
-        with caplog.at_level(logging.WARNING, "serving.cache"):
+        with caplog.at_level(logging.WARNING, "serving.engine.cache"):
             serve(store, "acme", new.version, new.digest)
             async with asyncio.timeout(60):
-                while not any(record.name == "serving.cache" for record in caplog.records):
+                while not any(record.name == "serving.engine.cache" for record in caplog.records):
                     assert (await ask(client)).json()["model_version"] == old
         assert (await ask(client)).json()["model_version"] == old
 

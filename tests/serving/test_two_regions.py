@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from benchmarks.fleets import publish_tenants
-from registry.feedback import read_feedback
-from registry.fleet import FleetEntry, read_root, update_fleet
-from registry.program import publish_program
-from registry.regions import copy_region
+from registry.feedback.records import read_feedback
+from registry.fleet.state import FleetEntry, read_root, update_fleet
+from registry.model.program import publish_program
+from registry.regions.copying import copy_region
 from registry.seaweedfs import LocalS3
 from registry.settings import CopyStoreSettings
 from registry.store import open_store

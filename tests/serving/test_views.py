@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from serving.asking import Answer
-from serving.suggest import SuggestedMacro, Suggestions
-from serving.views import Views, is_held_back
+from serving.suggestions.asking import Answer
+from serving.suggestions.choice import SuggestedMacro, Suggestions
+from serving.suggestions.views import Views, is_held_back
 
 MACRO = SuggestedMacro("m1", "Where is my parcel", 0.9)
 

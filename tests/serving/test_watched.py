@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
-from registry.fleet_control import limit
+from registry.fleet.control import limit
 from registry.settings import read_settings
 from registry.store.local import LocalStore
 from serving.app import create_apps
-from serving.canaries import HEARD, OUTCOMES
 from serving.settings import ServingSettings
+from serving.trials.canaries import HEARD, OUTCOMES
 from serving.watched import THROTTLED, WatchedTenants
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import BuiltProgram, serving, ticket, until_ready

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from registry.errors import InvalidInput
-from registry.runtime import Program
+from registry.model.runtime import Program
 from training.prior.table import PriorTable, read_table
 from training.programs import bag as definition
 from training.programs.bag import IDEOGRAPH, LETTER, SPACE, BagSettings, kinds_of_code_points

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.runtime import Program
+from registry.model.runtime import Program
 from tests.training.test_trainer import make
 from training.choosing import ChoosingTrainer, Trial, choose_program, make_trainer, programs_of
 from training.fitting import FitSettings

@@ -14,8 +14,8 @@ import pytest
 from numpy.typing import NDArray
 
 from registry.errors import InvalidInput
-from registry.program import RELEASED_PROGRAMS
-from registry.runtime import Features, Program
+from registry.model.program import RELEASED_PROGRAMS
+from registry.model.runtime import Features, Program
 from tests.training.tiny_encoder import HEADS, LAYERS, PIECES, SETTINGS, WIDTH, make_checkpoint
 from training.fitting import FitSettings, NgramFitter
 from training.heads import HeadFitter, fit_sentences, ngram_spec

@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 import pytest
 
-from registry.feedback import Feedback, Shown
-from registry.fleet import FleetEntry
+from registry.feedback.records import Feedback, Shown
+from registry.fleet.state import FleetEntry
 from registry.layout import examples_key
 from tests.registry.memory_store import MemoryStore
 from training import lake

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.runtime import Program
+from registry.model.runtime import Program
 from training import judging
 from training.examples import Example
 from training.fitting import FitSettings

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import macrofleet
+from registry.deletion.tombstones import bury
 from registry.errors import TenantDeleted
-from registry.feedback import encode_object, read_feedback
+from registry.feedback.records import encode_object, read_feedback
 from registry.layout import examples_key, feedback_key, lake_prefix, sync_prefix
 from registry.store import ObjectState
 from registry.store.local import LocalStore
 from registry.tenant_settings import edit_tenant_settings
-from registry.tombstones import bury
 from tests.registry.memory_store import MemoryStore
 from training.examples import Example
 from training.lake import Lake

@@ -1,7 +1,7 @@
 import numpy as np
 
-from registry.bundle import Label
 from registry.catalogue import Macro, make_catalogue
+from registry.model.bundle import Label
 from training.examples import Example
 from training.macros import FEW_EXAMPLES, STRENGTH, described, evened_out, learnable
 

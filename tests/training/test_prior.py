@@ -11,7 +11,7 @@ import pytest
 from numpy.typing import NDArray
 
 from registry.errors import InvalidInput, ProgramCorrupt
-from registry.runtime import Program
+from registry.model.runtime import Program
 from training.minilm import Checkpoint, fetch
 from training.prior.distil import DistilSettings, distil
 from training.prior.requests import requests

@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from registry.errors import InvalidInput, ProgramCorrupt
-from registry.program import RELEASED_PROGRAMS, program_digest
-from registry.runtime import Program
+from registry.model.program import RELEASED_PROGRAMS, program_digest
+from registry.model.runtime import Program
 from registry.store.local import LocalStore
 from training.programs import release
 from training.programs.export import build_program

@@ -5,14 +5,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from registry.bundle import Manifest, parse_labels
 from registry.catalogue import Macro, make_catalogue
-from registry.disk_tier import DiskTier
+from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput, NotEnoughData
+from registry.model.bundle import Manifest, parse_labels
+from registry.model.runtime import Program
+from registry.model.tensors import map_tensors
 from registry.publishing import publish_bundle
-from registry.runtime import Program
 from registry.store.local import LocalStore
-from registry.tensors import map_tensors
 from training.calibration import tempered
 from training.examples import Example, split_examples
 from training.fitting import FitSettings, Fitter, inverse_document_frequency, ngram_share

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from registry.fleet import FleetEntry
+from registry.fleet.state import FleetEntry
 from training.inputs import Inputs
 from training.record import TrainingRecord
 from training.why import Why, why

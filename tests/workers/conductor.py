@@ -22,13 +22,13 @@ from prefect.types.entrypoint import EntrypointType
 from flows import fan_choice
 from flows.retrain_fleet import retrain_fleet
 from flows.shard_fan import ShardRunner
-from registry.differences import Kind
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.layout import models_prefix
-from registry.reconcile import verify_fleet
 from registry.settings import StoreSettings
 from registry.store import open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
+from registry.verify.differences import Kind
+from registry.verify.reconcile import verify_fleet
 from tests.flows.test_retrain_fleet import fill as import_tickets
 from tests.workers.hosted_shard import retrain_shard, work_in_ray
 

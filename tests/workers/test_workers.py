@@ -33,7 +33,7 @@ from flows.runs import list_runs
 from flows.single_flows import RETRAIN_EVENT, TENANT_RESOURCE
 from flows.status import describe_run, recent_runs
 from flows.timetable import Timetable
-from registry.fleet import read_fleet
+from registry.fleet.state import read_fleet
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 from tests.flows.waiting_shard import BEGUN, GO, retrain_shard

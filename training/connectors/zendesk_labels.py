@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from registry.masking import masked
+from registry.text.masking import masked
 from training.connectors.zendesk import Ticket, names_macro, time_of
 from training.examples import Example
 

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from registry.errors import MacrofleetError
-from registry.runtime import limit_threads
+from registry.model.runtime import limit_threads
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from registry.errors import ProgramCorrupt
-from registry.tensors import map_tensors, write_tensors
+from registry.model.tensors import map_tensors, write_tensors
 
 SHIPPED = Path(__file__).with_name("data")
 _TABLE, _VOCABULARY = "pieces.safetensors", "vocabulary.txt"

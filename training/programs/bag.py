@@ -33,7 +33,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 
 from registry.errors import InvalidInput
-from registry.program import ProgramSpec, Signature, TensorSpec
+from registry.model.program import ProgramSpec, Signature, TensorSpec
 from training.prior.table import PriorTable, read_table
 from training.programs.saving import save_module
 

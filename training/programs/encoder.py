@@ -22,7 +22,7 @@ import tensorflow as tf
 import tensorflow_text as tf_text
 from numpy.typing import NDArray
 
-from registry.program import ProgramSpec, Signature, TensorSpec
+from registry.model.program import ProgramSpec, Signature, TensorSpec
 from training.minilm import NOTICE, Checkpoint
 from training.programs.bag import BagSettings, NgramHashing
 from training.programs.saving import save_module

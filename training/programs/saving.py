@@ -7,7 +7,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from registry.program import ProgramSpec
+from registry.model.program import ProgramSpec
 
 
 def save_module(module: Any, folder: Path, spec: ProgramSpec) -> None:

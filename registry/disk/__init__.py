@@ -1,0 +1,1 @@
+"""The local disk tier: what was copied from the store, verified, and how much of it stays."""

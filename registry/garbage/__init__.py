@@ -1,0 +1,1 @@
+"""Garbage: what nobody needs any more in the store, and in MLflow."""

@@ -1,0 +1,1 @@
+"""API keys: made in the control plane's database, published to the store for servers."""

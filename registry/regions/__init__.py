@@ -1,0 +1,1 @@
+"""Regions: a second store kept as a copy of the first."""

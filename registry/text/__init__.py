@@ -1,0 +1,1 @@
+"""What of a ticket's text a model reads: markup, quotes and personal data taken out."""

@@ -1,0 +1,1 @@
+"""MLflow: the control plane's record of models and runs."""

@@ -1,0 +1,1 @@
+"""`fleet verify`: what differs between fleet, store and MLflow, and what mends it."""

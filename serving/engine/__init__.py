@@ -1,0 +1,1 @@
+"""The engine: models in memory under a budget, leased to requests, scored in batches."""

@@ -1,0 +1,1 @@
+"""Envoy before replicas: its configuration, its process, and the ring by which it chooses."""

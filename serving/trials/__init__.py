@@ -1,0 +1,1 @@
+"""Versions on trial: canaries of a staged roll-out, shadows, and how they compare."""
