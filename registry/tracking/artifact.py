@@ -15,7 +15,7 @@ from typing import Any
 
 ARTIFACT = "model"
 _MLMODEL = "MLmodel"
-_CODE = Path(__file__).with_name("flavour_code.py")
+_CODE = Path(__file__).parents[1] / "flavour_code.py"
 # An object in S3 each, one after the other, for each version. The environment is macrofleet's own, which `requirements.txt`
 # names; conda cannot install it, and what a server is sent follows from the input example.
 _LEFT_OUT = {_MLMODEL, "conda.yaml", "python_env.yaml", "serving_input_example.json"}
