@@ -76,6 +76,8 @@ def finish_mark(store: ObjectStore, mark: CopyMark) -> None:
     with suppress(PreconditionFailed):
         store.put(COPY_MARK, mark.to_bytes(), if_match=found.etag)
     _forget_earlier(store, COPY_MARK)
+    # A copy that was killed right after writing them could not, and this one need not have written any.
+    _forget_earlier(store, COPY_DOCUMENTS)
 
 
 def promote(store: ObjectStore) -> CopyMark:

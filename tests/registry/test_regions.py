@@ -340,6 +340,16 @@ LOST_ACME, LOST_BETA = ("delete", "acme", 1), ("delete", "beta", 1)
     rounds=[([BACK_BETA], {0: ("set", "beta", 1)}, None), ([LOST_BETA], {0: BACK_BETA}, None)],
     versioned=False,
 )
+@example(
+    before=[],
+    rounds=[
+        ([("bring back", "gamma", 1), LOST_ACME], {}, None),
+        ([BACK_ACME], {27: ("rename", "acme", 1)}, None),
+        ([("delete", "gamma", 1)], {}, (1, False)),
+        ([], {}, (16, True)),
+    ],
+    versioned=True,
+)
 @settings(max_examples=40, deadline=None)
 @given(
     before=st.lists(SOME, max_size=6),
