@@ -28,7 +28,7 @@ import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from registry.conditional import put_over
 from registry.deletion.places import HiddenPlace, forget_own
@@ -184,11 +184,12 @@ class _Copier:
         ours = read_root(self._source)
         self.generation = ours.generation
         replaces = self._check(ours, theirs, adopt=adopt)
-        if replaces:
+        if replaces == "fleet":
             self._drop_fleet()
+            write_mark(self._destination, CopyMark(source=self._where, replaces="documents"))
             theirs = read_root(self._destination)
         self._known = read_documents(self._destination, self._where)
-        if replaces:  # what another fleet had is copied over, or goes
+        if replaces is not None:  # what another fleet had is copied over, or goes
             there = (info.key for info in self._destination.list(TENANTS_PREFIX))
             self._known = {key: "" for key in there if _DOCUMENT.fullmatch(key)}
         known_before = dict(self._known)
@@ -223,8 +224,8 @@ class _Copier:
             missing=tuple(sorted(self._models.missing)),
         )
 
-    def _check(self, ours: FleetRoot, theirs: FleetRoot, *, adopt: bool) -> bool:
-        """Refuse what must not be. Returns whether the destination's own fleet has to go first."""
+    def _check(self, ours: FleetRoot, theirs: FleetRoot, *, adopt: bool) -> Literal["fleet", "documents"] | None:
+        """Refuse what must not be. Returns what of the destination's own has to go first, or while it is copied to."""
         where, there = self._where, place_of(self._destination)
         if where == there:
             raise InvalidInput(f"{where} cannot be a copy of itself", remedy="Name another store to copy to.")
@@ -236,13 +237,19 @@ class _Copier:
                 remedy="Copy from that one; `macrofleet regions promote` makes a home of a copy.",
             )
         mark = read_mark(self._destination)
+        if mark is not None and mark.source == where and mark.replaces == "fleet":
+            return "fleet"  # adopted, by a copy that did not get as far as removing it
         problem = _problem(ours, theirs, mark, where=where, there=there)
         if problem is not None and not adopt:
             raise problem
-        if mark is None or mark.source != where:
-            # Before anything else is written: a copy that was interrupted is one.
-            write_mark(self._destination, CopyMark(source=where, generation=theirs.generation))
-        return problem is not None
+        # Also what is left of a fleet without a root, in whose place no other one could come.
+        drops = problem is not None or (adopt and not theirs.data)
+        replaces: Literal["fleet", "documents"] | None = "fleet" if drops else None
+        if replaces or mark is None or mark.source != where:
+            # Before anything else is written: a copy that was interrupted is one, and knows what it was at.
+            write_mark(self._destination, CopyMark(source=where, generation=theirs.generation, replaces=replaces))
+            return replaces
+        return mark.replaces
 
     def _drop_fleet(self) -> None:
         """Remove the destination's own fleet, the root first. Servers that have read it go on with what they know."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -24,6 +24,8 @@ class CopyMark(Document):
         generation: of the fleet that it has; 0 before the first.
         finished_at: when a copy last came to its end, also one that found nothing to do; seconds since the epoch, by the
             clock of who copied.
+        replaces: what the store had before it was adopted, and is still to go: its fleet, then other documents. Whoever goes
+            on after a crash cannot tell these from what was copied.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -32,6 +34,7 @@ class CopyMark(Document):
     source: str
     generation: Annotated[int, Field(ge=0)] = 0
     finished_at: float = 0.0
+    replaces: Literal["fleet", "documents"] | None = None
 
 
 class CopiedDocuments(Document):

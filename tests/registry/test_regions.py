@@ -204,6 +204,32 @@ def test_a_store_that_is_no_copy_of_this_one_is_left_alone(home: MemoryStore, *,
     same(home, there)
 
 
+@pytest.mark.parametrize("after", [True, False])
+def test_adopting_that_is_killed_is_finished_without_a_word_more(home: MemoryStore, *, after: bool) -> None:
+    """The fleet that goes has shard states of the same numbers: half of one and half of the other would be no fleet."""
+    for number in range(3):
+        serve(home, "gamma", number + 1)
+    for death in count(1):
+        there = a_store("there")
+        for place, tenant in enumerate(TENANTS):
+            serve(there, tenant, 5 + place)
+        try:
+            copy(home, Watched(there, dies=(death, after)), adopt=True)
+        except Killed:
+            if death > 1 or after:  # it has said whose copy it is
+                copy(home, Watched(there, wrote=lambda: _whole_or_none(home, there)))
+                same(home, there)
+        else:
+            assert death > 5
+            return
+
+
+def _whole_or_none(home: MemoryStore, there: MemoryStore) -> None:
+    if (root := read_root(there)).data and read_mark(there).replaces != "fleet":
+        assert root.data == read_root(home).data
+        assert complaints(there) == []
+
+
 def test_wrong_ways_are_refused(home: MemoryStore) -> None:
     there = a_store("there")
     with pytest.raises(InvalidInput, match="no fleet to copy"):
