@@ -7,11 +7,11 @@ Garbage collection removes it, a day after it was written; and tombstones of whi
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from registry.deletion.tombstones import buried_among, is_buried
-from registry.layout import TOMBSTONES_PREFIX
+from registry.deletion.tombstones import is_buried
+from registry.layout import TOMBSTONES_PREFIX, tombstone_key
 from registry.store import ObjectState, ObjectStore
 
 _OWN = re.compile(r"(?:lake/)?tenants/([a-z0-9][a-z0-9_-]{0,62})/.+")
@@ -25,31 +25,42 @@ class Remains:
 
     Attributes:
         of_tenants: what there is of tenants that were deleted.
-        tombstones: every state of every tombstone.
-        others: all else.
+        others: what was asked for of all else.
     """
 
     of_tenants: dict[str, list[ObjectState]]
-    tombstones: list[ObjectState]
     others: list[ObjectState]
 
 
-def find_remains(store: ObjectStore, listing: Iterable[ObjectState]) -> Remains:
-    """Sort a listing of a store. Raises StoreError."""
-    states = list(listing)
-    owners = {state: found[1] for state in states if (found := _OWN.fullmatch(state.key))}
-    tombstones = [state for state in states if state.key.startswith(TOMBSTONES_PREFIX)]
-    # The listing is a moment old: who was brought back meanwhile is not buried now.
-    buried = buried_among(store, set(owners.values())) if tombstones else frozenset()
+def owner_of(key: str) -> str | None:
+    """Whose an object is, where it is one tenant's own."""
+    found = _OWN.fullmatch(key)
+    return found[1] if found else None
+
+
+def find_remains(
+    store: ObjectStore, listing: Iterable[ObjectState], *, other: Callable[[ObjectState], bool] = lambda _: False
+) -> Remains:
+    """Sort a listing of a store, of which no more is held than is asked for. Raises StoreError.
+
+    Args:
+        other: what is wanted of all else.
+    """
+    # Before the listing is read: who is buried after that is found the next time, and who comes back is asked once more
+    # before anything goes.
+    keys = frozenset(info.key for info in store.list(TOMBSTONES_PREFIX))
+    buried: dict[str, bool] = {}
     of_tenants: dict[str, list[ObjectState]] = {}
     others = []
-    for state in states:
-        tenant = owners.get(state)
-        if tenant in buried and tenant is not None:
+    for state in listing:
+        tenant = owner_of(state.key) if keys else None
+        if tenant is not None and tenant not in buried:
+            buried[tenant] = tombstone_key(tenant) in keys and is_buried(store, tenant)
+        if tenant is not None and buried[tenant]:
             of_tenants.setdefault(tenant, []).append(state)
-        elif not state.key.startswith(TOMBSTONES_PREFIX):
+        elif other(state):
             others.append(state)
-    return Remains(of_tenants=of_tenants, tombstones=tombstones, others=others)
+    return Remains(of_tenants=of_tenants, others=others)
 
 
 def purge_remains(store: ObjectStore, tenant: str, states: Sequence[ObjectState]) -> bool:
@@ -64,10 +75,12 @@ def purge_remains(store: ObjectStore, tenant: str, states: Sequence[ObjectState]
     return True
 
 
-def outlived(tombstones: Iterable[ObjectState], now: float) -> list[ObjectState]:
+def outlived(store: ObjectStore, now: float) -> list[ObjectState]:
     """Tombstones, and what a bucket keeps of their earlier states, that are old enough to go.
+
+    They are listed here and now: one that stands again since is young.
 
     Args:
         now: by the store's clock.
     """
-    return [state for state in tombstones if now - state.modified > TOMBSTONE_SECONDS]
+    return [state for state in store.states(TOMBSTONES_PREFIX) if now - state.modified > TOMBSTONE_SECONDS]

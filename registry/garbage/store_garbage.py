@@ -201,7 +201,7 @@ class _Collector:
         step("looking at the store", 0.0)
         if not self._dry_run:
             self._set_clock()
-        found = find_remains(self._store, self._store.states())
+        found = find_remains(self._store, self._store.states(), other=_is_of_interest)
         listing = _list(found.others)
         history = self._history.read(self._now())
         kept: list[Kept] = []
@@ -213,11 +213,12 @@ class _Collector:
             if go:
                 garbage[tenant] = go
         done = self._delete_versions(garbage, step)
-        fleet = self._old(history.expired)
+        # Once more, now that hours may have passed: a fleet that was restored from a backup names states of the past.
+        fleet = self._old(self._history.read(self._now()).expired)
         unfinished = self._old(listing.unfinished)
         remains = {tenant: old for tenant, states in found.of_tenants.items() if (old := self._old(states))}
         if not self._dry_run:
-            self._store.purge([*fleet, *unfinished, *outlived(found.tombstones, self._now())])
+            self._store.purge([*fleet, *unfinished, *outlived(self._store, self._now())])
             remains = {tenant: old for tenant, old in remains.items() if purge_remains(self._store, tenant, old)}
             self._store.purge([state for state in self._store.states(COLLECTION) if state.kind != "current"])
         return Collected(
@@ -294,6 +295,11 @@ class _Collector:
             for start in range(0, len(part), _PURGED_AT_ONCE):
                 notice.check()
                 self._store.purge(part[start : start + _PURGED_AT_ONCE])
+
+
+def _is_of_interest(state: ObjectState) -> bool:
+    """Whether a collector has to know of something; tickets and feedback, the most by far, are none of it."""
+    return state.kind == "unfinished" or bool(_MODEL.fullmatch(state.key) or _NOTICE.fullmatch(state.key))
 
 
 def _list(states: Iterable[ObjectState]) -> _Listing:

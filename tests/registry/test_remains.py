@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from itertools import chain
+
 import pytest
 
 from registry.deletion.deleting import Place, delete_tenant
 from registry.deletion.places import FleetPlace, LeasePlace, StorePlace
-from registry.deletion.remains import TOMBSTONE_SECONDS
-from registry.deletion.tombstones import is_buried, lift
+from registry.deletion.remains import TOMBSTONE_SECONDS, find_remains
+from registry.deletion.tombstones import bury, is_buried, lift
 from registry.garbage.retention import DAY
 from registry.garbage.store_garbage import Collected, collect_garbage
-from registry.layout import examples_key, tombstone_key
+from registry.layout import COLLECTION, examples_key, tombstone_key
 from registry.leases import Leases
+from registry.store import ObjectState
 from tests.registry.garbage_world import HOUR, TENANT, publish, serve
 from tests.registry.memory_store import MemoryStore
 
@@ -93,3 +97,54 @@ def test_a_tombstone_outlives_whoever_began_before_it(store: MemoryStore) -> Non
     collect(store)
     assert [state for state in store.states() if state.key == tombstone_key(TENANT)] == []
     assert keys(store) == []
+
+
+def test_a_tombstone_that_stands_again_meanwhile_stays() -> None:
+    """It was old when everything was listed, which takes hours for a large fleet; in a bucket its key is all that it has."""
+    store = MemoryStore(versioned=False)
+    bury(store, TENANT, token=1)
+    lift(store, TENANT)
+    store.now += TOMBSTONE_SECONDS + DAY
+
+    def deleted_again(key: str) -> None:
+        if key == COLLECTION:
+            states = store.states
+
+            def list_first(prefix: str = "") -> Iterator[ObjectState]:
+                found = list(states(prefix))
+                if prefix == "":
+                    store.on_put = lambda _: None
+                    bury(store, TENANT, token=2)
+                return iter(found)
+
+            store.states = list_first  # type: ignore[method-assign]
+
+    store.on_put = deleted_again
+    collect(store)
+    assert is_buried(store, TENANT)
+
+
+def test_of_a_listing_no_more_is_held_than_is_asked_for() -> None:
+    """Tickets and feedback of a large fleet are millions of objects."""
+    store = MemoryStore(versioned=False)
+    bury(store, TENANT, token=1)
+    held = 0
+
+    class Counted(ObjectState):
+        def __init__(self, key: str) -> None:
+            nonlocal held
+            held += 1
+            super().__init__(key=key, kind="current", size=1, modified=0.0, id="1")
+
+        def __del__(self) -> None:
+            nonlocal held
+            held -= 1
+
+    def listing() -> Iterator[ObjectState]:
+        for number in range(100):
+            yield Counted(examples_key(f"other-{number}"))
+            assert held < 5
+
+    kept = Counted(examples_key(TENANT))
+    found = find_remains(store, chain(listing(), [kept]), other=lambda state: "/models/" in state.key)
+    assert (found.of_tenants, found.others) == ({TENANT: [kept]}, [])
