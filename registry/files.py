@@ -36,10 +36,16 @@ _NO_SUCH_FILE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOO
 Digest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
 
-class FileDigest(Document):
-    """Content and length of one file of a bundle or program."""
+class ContentDigest(Document):
+    """A content's digest and length in bytes, however long it is."""
 
     sha256: Digest
+    size: Annotated[int, Field(ge=0)]
+
+
+class FileDigest(ContentDigest):
+    """Content and length of one file of a bundle or program."""
+
     size: Annotated[int, Field(ge=0, le=MAX_FILE_BYTES)]
 
 
@@ -92,11 +98,17 @@ def read_whole(path: Path, limit: int, *, error: type[MacrofleetError]) -> bytes
     return data
 
 
-def file_digest(path: Path) -> FileDigest:
-    """Content digest and size of a file."""
+def content_digest(path: Path) -> ContentDigest:
+    """Content digest and size of a file of any length."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-        return FileDigest(sha256=digest, size=file.tell())
+        return ContentDigest(sha256=digest, size=file.tell())
+
+
+def file_digest(path: Path) -> FileDigest:
+    """Content digest and size of a file of a bundle or program."""
+    found = content_digest(path)
+    return FileDigest(sha256=found.sha256, size=found.size)
 
 
 def put_immutable(store: ObjectStore, key: str, data: bytes) -> bool:
@@ -109,16 +121,18 @@ def put_immutable(store: ObjectStore, key: str, data: bytes) -> bool:
         PublishConflict: other content is there.
         PreconditionFailed: something is there, and gone when it is looked at, again and again.
     """
-    expected = FileDigest(sha256=sha256(data), size=len(data))
+    expected = ContentDigest(sha256=sha256(data), size=len(data))
     return _put_immutable(store, key, lambda: store.put(key, data, if_absent=True), lambda: expected)
 
 
 def put_immutable_file(store: ObjectStore, key: str, path: Path) -> bool:
     """Like `put_immutable`, from a file."""
-    return _put_immutable(store, key, lambda: store.put_file(key, path, if_absent=True), lambda: file_digest(path))
+    return _put_immutable(store, key, lambda: store.put_file(key, path, if_absent=True), lambda: content_digest(path))
 
 
-def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expected: Callable[[], FileDigest]) -> bool:
+def _put_immutable(
+    store: ObjectStore, key: str, put: Callable[[], object], expected: Callable[[], ContentDigest]
+) -> bool:
     for _ in range(_PUT_ATTEMPTS):
         try:
             put()
@@ -126,7 +140,7 @@ def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expe
         except PreconditionFailed:
             # Gone when it is looked at: whoever removed it has made the place free again.
             with suppress(ObjectNotFound):
-                if _holds(store, key, expected()):
+                if holds(store, key, expected()):
                     return False
                 raise PublishConflict(
                     f"{store.url}/{key} exists with other content",
@@ -135,7 +149,8 @@ def _put_immutable(store: ObjectStore, key: str, put: Callable[[], object], expe
     raise PreconditionFailed(f"{store.url}/{key} is written and removed by others all the time", remedy=LOST_RACE)
 
 
-def _holds(store: ObjectStore, key: str, expected: FileDigest) -> bool:
+def holds(store: ObjectStore, key: str, expected: ContentDigest) -> bool:
+    """Whether an object has a content; no more of it is read than that is long. Raises ObjectNotFound."""
     hasher = hashlib.sha256()
     left = expected.size
     with store.open(key) as stream:
@@ -145,7 +160,9 @@ def _holds(store: ObjectStore, key: str, expected: FileDigest) -> bool:
     return hasher.hexdigest() == expected.sha256
 
 
-def download(store: ObjectStore, key: str, path: Path, expected: FileDigest, *, error: type[MacrofleetError]) -> None:
+def download(
+    store: ObjectStore, key: str, path: Path, expected: ContentDigest, *, error: type[MacrofleetError]
+) -> None:
     """Copy an object to a new file, checking length and digest while the bytes pass, and sync it to disk.
 
     Raises:

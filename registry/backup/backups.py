@@ -1,4 +1,5 @@
 """Backups of a store and of the control plane's databases: taken while everything goes on, and whole all the same.
+`registry.backup.restoring` brings them back.
 
 Nothing is stopped for one. What makes it whole is the order in which it is read: MLflow's records; then the root of the fleet,
 from which on everything that it names lies in the store and stays there for days (`registry.garbage.store_garbage`); then all
@@ -7,10 +8,6 @@ and whatever MLflow knows of. What came into the store meanwhile may be in it to
 
 A content is kept once, by its digest, however many backups have it; what the last backup had under the same entity tag is not
 read again. A backup is a list of objects, written last: without it there is none.
-
-It is restored in the order in which things are written (`registry.backup.documents.rank`), the fleet's root last, so that
-servers which look at the store meanwhile see the fleet that there was, or the whole of what is restored. Contents are checked on
-the way. A tenant that a later backup knows to be deleted does not come back.
 """
 
 from __future__ import annotations
@@ -34,17 +31,14 @@ from registry.backup.documents import (
     backup_key,
     backup_names,
     blob_key,
-    rank,
+    fetch_content,
     read_backup,
     write_backup,
 )
-from registry.deletion.places import FleetPlace, forget_own
-from registry.deletion.remains import find_remains
-from registry.deletion.tombstones import buried_among
-from registry.errors import BackupCorrupt, InvalidInput, MacrofleetError, ObjectNotFound
-from registry.files import FileDigest, download, put_immutable_file, scratch_folder
-from registry.fleet.state import in_threads, read_fleet, read_root
-from registry.layout import COLLECTION, COPY_DOCUMENTS, COPY_MARK, FLEET_ROOT, TOMBSTONES_PREFIX, lease_key
+from registry.errors import BackupCorrupt, InvalidInput, ObjectNotFound
+from registry.files import ContentDigest, content_digest, put_immutable, put_immutable_file, scratch_folder
+from registry.fleet.state import in_threads, read_root
+from registry.layout import COLLECTION, COPY_DOCUMENTS, COPY_MARK, FLEET_ROOT, lease_key
 from registry.store import ObjectStore
 
 # Told (what is going on, finished share between 0 and 1).
@@ -70,26 +64,6 @@ class Taken:
     bytes: int
     read: int
     databases: tuple[str, ...]
-
-    def as_dict(self) -> dict[str, Any]:
-        """For reports."""
-        return {each.name: getattr(self, each.name) for each in fields(self)}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Restored:
-    """What restoring one came to.
-
-    Attributes:
-        written: objects; `there`: those that were there already.
-        deleted: tenants that a later backup knows to be deleted, and that were left out.
-    """
-
-    name: str
-    generation: int
-    written: int
-    there: int
-    deleted: tuple[str, ...]
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -186,7 +160,7 @@ class _Taker:
                             file.write(chunk)
                             size += len(chunk)
                     file.flush()
-                    content = FileDigest(sha256=hasher.hexdigest(), size=size)
+                    content = ContentDigest(sha256=hasher.hexdigest(), size=size)
                     put_immutable_file(self._place, blob_key(content.sha256), Path(file.name))
                 if self._store.head(key).etag == before.etag:
                     with self._counting:
@@ -197,19 +171,17 @@ class _Taker:
         # It changes all the time: the next backup does not know it by this tag, and reads it again.
         return BackedUp(content=content, etag="")
 
-    def dump(self, name: str, dump: Dump) -> dict[str, FileDigest]:
+    def dump(self, name: str, dump: Dump) -> dict[str, ContentDigest]:
         path = self._folder / name
         if not dump(path):
             return {}
-        data = path.read_bytes()
-        return {name: self.keep(data, "").content}
+        content = content_digest(path)  # MLflow's file may be larger than what fits into memory
+        put_immutable_file(self._place, blob_key(content.sha256), path)
+        return {name: content}
 
     def keep(self, data: bytes, etag: str) -> BackedUp:
-        content = FileDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
-        with tempfile.NamedTemporaryFile() as file:
-            file.write(data)
-            file.flush()
-            put_immutable_file(self._place, blob_key(content.sha256), Path(file.name))
+        content = ContentDigest(sha256=hashlib.sha256(data).hexdigest(), size=len(data))
+        put_immutable(self._place, blob_key(content.sha256), data)
         return BackedUp(content=content, etag=etag)
 
 
@@ -219,105 +191,6 @@ def _is_passing(key: str) -> bool:
     return key == (lease_key(parts[1]) if len(parts) == 3 and parts[0] == "tenants" else "") or key.endswith(
         "/collecting.json"
     )
-
-
-def restore_store(
-    place: ObjectStore,
-    name: str,
-    store: ObjectStore,
-    *,
-    over: bool = False,
-    step: Step = lambda _text, _share: None,
-    threads: int = _THREADS,
-) -> Restored:
-    """Bring a backup's objects back. One that is interrupted is finished by restoring again.
-
-    What the store has beside them stays: what was published since, say, which no fleet names then.
-
-    Args:
-        over: also into a store whose fleet is another one.
-
-    Raises:
-        InvalidInput: there is no such backup, or the store has a fleet.
-        BackupCorrupt: a content is not there or not what it was; nothing of the fleet was written.
-        StoreError: one of the stores failed.
-    """
-    backup = read_backup(place, name)
-    now = read_root(store)
-    content = backup.objects.get(FLEET_ROOT)
-    same = content is not None and hashlib.sha256(now.data).hexdigest() == content.content.sha256
-    if now.data and not same and not over:
-        raise InvalidInput(
-            f"{store.url} has a fleet, generation {now.generation}; the backup has {backup.generation}",
-            remedy="Restore to an empty bucket or folder, or give --over to go back to the backup here.",
-        )
-    written = there = finished = 0
-    counting = threading.Lock()
-    with scratch_folder("macrofleet-restore-") as folder:
-
-        def one(key: str) -> None:
-            nonlocal written, there, finished
-            wrote = _restore(place, store, key, backup.objects[key].content, folder)
-            with counting:
-                written, there, finished = written + wrote, there + (not wrote), finished + 1
-                step("restoring the store", 0.95 * finished / len(backup.objects))
-
-        for turn in range(7):
-            in_threads(one, [key for key in backup.objects if rank(key) == turn], threads=threads)
-    step("leaving out who was deleted since", 0.95)
-    return Restored(
-        name=name,
-        generation=read_root(store).generation,
-        written=written,
-        there=there,
-        deleted=_forget_deleted(place, store),
-    )
-
-
-def _restore(place: ObjectStore, store: ObjectStore, key: str, content: FileDigest, folder: Path) -> bool:
-    """Whether an object had to be written."""
-    try:
-        if store.head(key).size == content.size:
-            with store.open(key) as stream:
-                if _digest(stream) == content.sha256:
-                    return False
-    except ObjectNotFound:
-        pass
-    with tempfile.TemporaryDirectory(dir=folder) as own:
-        path = Path(own) / "content"
-        fetch_content(place, content, path)
-        store.put_file(key, path)
-    return True
-
-
-def fetch_content(place: ObjectStore, content: FileDigest, path: Path) -> None:
-    """Write a content to a new file. Raises BackupCorrupt: it is not there, or not what it was."""
-    try:
-        download(place, blob_key(content.sha256), path, content, error=BackupCorrupt)
-    except ObjectNotFound:
-        raise BackupCorrupt(f"{place.url} lacks {blob_key(content.sha256)}", remedy="Restore another backup.") from None
-
-
-def _digest(stream: Any) -> str:
-    hasher = hashlib.sha256()
-    while chunk := stream.read(_CHUNK):
-        hasher.update(chunk)
-    return hasher.hexdigest()
-
-
-def _forget_deleted(place: ObjectStore, store: ObjectStore) -> tuple[str, ...]:
-    """Remove tenants again that were deleted after the backup was taken, by what the latest backup says."""
-    latest = read_backup(place, backup_names(place)[0])
-    for key, one in latest.objects.items():
-        if key.startswith(TOMBSTONES_PREFIX):
-            with scratch_folder("macrofleet-restore-") as folder:
-                _restore(place, store, key, one.content, folder)
-    tenants = {*read_fleet(store).entries, *find_remains(store, store.states()).of_tenants}
-    buried = sorted(buried_among(store, tenants))
-    for tenant in buried:
-        FleetPlace(store).remove(tenant)
-        forget_own(store, tenant)
-    return tuple(buried)
 
 
 def prune_backups(
@@ -351,17 +224,30 @@ def prune_backups(
     return tuple(gone), len(old)
 
 
-def check_backup(place: ObjectStore, name: str, *, threads: int = _THREADS) -> list[str]:
-    """Read every content of a backup; keys of those that are not there or not what they were."""
-    backup = read_backup(place, name)
+def check_backup(
+    place: ObjectStore, name: str, *, step: Step = lambda _text, _share: None, threads: int = _THREADS
+) -> list[str]:
+    """Read every content of a backup; keys of those that are not there or not what they were.
 
-    def problem(item: tuple[str, FileDigest]) -> str | None:
+    Raises:
+        InvalidInput, BackupCorrupt: as `read_backup`.
+        StoreError: the place failed, so that nobody can say.
+    """
+    backup = read_backup(place, name)
+    finished = 0
+    counting = threading.Lock()
+
+    def problem(item: tuple[str, ContentDigest]) -> str | None:
+        nonlocal finished
         key, content = item
         with scratch_folder("macrofleet-backup-") as folder:
             try:
                 fetch_content(place, content, folder / "content")
-            except MacrofleetError:
+            except BackupCorrupt:
                 return key
+        with counting:
+            finished += 1
+            step("reading the backup", finished / len(each))
         return None
 
     each = [(key, one.content) for key, one in backup.objects.items()] + list(backup.databases.items())

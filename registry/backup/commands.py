@@ -5,6 +5,7 @@ Nothing but typer is imported before a command runs.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -119,7 +120,8 @@ def check(name: Name, place: Place = None, as_json: Json = False) -> None:
 
     there = _open_place(place)
     found = _named(there, name)
-    wrong = check_backup(there, found)
+    with progress(as_json) as step:
+        wrong = check_backup(there, found, step=step)
     if as_json:
         print_json({"name": found, "wrong": wrong})
     else:
@@ -146,13 +148,13 @@ def restore(
 
     Example: macrofleet backup restore latest --in s3://macrofleet-backups
     """
-    from registry.backup.backups import restore_store
+    from registry.backup.restoring import restore_store
 
     there = _open_place(place)
     found = _named(there, name)
     with progress(as_json) as step:
         done = restore_store(there, found, open_configured_store(), over=over, step=step)
-        databases = {} if store_only else _restore_databases(there, found, over=over)
+        databases = {} if store_only else _restore_databases(there, found, over=over, without=done.deleted)
     if as_json:
         print_json(done.as_dict() | databases)
         return
@@ -169,10 +171,9 @@ def restore(
     typer.echo("now run `macrofleet fleet verify --repair`")
 
 
-def _restore_databases(place: ObjectStore, name: str, *, over: bool) -> dict[str, Any]:
-    from registry.backup.backups import fetch_content
+def _restore_databases(place: ObjectStore, name: str, *, over: bool, without: Collection[str]) -> dict[str, Any]:
     from registry.backup.databases import restore_keys, restore_tracking
-    from registry.backup.documents import KEYS, TRACKING, read_backup
+    from registry.backup.documents import KEYS, TRACKING, fetch_content, read_backup
     from registry.database import DatabaseSettings
     from registry.files import scratch_folder
     from registry.settings import TrackingSettings, read_settings
@@ -184,7 +185,7 @@ def _restore_databases(place: ObjectStore, name: str, *, over: bool) -> dict[str
             fetch_content(place, content, folder / part)
         if KEYS in kept:
             settings = read_settings(DatabaseSettings)
-            told["keys"] = restore_keys(settings, (folder / KEYS).read_bytes(), over=over)
+            told["keys"] = restore_keys(settings, (folder / KEYS).read_bytes(), over=over, without=without)
         if TRACKING in kept:
             uri = read_settings(TrackingSettings).tracking_uri
             told["tracking"] = restore_tracking(uri, folder / TRACKING, over=over)

@@ -6,8 +6,9 @@ registers again what serves, from the store.
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,14 +16,15 @@ from typing import TYPE_CHECKING, Any
 from registry.backup.documents import KeysDump
 from registry.database import Database, DatabaseSettings, opened_database
 from registry.errors import BackupCorrupt, DatabaseUnavailable, InvalidInput
-from registry.files import file_digest
+from registry.files import content_digest, sync_file, sync_folder
 from registry.tracking.address import SQLITE
 
 if TYPE_CHECKING:
     import sqlalchemy as sa
     from sqlalchemy import Connection
 
-_SCHEMA = "alembic_version"
+# The database may hold others' tables as well.
+_OURS = ("access_state", "api_keys")
 _PATIENCE_SECONDS = 30.0
 
 
@@ -39,11 +41,12 @@ def dump_keys(settings: DatabaseSettings) -> Callable[[Path], bool]:
     return dump
 
 
-def restore_keys(settings: DatabaseSettings, data: bytes, *, over: bool = False) -> int:
+def restore_keys(settings: DatabaseSettings, data: bytes, *, over: bool = False, without: Collection[str] = ()) -> int:
     """Bring keys back, into a database of any kind that is supported.
 
     Args:
         over: also into one that has keys, which go.
+        without: tenants that were deleted since, whose keys stay away.
 
     Returns:
         How many there are.
@@ -55,7 +58,13 @@ def restore_keys(settings: DatabaseSettings, data: bytes, *, over: bool = False)
     """
     import sqlalchemy as sa
 
-    rows = KeysDump.parse(data, what="the backup's API keys", error=BackupCorrupt).tables
+    dumped = KeysDump.parse(data, what="the backup's API keys", error=BackupCorrupt).tables
+    # What a release before this one backed up may have others' tables in it.
+    rows = {
+        name: tuple(row for row in found if row.get("tenant") not in without)
+        for name, found in dumped.items()
+        if name in _OURS
+    }
     with opened_database(settings) as database, database.begin() as connection:
         tables = _tables(connection)
         for name, found in rows.items():
@@ -98,8 +107,8 @@ def _tables(connection: Connection) -> dict[str, sa.Table]:
     import sqlalchemy as sa
 
     metadata = sa.MetaData()
-    metadata.reflect(bind=connection)
-    return {table.name: table for table in metadata.sorted_tables if table.name != _SCHEMA}
+    metadata.reflect(bind=connection, only=_OURS)
+    return {table.name: table for table in metadata.sorted_tables if table.name in _OURS}
 
 
 def tracking_file(uri: str) -> Path | None:
@@ -141,14 +150,16 @@ def restore_tracking(uri: str, path: Path, *, over: bool = False) -> bool:
     file = tracking_file(uri)
     if file is None:
         return False
-    if file.exists() and file_digest(file) == file_digest(path):
+    if file.exists() and content_digest(file) == content_digest(path):
         return True
     if file.exists() and not over:
         raise InvalidInput(f"{file} is there already", remedy="Move it away, or give --over.")
     file.parent.mkdir(parents=True, exist_ok=True)
     beside = file.with_name(f".{file.name}.restored")
-    beside.write_bytes(path.read_bytes())
+    shutil.copyfile(path, beside)
+    sync_file(beside)
     for journal in ("-wal", "-shm", "-journal"):
         file.with_name(file.name + journal).unlink(missing_ok=True)
     beside.replace(file)
+    sync_folder(file.parent)
     return True

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import re
+import zlib
+from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
+from registry.conditional import put_over
 from registry.documents import Document
 from registry.errors import BackupCorrupt, InvalidInput, ObjectNotFound
-from registry.files import FileDigest
+from registry.files import ContentDigest, download, scratch_folder
 from registry.layout import (
     ACCESS_KEYS,
     FLEET_PREFIX,
@@ -33,7 +36,7 @@ _MAX_BYTES = 512 * 1024 * 1024
 class BackedUp(Document):
     """One object of a store: its content, and the entity tag by which the next backup knows it again."""
 
-    content: FileDigest
+    content: ContentDigest
     etag: str
 
 
@@ -53,7 +56,7 @@ class Backup(Document):
     source: str
     generation: Annotated[int, Field(ge=0)]
     objects: dict[str, BackedUp]
-    databases: dict[str, FileDigest] = Field(default_factory=dict)
+    databases: dict[str, ContentDigest] = Field(default_factory=dict)
 
     def contents(self) -> set[str]:
         """The digests of all contents."""
@@ -103,14 +106,34 @@ def read_backup(place: ObjectStore, name: str) -> Backup:
         ) from None
     try:
         text = gzip.decompress(data)
-    except (OSError, EOFError) as problem:
+    except (OSError, EOFError, zlib.error) as problem:
         raise BackupCorrupt(f"{place.url}/{key} is damaged ({problem})", remedy="Take another backup.") from None
     return Backup.parse(text, what=f"{place.url}/{key}", error=BackupCorrupt)
 
 
 def write_backup(place: ObjectStore, backup: Backup) -> None:
     """Write a backup's list, which makes a backup of what lies there. Raises PreconditionFailed: there is one of that name."""
-    place.put(backup_key(backup.name), gzip.compress(backup.to_bytes(), mtime=0), if_absent=True)
+    put_over(place, backup_key(backup.name), gzip.compress(backup.to_bytes(), mtime=0), etag=None)
+
+
+def fetch_content(place: ObjectStore, content: ContentDigest, path: Path) -> None:
+    """Write a content to a new file.
+
+    Raises:
+        BackupCorrupt: it is not there, or not what it was.
+        StoreError: the place failed.
+    """
+    try:
+        download(place, blob_key(content.sha256), path, content, error=BackupCorrupt)
+    except ObjectNotFound:
+        raise BackupCorrupt(f"{place.url} lacks {blob_key(content.sha256)}", remedy="Restore another backup.") from None
+
+
+def read_content(place: ObjectStore, content: ContentDigest) -> bytes:
+    """A small content whole. Raises as `fetch_content`."""
+    with scratch_folder("macrofleet-restore-") as folder:
+        fetch_content(place, content, folder / "content")
+        return (folder / "content").read_bytes()
 
 
 def rank(key: str) -> int:
@@ -121,6 +144,8 @@ def rank(key: str) -> int:
         return 5
     if key == ACCESS_KEYS:
         return 4
+    if key.startswith(TOMBSTONES_PREFIX):
+        return 0
     if not never_changes(key):
-        return 1 if key.startswith(TOMBSTONES_PREFIX) else 3
+        return 3
     return 2 if key.endswith((f"/{MANIFEST}", f"/{PROGRAM_FILES}")) else 1

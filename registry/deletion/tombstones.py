@@ -90,12 +90,30 @@ def bury(store: ObjectStore, tenant: str, *, token: int) -> None:
         when = found.deleted_at if found.stands else now
         return found.model_copy(update={"stands": True, "token": max(token, found.token), "deleted_at": when})
 
-    _edit(store, tenant, change)
+    _edit(store, tombstone_key(tenant), change)
+
+
+def settle(store: ObjectStore, key: str, other: Tombstone) -> None:
+    """Have a tombstone count that was written elsewhere or earlier (a backup's), unless the one that is here came later.
+
+    Which came later their tokens tell, which grow with every deletion; then when the tenant was deleted; and of one deletion
+    that the tenant was brought back.
+
+    Raises:
+        StoreError: it cannot be read or written.
+    """
+
+    def change(found: Tombstone | None) -> Tombstone:
+        if found is None:
+            return other
+        return max(found, other, key=lambda one: (one.token, one.deleted_at.timestamp(), not one.stands))
+
+    _edit(store, key, change)
 
 
 def lift(store: ObjectStore, tenant: str) -> None:
     """Have a tombstone stand no more, where there is one: somebody brings the tenant back. Raises StoreError."""
-    _edit(store, tenant, lambda found: found and found.model_copy(update={"stands": False}))
+    _edit(store, tombstone_key(tenant), lambda found: found and found.model_copy(update={"stands": False}))
 
 
 @contextmanager
@@ -124,8 +142,7 @@ def unless_deleted(store: ObjectStore, tenant: str, undo: Callable[[], object]) 
     look()
 
 
-def _edit(store: ObjectStore, tenant: str, change: Callable[[Tombstone | None], Tombstone | None]) -> None:
-    key = tombstone_key(tenant)
+def _edit(store: ObjectStore, key: str, change: Callable[[Tombstone | None], Tombstone | None]) -> None:
     for _ in range(_ATTEMPTS):
         before, etag = _read(store, key)
         after = change(before)

@@ -17,6 +17,7 @@ from typing import Annotated, Final, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, model_validator
 
+from registry.conditional import put_over
 from registry.documents import Document, sha256
 from registry.errors import ObjectNotFound, PreconditionFailed, PublishConflict, StoreError
 from registry.files import Digest, put_immutable
@@ -494,6 +495,29 @@ def read_root(store: ObjectStore) -> FleetRoot:
     root, found = _read_root(store)
     data, etag = (found.data, found.etag) if found else (b"", None)
     return FleetRoot(data=data, etag=etag, generation=root.generation, shards=root.shards)
+
+
+def replace_root(store: ObjectStore, data: bytes, *, etag: str | None) -> None:
+    """Have a fleet that was served before, or elsewhere, be served. Its shards are there.
+
+    Args:
+        data: the root's.
+        etag: of the root that it replaces, of which a record stays, so that what it named is kept for as long as any; None
+            where there is none.
+
+    Raises:
+        PreconditionFailed: another writer was quicker.
+    """
+    root, found = _read_root(store)
+    if found is not None and found.etag == etag and found.data != data:
+        _record(store, root, found.modified)
+    put_over(store, FLEET_ROOT, data, etag=etag)
+
+
+def parse_root(data: bytes, *, what: str) -> FleetRoot:
+    """A root that lies elsewhere than in a store. Raises StoreError."""
+    root = _Root.parse(data, what=what, error=StoreError)
+    return FleetRoot(data=data, etag=None, generation=root.generation, shards=root.shards)
 
 
 def parse_shard(data: bytes, *, what: str) -> Mapping[str, FleetEntry]:

@@ -21,12 +21,23 @@ from pydantic import SecretStr
 from typer.testing import CliRunner
 
 import macrofleet
-from registry.backup.backups import DAY, check_backup, prune_backups, restore_store, take_backup
+from registry.backup.backups import DAY, check_backup, prune_backups, take_backup
 from registry.backup.databases import dump_keys, dump_tracking, restore_keys, restore_tracking
-from registry.backup.documents import backup_names, blob_key, rank, read_backup
+from registry.backup.documents import Backup, backup_names, blob_key, rank, read_backup
+from registry.backup.restoring import restore_store
 from registry.database import Database, DatabaseSettings, opened_database
-from registry.errors import BackupCorrupt, InvalidInput, MacrofleetError
+from registry.errors import (
+    BackupCorrupt,
+    InvalidInput,
+    MacrofleetError,
+    PreconditionFailed,
+    PublishConflict,
+    StoreError,
+    StoreUnavailable,
+)
+from registry.files import ContentDigest
 from registry.fleet.state import read_fleet, read_root
+from registry.garbage.store_garbage import collect_garbage
 from registry.keys.book import KeyBook
 from registry.keys.published import PublishedKeys, parse_keys
 from registry.keys.publishing import publish_keys
@@ -71,7 +82,7 @@ def take(store: Any, place: Any, at: float = 0.0) -> str:
 
 
 def restore(place: Any, name: str, store: Any, **more: Any) -> Any:
-    return restore_store(place, name, store, threads=1, **more)
+    return restore_store(place, name, store, threads=1, sleep=lambda _: None, **more)
 
 
 @pytest.fixture
@@ -221,6 +232,167 @@ def test_a_copy_is_restored_as_a_home(home: MemoryStore) -> None:
     assert COPY_MARK not in contents(there)
 
 
+# Restoring, and what comes in between
+
+
+def entries(store: ObjectStore) -> dict[str, Any]:
+    return dict(read_fleet(store).entries)
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_a_fleet_in_the_place_of_another_is_never_a_mixture(home: MemoryStore, *, after: bool) -> None:
+    """Both have shard states of the same numbers."""
+    place = a_store("backups")
+    name = take(home, place)
+    for death in count(1, 2):
+        other = a_store("other")
+        for number, tenant in enumerate(TENANTS):
+            serve(other, tenant, 5 + number)
+        whole: list[dict[str, Any]] = [entries(other), {}, entries(home)]
+        try:
+            restore(place, name, Watched(other, dies=(death, after)), over=True)
+        except Killed:
+            assert entries(other) in whole
+            restore(place, name, other, over=True)
+        else:
+            assert death > 10
+            break
+        assert entries(other) == whole[-1]
+        assert complaints(other) == []
+
+
+def test_a_fleet_that_came_meanwhile_is_not_replaced_unasked(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    name = take(home, place)
+    began = count()
+
+    def publish() -> None:
+        if next(began) == 10:
+            serve(there, "gamma", 3)
+
+    with pytest.raises(PublishConflict, match="others wrote the fleet"):
+        restore(place, name, Watched(there, wrote=publish))
+    assert set(entries(there)) == {"gamma"}
+    restore(place, name, there, over=True)
+    assert set(entries(there)) == set(TENANTS[:2])
+
+
+def test_a_root_that_is_damaged_can_be_gone_back_from(home: MemoryStore) -> None:
+    place = a_store("backups")
+    name = take(home, place)
+    before = entries(home)
+    home.put(FLEET_ROOT, b"{")
+    with pytest.raises(StoreError, match="is not valid"):
+        restore(place, name, home)
+    restore(place, name, home, over=True)
+    assert entries(home) == before
+
+
+def test_what_was_replaced_is_remembered(home: MemoryStore) -> None:
+    """So that garbage collection keeps what it named, for as long as it does with any fleet."""
+    place = a_store("backups")
+    name = take(home, place)
+    serve(home, "acme", 2)
+    restore(place, name, home, over=True)
+    for number in range(3, 10):
+        serve(home, "acme", number)
+    home.now += 2 * DAY
+    collect_garbage(home, clock=lambda: home.now, threads=1)
+    assert home._find(model_key("acme", made("acme", 2)[1].version, MANIFEST))
+
+
+def test_nothing_is_written_of_who_was_deleted_since(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    name = take(home, place)
+    delete(home, "acme")
+    take(home, place, 60)
+
+    def look() -> None:
+        assert [key for key in traces(there, "acme") if not key.startswith("fleet/")] == []
+
+    assert restore(place, name, Watched(there, wrote=look)).deleted == ("acme",)
+    assert traces(there, "acme") == []
+
+
+def test_the_later_word_on_a_tenant_counts(home: MemoryStore) -> None:
+    place = a_store("backups")
+    delete(home, "acme")
+    gone = take(home, place)
+    bring_back(home, "acme")
+    home.put(examples_key("acme"), b"new tickets")
+    assert restore(place, gone, home, over=True).deleted == ()
+    assert home._find(examples_key("acme")) == b"new tickets"
+    back = take(home, place, 60)
+    serve(home, "beta", 3)
+    delete(home, "acme")
+    assert restore(place, back, home, over=True).deleted == ("acme",)
+    assert traces(home, "acme") == []
+
+
+@pytest.mark.parametrize("when", range(0, 60, 3))
+def test_garbage_may_be_collected_meanwhile(when: int) -> None:
+    home, place = a_store("home"), a_store("backups")
+    serve(home, "acme", 1)
+    name = take(home, place)
+    for number in range(2, 9):
+        serve(home, "acme", number)
+    home.now += 20 * DAY
+    serve(home, "acme", 9)
+    requests = count()
+
+    def collect() -> None:
+        if next(requests) == when:
+            collect_garbage(home, clock=lambda: home.now, threads=1)
+
+    restore(place, name, Watched(home, asked=collect), over=True)
+    assert complaints(home) == []
+    assert read_fleet(home).entries["acme"].version == made("acme", 1)[1].version
+
+
+def test_a_place_that_is_away_says_nothing_of_a_backup(home: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = a_store("backups")
+    name = take(home, place)
+
+    def away(_: str) -> IO[bytes]:
+        raise StoreUnavailable("nobody answers")
+
+    monkeypatch.setattr(place, "open", away)
+    with pytest.raises(StoreUnavailable):
+        check_backup(place, name, threads=1)
+
+
+def test_a_list_whose_bits_have_turned_is_damaged(home: MemoryStore) -> None:
+    place = a_store("backups")
+    name = take(home, place)
+    key = f"backups/{name}.json.gz"
+    data = bytearray(place.get(key).data)
+    data[20:60] = b"\xff" * 40
+    place.put(key, bytes(data))
+    with pytest.raises(BackupCorrupt, match="is damaged"):
+        read_backup(place, name)
+
+
+def test_a_list_whose_answer_was_lost_is_written(home: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = a_store("backups")
+    put = place.put
+
+    def lose_the_answer(key: str, data: bytes, **condition: Any) -> str:
+        etag = put(key, data, **condition)
+        if key.startswith("backups/"):
+            raise PreconditionFailed("the retry found the first attempt")
+        return etag
+
+    monkeypatch.setattr(place, "put", lose_the_answer)
+    assert [take(home, place)] == backup_names(place)
+
+
+def test_a_database_of_gigabytes_fits() -> None:
+    """MLflow's records of a large fleet are more than any file of a model."""
+    content = ContentDigest(sha256="a" * 64, size=8 * 2**30)
+    backup = Backup(name="20260101T000000Z", source="s", generation=0, objects={}, databases={"mlflow.db": content})
+    assert Backup.parse(backup.to_bytes(), what="it", error=BackupCorrupt) == backup
+
+
 # Whatever happens meanwhile
 
 SOME = st.tuples(st.sampled_from(sorted(ACTIONS)), st.sampled_from(TENANTS), st.integers(1, 4))
@@ -329,6 +501,27 @@ def test_keys_move_between_kinds_of_databases(tmp_path: Path, postgres: LocalPos
     with opened_database(other) as database:
         assert KeyBook(database).find(key) is not None
         KeyBook(database).create("acme", ["suggest"], note="")  # its number is free
+
+
+def test_others_tables_are_left_alone_and_keys_of_who_was_deleted_stay_away(tmp_path: Path) -> None:
+    one, other = (DatabaseSettings(url=SecretStr(f"sqlite:///{tmp_path / name}")) for name in ("one.db", "other.db"))
+    for each in (one, other):
+        with opened_database(each) as database:
+            kept, _ = KeyBook(database).create("acme", ["suggest"])
+            lost, _ = KeyBook(database).create("beta", ["suggest"])
+            with database.begin() as connection:
+                connection.exec_driver_sql("CREATE TABLE theirs (n INTEGER)")
+                connection.exec_driver_sql("INSERT INTO theirs VALUES (7)")
+        if each is one:
+            key, gone = kept, lost
+    assert dump_keys(one)(tmp_path / "keys.json")
+    assert "theirs" not in (tmp_path / "keys.json").read_text()
+    assert restore_keys(other, (tmp_path / "keys.json").read_bytes(), over=True, without=["beta"]) == 1
+    with opened_database(other) as database:
+        assert KeyBook(database).find(key)
+        assert not KeyBook(database).find(gone)
+        with database.begin() as connection:
+            assert connection.exec_driver_sql("SELECT n FROM theirs").scalar_one() == 7
 
 
 def test_keys_of_a_later_release_are_refused(tmp_path: Path) -> None:

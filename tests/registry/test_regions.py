@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -217,7 +218,7 @@ def test_adopting_that_is_killed_is_finished_without_a_word_more(home: MemorySto
             copy(home, Watched(there, dies=(death, after)), adopt=True)
         except Killed:
             if death > 1 or after:  # it has said whose copy it is
-                copy(home, Watched(there, wrote=lambda: _whole_or_none(home, there)))
+                copy(home, Watched(there, wrote=partial(_whole_or_none, home, there)))
                 same(home, there)
         else:
             assert death > 5
@@ -225,7 +226,8 @@ def test_adopting_that_is_killed_is_finished_without_a_word_more(home: MemorySto
 
 
 def _whole_or_none(home: MemoryStore, there: MemoryStore) -> None:
-    if (root := read_root(there)).data and read_mark(there).replaces != "fleet":
+    mark = read_mark(there)
+    if (root := read_root(there)).data and mark is not None and mark.replaces != "fleet":
         assert root.data == read_root(home).data
         assert complaints(there) == []
 
