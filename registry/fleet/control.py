@@ -227,6 +227,10 @@ def set_shadow(store: ObjectStore, tenant: str, version: str, *, write: bool = T
             raise InvalidInput(f"version {version} of tenant {tenant} serves already", remedy="Name another one.")
         return entry.model_copy(update={"shadow": version, "shadow_manifest": manifest})
 
+    after = beside(entry)
+    if write and after != entry and version not in {entry.previous, entry.candidate}:
+        # As for a roll-back: what no fleet names may be about to go.
+        claim_version(store, tenant, version)
     return _edit(store, names, beside, write=write)
 
 

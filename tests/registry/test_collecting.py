@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from registry.errors import ModelNotFound, PreconditionFailed, PublishConflict, StoreError, StoreUnavailable
-from registry.fleet.control import roll_back
+from registry.fleet.control import roll_back, set_shadow
 from registry.fleet.state import read_fleet, update_fleet
 from registry.garbage.collecting import NOTICE_SECONDS, STALE_SECONDS, Notice, announced, claim, claim_version
 from registry.garbage.retention import DAY, Retention
@@ -196,6 +196,16 @@ def test_a_version_that_is_about_to_go_cannot_be_claimed(store: MemoryStore) -> 
         with pytest.raises(ModelNotFound, match="or is being deleted"):
             claim_version(store, TENANT, version(OLD))
     claim_version(store, TENANT, version(OLD))
+
+
+def test_a_version_that_is_about_to_go_is_no_shadow() -> None:
+    store = world(versioned=False)
+    with announced(store, TENANT, [version(OLD)], now=lambda: store.now), pytest.raises(ModelNotFound):
+        set_shadow(store, TENANT, version(OLD))
+    assert read_fleet(store).entries[TENANT].shadow is None
+    set_shadow(store, TENANT, version(OLD))
+    collect(store)
+    assert is_whole(store, version(OLD))
 
 
 @pytest.mark.parametrize("name", [WEIGHTS, LABELS])

@@ -158,7 +158,8 @@ def store(tmp_path: Path) -> ObjectStore:
     for tenant, numbers in {"acme": (1, 2, 3, 4), "globex": (1, 2), "new": (1,)}.items():
         for number in numbers:
             one = manifest(tenant, number)
-            store.put(model_key(tenant, one.version, MANIFEST), one.to_bytes())
+            for name, data in {WEIGHTS: b"w", LABELS: b"l", MANIFEST: one.to_bytes()}.items():
+                store.put(model_key(tenant, one.version, name), data)
     update_fleet(store, {"new": lambda _: FleetEntry(reason="too few examples")})
     for tenant in ("acme", "globex"):
         have(store, lambda entry, tenant=tenant: entry.with_version(*made(1, tenant)), tenant)  # type: ignore[misc]
