@@ -29,7 +29,7 @@ def _newer_format(kind: type[BaseModel], data: bytes) -> tuple[int, int] | None:
         return None
     try:
         given = json.loads(data).get("format")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     # What is written is the last that is known: it is the field's default.
     return (given, field.default) if type(given) is int and given > field.default else None

@@ -58,7 +58,7 @@ def describe_model(store: ObjectStore, tenant: str) -> dict[str, Any]:
     manifest = read_manifest(store, tenant, version, digest=digest)
     try:
         provenance = json.loads(store.get(model_key(tenant, version, PROVENANCE), max_bytes=MAX_MANIFEST_BYTES).data)
-    except (ObjectNotFound, ValueError):
+    except (ObjectNotFound, ValueError, RecursionError):
         provenance = None
     return {
         "tenant": tenant,

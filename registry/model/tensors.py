@@ -28,6 +28,9 @@ ALIGNMENT = 64
 MAX_HEADER_BYTES = 64 * 1024
 _USUAL_HEADER_BYTES = 4096
 _PADDING = "pad."
+# Far above any of ours, and below what NumPy can hold.
+_MAX_DIMENSIONS = 8
+_MAX_NAME = 200
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
@@ -147,11 +150,16 @@ def _tensors(header: dict[str, Any]) -> list[tuple[str, TensorInfo]]:
         if name == "__metadata__":
             continue
         dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+        if len(shape) > _MAX_DIMENSIONS or len(name) > _MAX_NAME:
+            raise ValueError("more dimensions, or a longer name, than any tensor has")
         numbers = [begin, end, *shape]
         if not all(type(number) is int and 0 <= number < 2**48 for number in numbers):
             raise ValueError("not a size")
         if math.prod(shape) * _DTYPES[dtype].itemsize != end - begin:
             raise ValueError("shape and length differ")
+        # NumPy multiplies them before it looks for the zero.
+        if math.prod(filter(None, shape)) >= 2**48:
+            raise ValueError("not a size")
         found.append((name, TensorInfo(dtype=dtype, shape=tuple(shape), offset=begin, nbytes=end - begin)))
     return found
 

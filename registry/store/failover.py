@@ -234,6 +234,6 @@ def _generation(data: bytes) -> int | None:
     """Of a root; None where that cannot be told, which whoever reads it will say."""
     try:
         found = json.loads(data).get("generation")
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return None
     return found if isinstance(found, int) else None
