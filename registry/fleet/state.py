@@ -561,12 +561,20 @@ def _read_shard(store: ObjectStore, name: str, number: int) -> _Shard:
 def _write_shard(store: ObjectStore, name: str, number: int, shard: _Shard) -> int:
     """Write a state of a shard under the first free number, or reuse an equal one left by an unfinished writer."""
     data = shard.to_bytes()
+    attempts = _WRITE_ATTEMPTS
     while True:
         key = fleet_shard_key(name, number)
         try:
             store.put(key, data, if_absent=True)
         except PreconditionFailed:
-            if store.get(key, max_bytes=_MAX_SHARD_BYTES).data != data:
-                number += 1
-                continue
+            try:
+                if store.get(key, max_bytes=_MAX_SHARD_BYTES).data != data:
+                    number += 1
+                    continue
+            except ObjectNotFound:
+                # Amazon refuses one of two writes at once before the other one is there; or a collector was quicker.
+                attempts -= 1
+                if attempts:
+                    continue
+                raise
         return number

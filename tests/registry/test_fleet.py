@@ -25,6 +25,7 @@ from registry.fleet.state import (
 from registry.layout import FLEET_ROOT, fleet_shard, fleet_shard_key
 from registry.settings import StoreSettings
 from registry.store import ObjectStore, StoredObject, open_store
+from registry.store.failover import FailoverStore
 from registry.store.local import LocalStore
 
 
@@ -230,6 +231,15 @@ def test_a_root_that_makes_no_sense_is_refused(store: ObjectStore, root: dict[st
         update_fleet(store, {"acme": to(entry("a"))})
 
 
+def test_a_root_of_endless_depth_is_refused(store: ObjectStore) -> None:
+    store.put(FLEET_ROOT, b"[" * 100_000)
+    with pytest.raises(StoreError, match=r"root\.json is not valid"):
+        read_fleet(store)
+    failover = FailoverStore(store, store, near="home")
+    assert failover.get(FLEET_ROOT).data == b"[" * 100_000
+    failover.close()
+
+
 @pytest.mark.parametrize(
     "value",
     [
@@ -364,6 +374,25 @@ def test_two_writers_of_one_shard_both_survive_a_lost_race(store: ObjectStore) -
     racing = LosesRace(store, lambda: update_fleet(store, {theirs: to(entry("b"))}))
     update_fleet(racing, {mine: to(entry("c"))})
     assert read_fleet(store).entries == {mine: entry("c"), theirs: entry("b")}
+
+
+def test_a_write_at_once_with_one_that_is_not_there_yet_is_tried_again(
+    store: ObjectStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amazon's 409 to one of two conditional writes of a key, when the other one is not done."""
+    put = type(store).put
+    refused: list[str] = []
+
+    def conflict(self: ObjectStore, key: str, data: bytes, **condition: Any) -> str:
+        if "/shards/" in key and not refused:
+            refused.append(key)
+            raise PreconditionFailed("at the same time")
+        return put(self, key, data, **condition)
+
+    monkeypatch.setattr(type(store), "put", conflict)
+    update_fleet(store, {"acme": to(entry("a"))})
+    assert refused
+    assert read_fleet(store).entries == {"acme": entry("a")}
 
 
 def test_a_writer_that_always_loses_says_so(store: ObjectStore, monkeypatch: pytest.MonkeyPatch) -> None:
