@@ -55,7 +55,8 @@ class Database:
 
     def __init__(self, settings: DatabaseSettings) -> None:
         url = _checked(settings.url.get_secret_value())
-        self.place = url.render_as_string(hide_password=True)
+        # A query may hold a password as well.
+        self.place = url.set(query={}).render_as_string(hide_password=True)
         self._engine = _open(url)
         self._current = False
 

@@ -429,9 +429,17 @@ def test_an_address_that_is_none(address: str) -> None:
     assert "hunter2" not in str(caught.value)
 
 
-@pytest.mark.parametrize("driver", ["postgresql", "postgres", "postgresql+psycopg"])
-def test_a_database_that_is_not_there_is_told_without_its_password(driver: str) -> None:
-    told = DatabaseSettings(url=SecretStr(f"{driver}://user:hunter2@127.0.0.1:1/x"))
+@pytest.mark.parametrize(
+    "address",
+    [
+        "postgresql://user:hunter2@127.0.0.1:1/x",
+        "postgres://user:hunter2@127.0.0.1:1/x",
+        "postgresql+psycopg://user:hunter2@127.0.0.1:1/x",
+        "postgresql://user@127.0.0.1:1/x?password=hunter2",
+    ],
+)
+def test_a_database_that_is_not_there_is_told_without_its_password(address: str) -> None:
+    told = DatabaseSettings(url=SecretStr(address))
     with opened_database(told) as database, pytest.raises(DatabaseUnavailable) as caught:
         KeyBook(database).records()
     assert "hunter2" not in str(caught.value)
