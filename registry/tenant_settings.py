@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import Field, ValidationError
 
 from registry.conditional import put_over
+from registry.deletion.tombstones import unless_deleted
 from registry.documents import Document
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict, TenantNotFound
 from registry.fleet.state import edit_fleet
@@ -91,6 +92,7 @@ def edit_tenant_settings(
     Raises:
         InvalidInput: a setting that there is not, a value that it cannot have, or settings that cannot be read.
         TenantNotFound: nobody knows one of the tenants.
+        TenantDeleted: one was deleted meanwhile; nothing of what was set is left.
         PublishConflict: other writers kept winning.
     """
     update = _validated(changes)
@@ -101,6 +103,7 @@ def edit_tenant_settings(
 
 
 def _edit(store: ObjectStore, tenant: str, update: Mapping[str, Any]) -> SettingsEdit:
+    key = tenant_settings_key(tenant)
     for _ in range(_ATTEMPTS):
         before, etag = _read(store, tenant)
         after = before.model_copy(update=update)
@@ -108,7 +111,8 @@ def _edit(store: ObjectStore, tenant: str, update: Mapping[str, Any]) -> Setting
         if after == before:
             return edit
         with suppress(PreconditionFailed):
-            put_over(store, tenant_settings_key(tenant), after.to_bytes(), etag=etag)
+            with unless_deleted(store, tenant, lambda: store.purge(list(store.states(key)))):
+                put_over(store, key, after.to_bytes(), etag=etag)
             return edit
     raise PublishConflict(f"the settings of tenant {tenant} kept changing under this writer", remedy="Run it again.")
 

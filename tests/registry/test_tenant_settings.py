@@ -5,11 +5,20 @@ from pathlib import Path
 import pytest
 
 from registry.catalogue import Macro, make_catalogue, write_catalogue
-from registry.errors import InvalidInput, InvalidTenant, PreconditionFailed, PublishConflict, TenantNotFound
+from registry.deletion.tombstones import bury
+from registry.errors import (
+    InvalidInput,
+    InvalidTenant,
+    PreconditionFailed,
+    PublishConflict,
+    TenantDeleted,
+    TenantNotFound,
+)
 from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import examples_key, tenant_settings_key
 from registry.store.local import LocalStore
 from registry.tenant_settings import TenantSettings, check_known, edit_tenant_settings, read_tenant_settings
+from tests.registry.memory_store import MemoryStore
 
 KEY = tenant_settings_key("acme")
 
@@ -30,6 +39,23 @@ def test_a_setting_is_the_tenants_own_until_it_is_taken_away(store: LocalStore) 
     edit = edit_tenant_settings(store, ["acme"], {"least_tickets": None, "months": 12})["acme"]
     assert edit.before == TenantSettings(least_tickets=50, program="encoder")
     assert edit.after == read_tenant_settings(store, "acme") == TenantSettings(program="encoder", months=12)
+
+
+@pytest.mark.parametrize("versioned", [False, True])
+def test_who_is_deleted_meanwhile_has_no_settings(versioned: bool) -> None:
+    store = MemoryStore(versioned=versioned)
+    store.put(examples_key("acme"), b"tickets")
+
+    def delete(key: str) -> None:
+        """The deletion has looked for everything by the time that the settings are written."""
+        if key == KEY:
+            store.on_put = lambda _: None
+            bury(store, "acme", token=1)
+
+    store.on_put = delete
+    with pytest.raises(TenantDeleted):
+        edit_tenant_settings(store, ["acme"], {"months": 12})
+    assert list(store.states(KEY)) == []
 
 
 def test_setting_it_again_writes_nothing(store: LocalStore) -> None:
