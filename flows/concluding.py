@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 
-from flows.need import is_there, settle
+from flows.need import last_token, settle
 from flows.outcome import Outcome
 from flows.rollout_settings import RolloutSettings
 from flows.servers import HttpServers
@@ -52,7 +52,7 @@ class Conclusion:
             self._rollout,
             servers=servers,
             promotion_of=self._promotion_of,
-            exists=lambda tenant: is_there(self._store, tenant),
+            last_token=lambda tenant: last_token(self._store, tenant),
         )
         served = staging.serve(outcomes, force=force)
         warnings = []

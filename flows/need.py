@@ -8,7 +8,7 @@ from datetime import datetime
 
 from flows.settings import FlowSettings
 from registry.catalogue import Catalogue, read_catalogue
-from registry.deletion.tombstones import is_buried
+from registry.deletion.tombstones import read_tombstone
 from registry.errors import BundleCorrupt, MacrofleetError, ModelNotFound, NotEnoughData, ObjectNotFound, TenantNotFound
 from registry.feedback.records import Feedback, Shown, read_feedback
 from registry.fleet.state import FleetEntry, in_threads
@@ -98,15 +98,24 @@ class Need:
 
 def is_there(store: ObjectStore, name: str) -> bool:
     """Whether a tenant has tickets or macros, without reading either; what a deletion has not removed yet does not count."""
-    if is_buried(store, name):
-        return False
-    if Lake(store).has(name):
-        return True
-    try:
-        store.head(catalogue_key(name))
-    except ObjectNotFound:
-        return False
-    return True
+    return last_token(store, name) is not None
+
+
+def last_token(store: ObjectStore, name: str) -> int | None:
+    """The greatest token of the leases that a tenant had before it was deleted and brought back; 0 where it never was.
+
+    Returns:
+        None for a tenant that is not there.
+    """
+    tombstone = read_tombstone(store, name)
+    if tombstone is not None and tombstone.stands:
+        return None
+    if not Lake(store).has(name):
+        try:
+            store.head(catalogue_key(name))
+        except ObjectNotFound:
+            return None
+    return tombstone.token if tombstone is not None else 0
 
 
 def read_tenant(store: ObjectStore, name: str, run: FlowSettings, wish: Wish) -> Tenant:

@@ -74,7 +74,8 @@ class Staging:
         servers: that canaries are watched on.
         promotion_of: a tenant's mode: "auto" serves what passed the gate, "manual" has it wait for a person, "shadow"
             has it compared with what serves. Called from any thread; InvalidInput is that tenant's alone.
-        exists: whether a tenant is there that the fleet does not know.
+        last_token: of a tenant that the fleet does not know, the token above which its leases are, since it was deleted and
+            brought back; None for one that is not there.
         clock: seconds, never backwards; `sleep` waits for some of them.
     """
 
@@ -85,7 +86,7 @@ class Staging:
         *,
         servers: Servers,
         promotion_of: Callable[[str], Promotion] = always_auto,
-        exists: Callable[[str], bool] = lambda _: True,
+        last_token: Callable[[str], int | None] = lambda _: 0,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -93,7 +94,7 @@ class Staging:
         self._settings = settings
         self._servers = servers
         self._promotion_of = promotion_of
-        self._exists = exists
+        self._last_token = last_token
         self._clock = clock
         self._sleep = sleep
 
@@ -144,10 +145,12 @@ class Staging:
 
     def _write(self, changes: Mapping[str, Change]) -> FleetEdit:
         def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
-            # Its training may have been hours ago: a tenant that was deleted since does not come back.
+            # Its training may have been hours ago: a tenant that was deleted since does not come back, and one that did
+            # comes without what was trained before.
             new = [tenant for tenant, entry in found.items() if entry is None]
-            there = dict(zip(new, in_threads(self._exists, new), strict=True))
-            return {t: changes[t](entry) if there.get(t, True) else None for t, entry in found.items()}
+            tokens = dict(zip(new, in_threads(self._last_token, new), strict=True))
+            known = {tenant: changes[tenant](entry) for tenant, entry in found.items() if entry is not None}
+            return known | {tenant: _first(changes[tenant], token) for tenant, token in tokens.items()}
 
         return edit_fleet(self._store, changes, edit)
 
@@ -236,6 +239,15 @@ def _refused(outcome: Outcome) -> str:
 
 def _same(entry: FleetEntry | None) -> FleetEntry | None:
     return entry
+
+
+def _first(change: Change, token: int | None) -> FleetEntry | None:
+    """The first entry of a tenant, unless it is not there, or nothing may come of what was trained under an earlier token."""
+    if token is None:
+        return None
+    before = FleetEntry(lease_token=token) if token else None
+    after = change(before)
+    return None if after == before else after
 
 
 def _then(change: Change, step: Callable[[FleetEntry], FleetEntry]) -> Change:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from flows.need import last_token
 from flows.outcome import Outcome
 from flows.rollout import Counts, ServerCounts, first_by_hash
 from flows.rollout_settings import RolloutSettings
 from flows.staging import Promotion, Served, Staging
+from registry.deletion.tombstones import bury, lift
 from registry.errors import InvalidInput, StoreUnavailable
 from registry.fleet.control import pin
 from registry.fleet.promotion import WAITS
 from registry.fleet.state import FleetEntry, read_fleet, update_fleet
+from registry.layout import catalogue_key
 from registry.settings import read_settings
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
@@ -458,6 +462,24 @@ def test_a_canary_that_is_deleted_while_it_is_watched_does_not_come_back(store: 
     world.while_asleep = lambda: update_fleet(store, {gone: lambda _: None})
     world.serve([Outcome(tenant=tenant, state="unchanged") for tenant in TENANTS])
     assert gone not in read_fleet(store).entries
+
+
+def test_who_was_deleted_and_came_back_is_not_served_what_was_trained_before(store: ObjectStore) -> None:
+    """Its model went with it; a run that trained it concludes hours later, when its tickets were imported again."""
+    store.put(catalogue_key("back"), b"macros")
+    bury(store, "back", token=5)
+    lift(store, "back")
+
+    def serve(token: int) -> Served:
+        staging = Staging(
+            store, RolloutSettings(), servers=World(store), last_token=lambda name: last_token(store, name)
+        )
+        return staging.serve([replace(trained("back"), lease_token=token)])
+
+    (before,) = serve(4).outcomes
+    assert (before.state, "back" in read_fleet(store).entries) == ("fenced", False)
+    (after,) = serve(6).outcomes
+    assert (after.state, get(store, "back").version, get(store, "back").lease_token) == ("trained", ref(2)[0], 6)
 
 
 @pytest.mark.parametrize(
