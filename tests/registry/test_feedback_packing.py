@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import date
@@ -38,6 +39,21 @@ def names_in(store: MemoryStore) -> str:
 
 def keys_in(store: MemoryStore) -> list[str]:
     return [info.key.removeprefix(feedback_prefix("acme")) for info in store.list(feedback_prefix("acme"))]
+
+
+def test_what_another_zlib_packed_is_gone_on_with() -> None:
+    """The packer before died, on a machine whose zlib makes other bytes of the same lines."""
+    store = MemoryStore(versioned=False)
+    first, second = ship(store, "abc", number=1), ship(store, "cd", number=2)
+    before = {key: store.get(key).data for key in (first, second)}
+    pack_feedback(store, "acme", today=TODAY)
+    (packed,) = (info.key for info in store.list(feedback_prefix("acme")))
+    store.put(packed, gzip.compress(gzip.decompress(store.get(packed).data), compresslevel=0))
+    for key, data in before.items():
+        store.put(key, data)
+    assert pack_feedback(store, "acme", today=TODAY).made == 1
+    assert [info.key for info in store.list(feedback_prefix("acme"))] == [packed]
+    assert names_in(store) == "abcd"
 
 
 @pytest.mark.parametrize("versioned", [False, True])
