@@ -25,7 +25,7 @@ from registry.layout import (
     tenant_prefix,
 )
 from registry.names import mentions
-from registry.store import ObjectState, ObjectStore
+from registry.store import ObjectState, ObjectStore, is_key
 
 # All that is one tenant's own, with what lies there. Whatever is one tenant's goes below one of these, or gets a line here.
 OWN: tuple[tuple[str, Callable[[str], str]], ...] = (
@@ -156,7 +156,7 @@ class StorePlace:
         return [state for state in self._store.states(prefix) if state.key != lease_key(tenant)]
 
     def _names(self, key: str, tenant: str) -> bool:
-        if not key.endswith(".json"):
+        if not key.endswith(".json") or not is_key(key):  # nobody can read what is under no key, nor is it ours
             return False
         try:
             return mentions(tenant, self._store.get(key, max_bytes=_MAX_BYTES).data.decode(errors="replace"))

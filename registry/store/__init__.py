@@ -16,12 +16,22 @@ from registry.store.port import (
     ObjectStore,
     StoredObject,
     check_key,
+    is_key,
 )
 
 if TYPE_CHECKING:
     from registry.settings import StoreSettings
 
-__all__ = ["MAX_KEY_LENGTH", "ObjectInfo", "ObjectState", "ObjectStore", "StoredObject", "check_key", "open_store"]
+__all__ = [
+    "MAX_KEY_LENGTH",
+    "ObjectInfo",
+    "ObjectState",
+    "ObjectStore",
+    "StoredObject",
+    "check_key",
+    "is_key",
+    "open_store",
+]
 
 _BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
 

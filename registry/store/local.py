@@ -24,6 +24,7 @@ from registry.store.port import (
     StoredObject,
     check_folder,
     check_key,
+    is_key,
     too_large,
 )
 
@@ -140,7 +141,8 @@ class LocalStore:
                 with self._storing(state.key), suppress(*_ABSENT):
                     (self._root / _TEMPORARY / state.id).unlink()
                 continue
-            path = self._path(state.key)
+            # Also what others have put there, under a name that is no key.
+            path = self._path(state.key, check=_below_root)
             with self._storing(state.key), self._locked(state.key), suppress(*_ABSENT):
                 if _identity(path.stat()) == state.id:
                     path.unlink()
@@ -155,8 +157,8 @@ class LocalStore:
             except OSError:
                 return  # in use again, or already gone
 
-    def _path(self, key: str) -> Path:
-        path = self._root / check_key(key)
+    def _path(self, key: str, *, check: Callable[[str], str] = check_key) -> Path:
+        path = self._root / check(key)
         if os.path.realpath(path) != str(path):
             raise InvalidInput(
                 f"{key} in {self.url} passes a symbolic link", remedy="Put what it points to in its place."
@@ -233,6 +235,8 @@ class LocalStore:
 
     def _list(self, objects: Iterator[tuple[str, Path]]) -> Iterator[ObjectInfo]:
         for key, path in objects:
+            if not is_key(key):
+                continue
             try:
                 info = self._info(key, path)
             except ObjectNotFound:
@@ -365,6 +369,13 @@ class _Etags:
 def _identity(found: os.stat_result) -> str:
     """What tells a file from another one that takes its name over: files are never changed in place."""
     return f"{found.st_ino}-{found.st_mtime_ns}-{found.st_size}"
+
+
+def _below_root(key: str) -> str:
+    """Return the key of something that a listing has found, which may be of others. Raises InvalidInput: it leads elsewhere."""
+    if not all(part and not part.startswith(".") and "\0" not in part for part in key.split("/")):
+        return check_key(key)
+    return key
 
 
 def _etag(data: bytes) -> str:

@@ -115,7 +115,10 @@ class ObjectStore(Protocol):
         ...
 
     def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
-        """All objects whose key starts with `prefix` (a plain string prefix), in key order."""
+        """All objects whose key starts with `prefix` (a plain string prefix), in key order.
+
+        What somebody else has put there under a key that `check_key` refuses is passed over: nobody could read it.
+        """
         ...
 
     def names(self, prefix: str = "") -> Sequence[str]:
@@ -138,7 +141,8 @@ class ObjectStore(Protocol):
         ...
 
     def states(self, prefix: str = "") -> Iterator[ObjectState]:
-        """Everything that is kept under keys that start with `prefix`, in no order: also what readers do not see."""
+        """Everything that is kept under keys that start with `prefix`, in no order: also what readers do not see, and what
+        `list` passes over."""
         ...
 
     def purge(self, states: Iterable[ObjectState]) -> None:
@@ -173,6 +177,11 @@ def check_key(key: str) -> str:
     Raises:
         InvalidInput: anything else, `..`, empty segments and keys over 512 characters included.
     """
-    if len(key) > MAX_KEY_LENGTH or not all(_SEGMENT.fullmatch(part) for part in key.split("/")):
+    if not is_key(key):
         raise InvalidInput(f"{key[:80]!r} is not an object key", remedy="Keys are made by registry.layout.")
     return key
+
+
+def is_key(key: str) -> bool:
+    """Whether `check_key` takes it, for keys that somebody else may have made."""
+    return len(key) <= MAX_KEY_LENGTH and all(_SEGMENT.fullmatch(part) for part in key.split("/"))

@@ -18,7 +18,16 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
 from registry.retrying import patiently
-from registry.store.port import LOST_RACE, ObjectInfo, ObjectState, StoredObject, check_folder, check_key, too_large
+from registry.store.port import (
+    LOST_RACE,
+    ObjectInfo,
+    ObjectState,
+    StoredObject,
+    check_folder,
+    check_key,
+    is_key,
+    too_large,
+)
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -223,7 +232,8 @@ class S3Store:
                 found.extend(
                     ObjectInfo(key=item["Key"][len(self._prefix) :], size=item["Size"], etag=_bare(item["ETag"]))
                     for item in page.get("Contents", ())
-                    if not item["Key"].endswith("/")  # a folder made in some web console
+                    # Not some web console's folder, nor anything else of others.
+                    if is_key(item["Key"][len(self._prefix) :])
                 )
         # Amazon sorts by key; SeaweedFS sorts folder by folder (`a/b` before `a-b`).
         yield from sorted(found, key=lambda info: info.key)

@@ -538,6 +538,22 @@ class TestUnfinished:
         assert sorted((state.key, state.kind) for state in store.states()) == [("a/b", "current"), ("c", "unfinished")]
 
 
+class TestOthers:
+    """What somebody else keeps in the same bucket."""
+
+    def test_is_passed_over(self, s3_settings: StoreSettings) -> None:
+        store = open_store(s3_settings)
+        store.put("a/b", b"1")
+        bucket, _, prefix = s3_settings.url.removeprefix("s3://").partition("/")
+        with s3_client(s3_settings) as client:
+            for key in ("a/day=1/x y.json", ".hidden", "a/é"):
+                client.put_object(Bucket=bucket, Key=f"{prefix}/{key}", Body=b"theirs")
+        assert [info.key for info in store.list()] == ["a/b"]
+        assert len(list(store.states())) == 4
+        store.purge(store.states())
+        assert list(store.states()) == []
+
+
 class TestRefusals:
     """What the S3 adapter makes of servers that refuse, fail or are not there."""
 

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -179,6 +180,18 @@ def test_links_inside_the_store_are_refused_and_not_listed(store: LocalStore, tm
     assert [info.key for info in store.list()] == ["inside"]
     assert files(outside) == {"secret"}
     assert (outside / "secret").read_bytes() == b"secret"
+
+
+def test_what_others_have_put_there_is_passed_over_and_can_be_removed(store: LocalStore, tmp_path: Path) -> None:
+    store.put("a/b", b"1")
+    theirs = tmp_path / "store" / "a" / "my notes.txt"
+    theirs.write_text("what to buy")
+    assert [info.key for info in store.list()] == ["a/b"]
+    (found,) = (state for state in store.states() if state.key != "a/b")
+    store.purge([found])
+    assert not theirs.exists()
+    with pytest.raises(InvalidInput):
+        store.purge([replace(found, key="a/../../b")])
 
 
 def test_the_root_may_be_a_link(tmp_path: Path) -> None:
