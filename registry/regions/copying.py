@@ -52,6 +52,7 @@ from registry.layout import (
 )
 from registry.regions.marks import (
     CopyMark,
+    check_mark,
     finish_mark,
     place_of,
     read_documents,
@@ -199,15 +200,18 @@ class _Copier:
         shards = self._read_shards(ours, theirs)
         self._copy_models(shards, theirs)
         self._step("copying catalogues, settings and keys", 0.8)
+        check_mark(self._destination)
         documents = {i.key: i.etag for i in self._source.list(TENANTS_PREFIX) if _DOCUMENT.fullmatch(i.key)}
         documents |= {info.key: info.etag for info in self._source.list(ACCESS_KEYS) if info.key == ACCESS_KEYS}
         self._copy_documents(documents)
         self._check_catalogues(ours)
         self._step("copying the fleet", 0.9)
+        check_mark(self._destination)
         past = self._copy_fleet(ours, shards)
         if ours.data != theirs.data:
             self._write_root(ours, theirs)
         self._step("removing what the source has no longer", 0.95)
+        check_mark(self._destination)
         self._remove_documents({**listing, **documents}, ours)
         self._remove_past(past, ours, theirs)
         if self._buried_since:

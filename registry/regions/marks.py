@@ -67,17 +67,22 @@ def write_mark(store: ObjectStore, mark: CopyMark) -> None:
     store.put(COPY_MARK, mark.to_bytes())
 
 
-def finish_mark(store: ObjectStore, mark: CopyMark) -> None:
-    """Note that a copy has come to its end, unless the store was promoted meanwhile. Raises InvalidInput where it was."""
+def check_mark(store: ObjectStore) -> str:
+    """The entity tag of the mark of a store that is copied to. Raises InvalidInput where it was promoted meanwhile."""
     try:
-        found = store.get(COPY_MARK, max_bytes=_MAX_MARK_BYTES)
+        return store.get(COPY_MARK, max_bytes=_MAX_MARK_BYTES).etag
     except ObjectNotFound:
         raise InvalidInput(
             f"{store.url} was promoted while it was copied to", remedy="Nothing more is to be copied there."
         ) from None
+
+
+def finish_mark(store: ObjectStore, mark: CopyMark) -> None:
+    """Note that a copy has come to its end, unless the store was promoted meanwhile. Raises InvalidInput where it was."""
+    etag = check_mark(store)
     # Lost to another copy, that one's is as good.
     with suppress(PreconditionFailed):
-        store.put(COPY_MARK, mark.to_bytes(), if_match=found.etag)
+        store.put(COPY_MARK, mark.to_bytes(), if_match=etag)
     _forget_earlier(store, COPY_MARK)
     # A copy that was killed right after writing them could not, and this one need not have written any.
     _forget_earlier(store, COPY_DOCUMENTS)

@@ -26,6 +26,7 @@ from registry.layout import (
     COPY_MARK,
     FLEET_ROOT,
     LABELS,
+    MANIFEST,
     WEIGHTS,
     catalogue_key,
     examples_key,
@@ -269,6 +270,25 @@ def test_a_copy_that_is_promoted_meanwhile_gets_no_mark(home: MemoryStore) -> No
     with pytest.raises(InvalidInput, match="was promoted"):
         copy(home, Watched(there, wrote=promoted))
     assert read_mark(there) is None
+
+
+def test_a_copy_that_was_promoted_is_written_by_its_own_people_alone(home: MemoryStore) -> None:
+    """It takes hours to copy a large fleet's models; what is known of catalogues and keys by then is the new home's."""
+    there = a_store("there")
+    copy(home, there)
+    serve(home, "acme", 2)
+    rename(home, "acme", 8)
+
+    def promoted() -> None:
+        if there._find(model_key("acme", made("acme", 2)[1].version, MANIFEST)) and read_mark(there):
+            promote(there)
+            rename(there, "acme", 9)
+
+    before = read_root(there).data
+    with pytest.raises(InvalidInput, match="was promoted"):
+        copy(home, Watched(there, wrote=promoted))
+    assert b"Macro 9" in there.get(catalogue_key("acme")).data
+    assert read_root(there).data == before
 
 
 def test_a_source_that_lacks_what_it_serves_is_not_followed(home: MemoryStore) -> None:
