@@ -37,7 +37,8 @@ from registry.backup.documents import (
 )
 from registry.errors import BackupCorrupt, InvalidInput, ObjectNotFound
 from registry.files import ContentDigest, content_digest, put_immutable, put_immutable_file, scratch_folder
-from registry.fleet.state import in_threads, read_root
+from registry.fleet.at_rest import read_root
+from registry.fleet.state import in_threads
 from registry.layout import COLLECTION, COPY_DOCUMENTS, COPY_MARK, FLEET_ROOT, lease_key
 from registry.store import ObjectStore
 

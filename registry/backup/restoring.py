@@ -37,8 +37,9 @@ from registry.errors import (
     StoreError,
 )
 from registry.files import ContentDigest, holds, scratch_folder
+from registry.fleet.at_rest import FleetRoot, parse_root, parse_shard, read_root, replace_root
 from registry.fleet.history import named_versions
-from registry.fleet.state import FleetRoot, in_threads, parse_root, parse_shard, read_fleet, read_root, replace_root
+from registry.fleet.state import in_threads, read_fleet
 from registry.garbage.collecting import claim
 from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard_key, model_key
 from registry.models import read_manifest

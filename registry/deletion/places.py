@@ -8,8 +8,9 @@ from pathlib import Path
 
 from registry.disk.tier import DiskTier
 from registry.errors import InvalidInput, ObjectNotFound
+from registry.fleet.at_rest import present_generation, read_shard, rewrite_shard
 from registry.fleet.history import FLEET_SHARD
-from registry.fleet.state import FleetEntry, edit_fleet, present_generation, read_shard, rewrite_shard
+from registry.fleet.state import FleetEntry, edit_fleet
 from registry.layout import (
     ACCESS_KEYS,
     COLLECTION,

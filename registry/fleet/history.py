@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from registry.errors import StoreError
-from registry.fleet.state import FleetEntry, PastGeneration, ShardNumbers, in_threads, present_generation, read_shard
+from registry.fleet.at_rest import PastGeneration, ShardNumbers, present_generation, read_shard
+from registry.fleet.state import FleetEntry, in_threads
 from registry.layout import FLEET_PREFIX
 from registry.store import ObjectState, ObjectStore
 

@@ -71,7 +71,7 @@ def status(to: To = None, as_json: Json = False) -> None:
 
     Example: macrofleet regions status --to s3://macrofleet-west --json
     """
-    from registry.fleet.state import read_root
+    from registry.fleet.at_rest import read_root
     from registry.regions.marks import place_of, read_mark
 
     source, destination = open_configured_store(), _open_copy(to)

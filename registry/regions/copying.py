@@ -36,8 +36,9 @@ from registry.deletion.remains import find_remains
 from registry.deletion.tombstones import is_buried
 from registry.errors import InvalidInput, ModelNotFound, ObjectNotFound, PreconditionFailed, StoreError
 from registry.files import put_immutable
+from registry.fleet.at_rest import FleetRoot, parse_shard, read_root
 from registry.fleet.history import FLEET_SHARD
-from registry.fleet.state import FleetEntry, FleetRoot, in_threads, parse_shard, read_root
+from registry.fleet.state import FleetEntry, in_threads
 from registry.layout import (
     ACCESS_KEYS,
     FLEET_PREFIX,

@@ -36,7 +36,8 @@ from registry.errors import (
     StoreUnavailable,
 )
 from registry.files import ContentDigest
-from registry.fleet.state import read_fleet, read_root
+from registry.fleet.at_rest import read_root
+from registry.fleet.state import read_fleet
 from registry.garbage.store_garbage import collect_garbage
 from registry.keys.book import KeyBook
 from registry.keys.published import PublishedKeys, parse_keys

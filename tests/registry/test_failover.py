@@ -9,7 +9,8 @@ from contextlib import contextmanager
 import pytest
 
 from registry.errors import ObjectNotFound, StoreUnavailable
-from registry.fleet.state import FleetReader, read_root
+from registry.fleet.at_rest import read_root
+from registry.fleet.state import FleetReader
 from registry.layout import ACCESS_KEYS, FLEET_ROOT, MANIFEST, WEIGHTS, catalogue_key, model_key
 from registry.regions.copying import copy_region
 from registry.store.failover import FailoverStore, Role

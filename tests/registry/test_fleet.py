@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from registry.errors import PreconditionFailed, PublishConflict, StoreError
@@ -78,6 +78,7 @@ def test_fields_of_a_later_release_survive_a_rewrite(store: ObjectStore) -> None
     assert read_fleet(store).entries["acme"].model_dump()["regions"] == {"share": 0.1}
 
 
+@settings(deadline=None)
 @given(
     st.dictionaries(st.from_regex(r"[a-z0-9][a-z0-9_-]{0,20}", fullmatch=True), st.sampled_from("abcdef"), max_size=30)
 )

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from registry.errors import StoreError
+from registry.fleet.at_rest import present_generation
 from registry.fleet.history import PAST, FleetHistory, History, named_versions
-from registry.fleet.state import FleetEntry, present_generation, update_fleet
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.garbage.retention import DAY
 from registry.layout import FLEET_PREFIX, fleet_shard, fleet_shard_key
 from tests.registry.memory_store import Actor, MemoryStore, SteeredStore

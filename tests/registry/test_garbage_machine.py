@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from registry.errors import MacrofleetError
+from registry.fleet.at_rest import present_generation
 from registry.fleet.control import roll_back
-from registry.fleet.state import FleetEntry, present_generation, read_fleet, update_fleet
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.garbage.collecting import NOTICE_SECONDS, STALE_SECONDS
 from registry.garbage.retention import DAY, Retention
 from registry.garbage.store_garbage import collect_garbage

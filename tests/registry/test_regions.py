@@ -16,7 +16,8 @@ from typer.testing import CliRunner
 
 import macrofleet
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
-from registry.fleet.state import FleetEntry, read_fleet, read_root, update_fleet
+from registry.fleet.at_rest import read_root
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.garbage.retention import DAY, Retention
 from registry.garbage.store_garbage import collect_garbage
 from registry.keys.published import PublishedKeys

@@ -12,7 +12,8 @@ import pytest
 
 from benchmarks.fleets import publish_tenants
 from registry.feedback.records import read_feedback
-from registry.fleet.state import FleetEntry, read_root, update_fleet
+from registry.fleet.at_rest import read_root
+from registry.fleet.state import FleetEntry, update_fleet
 from registry.model.program import publish_program
 from registry.regions.copying import copy_region
 from registry.seaweedfs import LocalS3
