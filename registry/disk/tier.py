@@ -9,7 +9,7 @@ install record, which says: durable, and verified as it is. Until then this proc
 verified; any other process, and this one after an unclean end, finds no record and verifies again by hashing (6 ms for
 10 MB). So a crash at any point costs a hash or a download, and never leaves a record over bytes that were lost.
 
-Programs are few, executed, and off the request path: they are synced before they are used, and hashed at every start.
+Programs are `registry.disk.programs`; how a folder gets its name is `registry.disk.placing`.
 """
 
 from __future__ import annotations
@@ -19,62 +19,35 @@ import errno
 import logging
 import os
 import re
-import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import partial
 from pathlib import Path
-from typing import Literal, Self, TypeVar
+from typing import Literal, Self
 
 from registry.background import Background
 from registry.disk.install_record import read_record, sync_model, write_record
+from registry.disk.placing import DiskFull, Placing, have, put_in_place
+from registry.disk.programs import install_program
 from registry.disk.space import DiskSpace, ModelName, folders
-from registry.disk.transfer import Helpers, receive
-from registry.documents import sha256
-from registry.errors import (
-    BundleCorrupt,
-    InvalidInput,
-    ModelNotFound,
-    ObjectNotFound,
-    OutOfResources,
-    ProgramCorrupt,
-    StoreError,
-)
-from registry.files import (
-    FULL,
-    FileDigest,
-    FileState,
-    download,
-    file_digest,
-    file_state,
-    read_failure,
-    read_whole,
-    sync_folder,
-    write_durably,
-)
-from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, WEIGHTS, model_key, program_key
+from registry.disk.transfer import Helpers, receive, write_checked
+from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ObjectNotFound, OutOfResources, StoreError
+from registry.files import FULL, FileState, file_state, read_whole
+from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key
 from registry.model.bundle import MAX_LABEL_BYTES, MAX_MANIFEST_BYTES, Manifest, parse_manifest
 from registry.model.mapped import MappedModel, check_files, file_states, map_files
-from registry.model.program import check_trusted, parse_program_files
 from registry.names import check_tenant
 from registry.store import ObjectStore
 
 __all__ = ["DiskTier", "MappedModel"]
 
 _LOG = logging.getLogger(__name__)
-# More than one only matters where another process keeps finding and replacing a bad copy at the same time.
-_INSTALL_ATTEMPTS = 3
-_LEFTOVER_SECONDS = 24 * 3600
 _CLOSE_SECONDS = 5.0
-_MAX_FILE_LIST_BYTES = 1024 * 1024
 _VERSION = re.compile(r"[0-9a-f]{16}")
-_PROGRAM = re.compile(r"[0-9a-f]{64}")
 # What an fsync says when bytes were lost; a later one would not say it again.
 _LOST = frozenset({errno.EIO, *FULL})
 
-Found = TypeVar("Found")
 OnPhase = Callable[[Literal["download", "map"], float], object]
 
 
@@ -107,7 +80,7 @@ class DiskTier:
         self._folder = folder
         self._store = store
         self._trusted = trusted
-        self._swept = False
+        self._placing = Placing(folder)
         self._background = Background("disk-tier")
         self._helpers = Helpers()
         self._space = DiskSpace(
@@ -191,10 +164,11 @@ class DiskTier:
         folder = self._folder_of(tenant, version, manifest_digest)
         name = ModelName(tenant, version)
         with self._space.hold(name):
-            manifest, _ = self._have(
+            manifest, _ = have(
                 folder,
                 lambda: self._check_model(folder, tenant, manifest_digest),
                 lambda: self._install_model(folder, name, manifest_digest, evict=evict),
+                self._set_aside,
             )
             self._have_recorded(folder)
         self._space.used(name)
@@ -211,7 +185,7 @@ class DiskTier:
         Raises:
             StoreError: one cannot be removed.
         """
-        self._sweep(self._folder / "incoming", again=True)
+        self._placing.sweep(again=True)
         removed = 0
         for tenant in folders(self._folder / "models"):
             if not keep(tenant):
@@ -267,7 +241,7 @@ class DiskTier:
                 self._install_model(folder, name, manifest_digest, evict=evict)
 
         with self._space.hold(name):
-            model = self._have(folder, map_it, install)
+            model = have(folder, map_it, install, self._set_aside)
             self._note_mapped(name, model)
             self._have_recorded(folder)
         return model
@@ -311,7 +285,7 @@ class DiskTier:
         sizes: list[int] = []
         try:
             self._download_model(folder, name, manifest_digest, evict=evict, on_size=sizes.append)
-        except _DiskFull as problem:
+        except DiskFull as problem:
             if not evict:
                 raise OutOfResources(problem.what, remedy=problem.remedy) from problem
             if not self._space.free(sum(sizes), "no_space"):
@@ -334,7 +308,7 @@ class DiskTier:
             with (
                 self._background.urgent(),
                 self._space.room(size, evict=evict) as fill_room,
-                self._beside() as beside,
+                self._placing.beside() as beside,
             ):
                 with weights.finish() as stream:
                     states = {
@@ -346,12 +320,12 @@ class DiskTier:
                             error=BundleCorrupt,
                             helpers=self._helpers,
                         ),
-                        LABELS: _write_checked(
+                        LABELS: write_checked(
                             beside / LABELS, labels.finish(), manifest.files[LABELS], f"{self._store.url}/{key(LABELS)}"
                         ),
                     }
                 (beside / MANIFEST).write_bytes(data)
-                if _put_in_place(beside, folder):
+                if put_in_place(beside, folder):
                     self._verified[folder] = self._unrecorded[folder] = (manifest_digest, states)
                 fill_room(name)
         except ObjectNotFound as problem:
@@ -385,64 +359,17 @@ class DiskTier:
         with contextlib.suppress(OSError, StoreError):
             # Synced was what has these names now; only what was verified may be recorded.
             if all(file_state(os.stat(folder / name)) == state for name, state in states.items()):
-                write_record(folder, manifest_digest, states, waiting=self._waiting())
+                write_record(folder, manifest_digest, states, waiting=self._placing.waiting())
 
     # Programs
 
     def install_program(self, digest: str) -> Path:
-        """Have a program on disk, verified, and return its folder.
-
-        Raises:
-            ProgramUntrusted: its digest is not trusted; nothing is downloaded.
-            ProgramCorrupt: the store has no such program, or another one under its name.
-            StoreError: the store fails, or the tier cannot be read or written.
-        """
-        check_trusted(digest, self._trusted)
-        if not _PROGRAM.fullmatch(digest):
-            raise ProgramCorrupt(
-                f"{digest[:80]!r} is not the digest of a program (64 hex digits)",
-                remedy="Correct MACROFLEET_TRUSTED_PROGRAMS.",
-            )
-        folder = self._folder / "programs" / digest
-        self._have(folder, lambda: _check_program(folder, digest), lambda: self._download_program(folder, digest))
-        return folder
-
-    def _download_program(self, folder: Path, digest: str) -> None:
-        key = program_key(digest, PROGRAM_FILES)
-        with self._beside() as beside:
-            try:
-                data = self._store.get(key, max_bytes=_MAX_FILE_LIST_BYTES).data
-                listing = parse_program_files(data, digest=digest, what=f"{self._store.url}/{key}")
-                for name, expected in listing.files.items():
-                    (beside / name).parent.mkdir(parents=True, exist_ok=True)
-                    download(self._store, program_key(digest, name), beside / name, expected, error=ProgramCorrupt)
-            except ObjectNotFound as problem:
-                raise ProgramCorrupt(
-                    f"program {digest[:16]}… is not in {self._store.url}: {problem}",
-                    remedy="Publish it with `macrofleet programs build`.",
-                ) from None
-            write_durably(beside / PROGRAM_FILES, data)
-            for inside, _, _ in os.walk(beside):
-                sync_folder(Path(inside))
-            _put_in_place(beside, folder)
-            sync_folder(folder.parent)
+        """Have a program on disk, verified, and return its folder. Raises as `registry.disk.programs.install_program`."""
+        return install_program(
+            digest, root=self._folder, store=self._store, trusted=self._trusted, placing=self._placing
+        )
 
     # Folders
-
-    def _have(self, folder: Path, check: Callable[[], Found], install: Callable[[], object]) -> Found:
-        """What `check` makes of a folder, which is installed unless it is there and passes; a bad one is set aside.
-
-        What another process put there in the meantime is checked like one's own; only a folder that was seen to be
-        bad is removed, so two processes do not take each other's work away.
-        """
-        for _ in range(_INSTALL_ATTEMPTS):
-            if os.path.isdir(folder):  # the method of Path raises where a parent may not be searched
-                try:
-                    return check()
-                except (BundleCorrupt, ProgramCorrupt):
-                    self._set_aside(folder)
-            install()
-        return check()
 
     def _forget(self, folder: Path) -> None:
         self._verified.pop(folder, None)
@@ -451,67 +378,13 @@ class DiskTier:
     def _set_aside(self, folder: Path) -> None:
         """Remove a copy that is bad. Raises StoreError."""
         self._forget(folder)
-        # Gone already: another process has set it aside.
-        with self._beside() as beside, contextlib.suppress(FileNotFoundError):
-            folder.rename(beside / "bad")
+        self._placing.set_aside(folder)
         self._space.gone(ModelName(folder.parent.name, folder.name))
 
     def _take_away(self, folder: Path) -> Callable[[], object] | None:
         """Evict a model: its name goes at once, its bytes when what is returned is called. Raises StoreError."""
         self._forget(folder)
-        with _writing(self._folder):
-            beside = Path(tempfile.mkdtemp(dir=self._waiting()))
-            try:
-                folder.rename(beside / "evicted")
-            except OSError as problem:
-                beside.rmdir()
-                if isinstance(problem, FileNotFoundError):
-                    return None
-                raise
-        return lambda: shutil.rmtree(beside, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def _beside(self) -> Iterator[Path]:
-        """A temporary folder on the tier's file system. Raises StoreError for what the disk refuses meanwhile."""
-        with _writing(self._folder):
-            beside = Path(tempfile.mkdtemp(dir=self._waiting()))
-            try:
-                yield beside
-            finally:
-                shutil.rmtree(beside, ignore_errors=True)
-
-    def _waiting(self) -> Path:
-        """The folder of what is not in place yet, made and swept."""
-        waiting = self._folder / "incoming"
-        waiting.mkdir(parents=True, exist_ok=True)
-        self._sweep(waiting)
-        return waiting
-
-    def _sweep(self, waiting: Path, *, again: bool = False) -> None:
-        """Once a tier and process, or `again`: remove what a process that was killed a day ago or more left unfinished."""
-        if self._swept and not again:
-            return
-        self._swept = True
-        oldest = time.time() - _LEFTOVER_SECONDS
-        for left in folders(waiting):
-            with contextlib.suppress(FileNotFoundError):
-                if (waiting / left).stat().st_mtime < oldest:
-                    shutil.rmtree(waiting / left, ignore_errors=True)
-
-
-class _DiskFull(StoreError):
-    """There is no space left on the tier's disk."""
-
-
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as problem:
-        raise (_DiskFull if problem.errno in FULL else StoreError)(
-            f"cannot write below {folder}: {problem.strerror}",
-            remedy="Check free space and permissions of the disk tier.",
-        ) from problem
+        return self._placing.take_away(folder)
 
 
 @contextlib.contextmanager
@@ -520,35 +393,3 @@ def _timed(phase: Literal["download", "map"], on_phase: OnPhase | None) -> Itera
     yield
     if on_phase is not None:
         on_phase(phase, time.perf_counter() - started)
-
-
-def _put_in_place(beside: Path, folder: Path) -> bool:
-    """Give a whole folder its name; False where another process was quicker, whose copy was verified as this one was."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        beside.rename(folder)
-    except OSError:
-        if not folder.is_dir():
-            raise
-        return False
-    return True
-
-
-def _write_checked(path: Path, data: bytes, expected: FileDigest, what: str) -> FileState:
-    if len(data) != expected.size or sha256(data) != expected.sha256:
-        raise BundleCorrupt(f"{what} is not what its manifest says")
-    with path.open("xb", buffering=0) as file:
-        file.write(data)
-        return file_state(os.fstat(file.fileno()))
-
-
-def _check_program(folder: Path, digest: str) -> None:
-    data = read_whole(folder / PROGRAM_FILES, _MAX_FILE_LIST_BYTES, error=ProgramCorrupt)
-    listing = parse_program_files(data, digest=digest, what=str(folder / PROGRAM_FILES))
-    for name, expected in listing.files.items():
-        try:
-            intact = file_digest(folder / name) == expected
-        except OSError as problem:
-            raise read_failure(folder / name, problem, missing=ProgramCorrupt) from None
-        if not intact:
-            raise ProgramCorrupt(f"{folder / name} is not what its program's file list says")

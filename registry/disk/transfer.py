@@ -10,7 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import IO, Generic, TypeVar
 
-from registry.errors import MacrofleetError
+from registry.documents import sha256
+from registry.errors import BundleCorrupt, MacrofleetError
 from registry.files import FileDigest, FileState, file_state
 
 # Written in pieces so large, a file lies in large folios of the page cache, and mapping it takes a fiftieth of the time.
@@ -118,3 +119,12 @@ def _pass_on(chunk: bytes, update: Callable[[bytes], object], descriptor: int) -
     left = memoryview(chunk)
     while left:
         left = left[os.write(descriptor, left) :]
+
+
+def write_checked(path: Path, data: bytes, expected: FileDigest, what: str) -> FileState:
+    """Write what was read whole to a new file, as `receive` does. Raises BundleCorrupt."""
+    if len(data) != expected.size or sha256(data) != expected.sha256:
+        raise BundleCorrupt(f"{what} is not what its manifest says")
+    with path.open("xb", buffering=0) as file:
+        file.write(data)
+        return file_state(os.fstat(file.fileno()))

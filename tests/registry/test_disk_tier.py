@@ -12,7 +12,7 @@ from typing import IO, Any
 import pytest
 
 from registry.background import Background
-from registry.disk import install_record
+from registry.disk import install_record, placing
 from registry.disk import tier as disk_tier
 from registry.disk.install_record import RECORD, sync_model
 from registry.disk.tier import DiskTier
@@ -180,17 +180,17 @@ def test_a_process_that_saw_nothing_does_not_take_away_what_another_installed_me
     tier: DiskTier, published: Manifest, tmp_path: Path, store: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with DiskTier(tmp_path / "disk", store, trusted=frozenset()) as other:
-        put_in_place = disk_tier._put_in_place
+        put_in_place = placing.put_in_place
 
         def late(beside: Path, folder: Path) -> bool:
-            monkeypatch.setattr(disk_tier, "_put_in_place", put_in_place)
+            monkeypatch.setattr(disk_tier, "put_in_place", put_in_place)
             other.install_model("acme", published.version, published.digest)
             inode = (folder / WEIGHTS).stat().st_ino
             placed = put_in_place(beside, folder)
             assert (folder / WEIGHTS).stat().st_ino == inode
             return placed
 
-        monkeypatch.setattr(disk_tier, "_put_in_place", late)
+        monkeypatch.setattr(disk_tier, "put_in_place", late)
         assert tier.install_model("acme", published.version, published.digest) == published
 
 
