@@ -23,7 +23,6 @@ has them.
 
 from __future__ import annotations
 
-import re
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -43,7 +42,6 @@ from registry.layout import (
     ACCESS_KEYS,
     FLEET_PREFIX,
     FLEET_ROOT,
-    TENANTS_PREFIX,
     TOMBSTONES_PREFIX,
     catalogue_key,
     fleet_shard,
@@ -51,14 +49,13 @@ from registry.layout import (
     tenant_prefix,
     tombstone_key,
 )
+from registry.regions.documents import DocumentCopier
 from registry.regions.marks import (
     CopyMark,
     check_mark,
     finish_mark,
     place_of,
-    read_documents,
     read_mark,
-    write_documents,
     write_mark,
 )
 from registry.regions.models import ModelCopier
@@ -67,7 +64,6 @@ from registry.store import ObjectStore
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
 
-_DOCUMENT = re.compile(r"tenants/[a-z0-9][a-z0-9_-]{0,62}/(?:macros|settings)\.json")
 _THREADS = 8
 _ATTEMPTS = 5
 _MAX_BYTES = 64 * 1024 * 1024
@@ -150,7 +146,7 @@ class _Overtaken(Exception):
 
 @dataclass(slots=True)
 class _Tally:
-    documents: int = 0
+    objects: int = 0
     removed: int = 0
     tenants: list[str] = field(default_factory=list)
 
@@ -172,9 +168,7 @@ class _Copier:
         self._step = step
         self._threads = threads
         self._everything = everything
-        self._known: dict[str, str] = {}
         self._changed: list[tuple[str, FleetEntry]] = []
-        self._buried_since: list[str] = []
         self._counting = threading.Lock()
         self._models = ModelCopier(source, destination, sleep=sleep)
         self._tally = _Tally()
@@ -190,22 +184,24 @@ class _Copier:
             self._drop_fleet()
             write_mark(self._destination, CopyMark(source=self._where, replaces="documents"))
             theirs = read_root(self._destination)
-        self._known = read_documents(self._destination, self._where)
-        if replaces is not None:  # what another fleet had is copied over, or goes
-            there = (info.key for info in self._destination.list(TENANTS_PREFIX))
-            self._known = {key: "" for key in there if _DOCUMENT.fullmatch(key)}
-        known_before = dict(self._known)
+        documents = DocumentCopier(
+            self._source,
+            self._destination,
+            where=self._where,
+            threads=self._threads,
+            afresh=replaces is not None,
+        )
         self._step("copying tombstones", 0.0)
-        listing = {info.key: info.etag for info in self._source.list(TOMBSTONES_PREFIX)}
-        self._buried_since = self._copy_documents(listing)
+        tombstones = {info.key: info.etag for info in self._source.list(TOMBSTONES_PREFIX)}
+        buried_since = documents.copy(tombstones, settled=False)
         shards = self._read_shards(ours, theirs)
         self._copy_models(shards, theirs)
         self._step("copying catalogues, settings and keys", 0.8)
         check_mark(self._destination)
-        documents = {i.key: i.etag for i in self._source.list(TENANTS_PREFIX) if _DOCUMENT.fullmatch(i.key)}
-        documents |= {info.key: info.etag for info in self._source.list(ACCESS_KEYS) if info.key == ACCESS_KEYS}
-        self._copy_documents(documents)
-        self._check_catalogues(ours)
+        listing = documents.tenants_documents()
+        listing |= {info.key: info.etag for info in self._source.list(ACCESS_KEYS) if info.key == ACCESS_KEYS}
+        documents.copy(listing)
+        self._check_catalogues(ours, documents.known)
         self._step("copying the fleet", 0.9)
         check_mark(self._destination)
         past = self._copy_fleet(ours, shards)
@@ -213,18 +209,19 @@ class _Copier:
             self._write_root(ours, theirs)
         self._step("removing what the source has no longer", 0.95)
         check_mark(self._destination)
-        self._remove_documents({**listing, **documents}, ours)
+        documents.remove(
+            {**tombstones, **listing}, is_needed=lambda tenant: self._is_named(tenant, ours), is_gone=self._is_gone
+        )
         self._remove_past(past, ours, theirs)
-        if self._buried_since:
-            self._remove_tenants(ours)
-        if self._known != known_before:
-            write_documents(self._destination, self._where, self._known)
+        if buried_since:
+            self._remove_tenants(ours, documents)
+        documents.save()
         return Copied(
             generation=ours.generation,
             before=theirs.generation,
             models=self._models.models,
-            documents=self._tally.documents + self._models.objects,
-            removed=self._tally.removed,
+            documents=documents.copied + self._tally.objects + self._models.objects,
+            removed=documents.removed + self._tally.removed,
             tenants_removed=tuple(self._tally.tenants),
             missing=tuple(sorted(self._models.missing)),
         )
@@ -262,37 +259,6 @@ class _Copier:
         self._destination.purge([state for state in states if state.key == FLEET_ROOT])
         self._destination.purge([state for state in states if state.key != FLEET_ROOT])
 
-    # Documents that change in their place
-
-    def _copy_documents(self, listing: Mapping[str, str]) -> list[str]:
-        """Copy what changed since it was copied last; its keys."""
-        changed = [key for key, etag in listing.items() if self._known.get(key) != etag]
-        in_threads(self._copy_document, changed, threads=self._threads)
-        return changed
-
-    def _copy_document(self, key: str) -> None:
-        for _ in range(_ATTEMPTS):
-            etag = self._etag(key)
-            try:
-                found = self._source.get(key, max_bytes=_MAX_BYTES)
-            except ObjectNotFound:
-                return  # deleted since it was listed: a later copy removes it
-            try:
-                put_over(self._destination, key, found.data, etag=etag)
-            except PreconditionFailed:
-                continue  # by another copy
-            with self._counting:
-                self._known[key] = found.etag
-                self._tally.documents += 1
-            return
-        raise StoreError(f"{self._destination.url}/{key} is written by others all the time", remedy="Run it again.")
-
-    def _etag(self, key: str) -> str | None:
-        try:
-            return self._destination.head(key).etag
-        except ObjectNotFound:
-            return None
-
     # Models
 
     def _read_shards(self, ours: FleetRoot, theirs: FleetRoot) -> dict[str, bytes]:
@@ -329,9 +295,9 @@ class _Copier:
         key = fleet_shard_key(name, theirs.shards[name])
         return parse_shard(self._destination.get(key, max_bytes=_MAX_BYTES).data, what=f"{self._destination.url}/{key}")
 
-    def _check_catalogues(self, ours: FleetRoot) -> None:
+    def _check_catalogues(self, ours: FleetRoot, known: Collection[str]) -> None:
         """A tenant without a catalogue is suggested nothing: it was deleted since the root was read, or never had one."""
-        without = any(entry.serves and catalogue_key(tenant) not in self._known for tenant, entry in self._changed)
+        without = any(entry.serves and catalogue_key(tenant) not in known for tenant, entry in self._changed)
         if without and read_root(self._source).generation != ours.generation:
             raise _Overtaken
 
@@ -348,14 +314,14 @@ class _Copier:
             try:
                 self._destination.put(key, self._source.get(key, max_bytes=_MAX_BYTES).data)
                 with self._counting:
-                    self._tally.documents += 1
+                    self._tally.objects += 1
             except ObjectNotFound:
                 return  # collected since it was listed
 
         past = [key for key, size in here.items() if key not in present and there.get(key) != size]
         in_threads(copy_past, sorted(past, reverse=True), threads=self._threads)
         for name, data in shards.items():
-            self._tally.documents += put_immutable(self._destination, fleet_shard_key(name, ours.shards[name]), data)
+            self._tally.objects += put_immutable(self._destination, fleet_shard_key(name, ours.shards[name]), data)
         return set(here)
 
     def _write_root(self, ours: FleetRoot, theirs: FleetRoot) -> None:
@@ -365,33 +331,6 @@ class _Copier:
             raise _Overtaken from None
 
     # What the source has no longer
-
-    def _remove_documents(self, here: Collection[str], ours: FleetRoot) -> None:
-        """Remove documents that the source has no longer, but catalogues of tenants that this generation still names."""
-        for key in [key for key in self._known if key not in here and not _DOCUMENT.fullmatch(key)]:
-            del self._known[key]
-        gone = [
-            key
-            for key in self._known
-            if key not in here and not (key.endswith("/macros.json") and self._is_named(key.split("/")[1], ours))
-            if self._is_gone(key)
-        ]
-        self._unsure(gone)
-        for key in gone:
-            self._destination.delete(key)
-            self._tally.removed += 1
-            del self._known[key]
-
-    def _unsure(self, keys: Collection[str]) -> None:
-        """Write down that these may or may not be there, before they are removed.
-
-        Otherwise one that comes back as it was would be taken for copied, after a crash in between.
-        """
-        if keys:
-            self._known |= dict.fromkeys(keys, "")
-            # Without the tombstones of this time, which a copy that goes on after a crash still has to follow.
-            told = {key: etag for key, etag in self._known.items() if key not in self._buried_since}
-            write_documents(self._destination, self._where, told)
 
     def _is_named(self, tenant: str, root: FleetRoot) -> bool:
         number = root.shards.get(fleet_shard(tenant), 0)
@@ -419,16 +358,14 @@ class _Copier:
             return True
         return False
 
-    def _remove_tenants(self, ours: FleetRoot) -> None:
+    def _remove_tenants(self, ours: FleetRoot, documents: DocumentCopier) -> None:
         remains = find_remains(self._destination, self._destination.states())
         for tenant in remains.of_tenants:
             if self._is_named(tenant, ours):
-                self._known.pop(
-                    tombstone_key(tenant), None
-                )  # deleted since the root was read: the next copy removes it
+                # Deleted since the root was read: the next copy removes it.
+                documents.known.pop(tombstone_key(tenant), None)
             elif is_buried(self._source, tenant):
-                own = [key for key in self._known if key.startswith(tenant_prefix(tenant))]
-                self._unsure(own)
+                documents.doubt([key for key in documents.known if key.startswith(tenant_prefix(tenant))])
                 # What is the tenant's own goes last: by that a copy which goes on after a crash finds it.
                 self._tally.removed += HiddenPlace(self._destination).remove(tenant)
                 self._tally.removed += forget_own(self._destination, tenant)
