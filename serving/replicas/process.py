@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from serving.replicas.standing_back import ANSWERING, STARTING, set_group_nice
@@ -24,6 +26,7 @@ from serving.replicas.states import STOP_SECONDS, Action, Event, Phase, first_st
 _SUPERVISED = "MACROFLEET_SUPERVISED"
 _REFUSALS = {1, 2}
 _POLL_SECONDS = 0.05
+_MOST_BYTES = 1024 * 1024
 _READY_POLL_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
 
@@ -91,6 +94,11 @@ class Keeper:
         finally:
             if self._watching is not None:
                 self._watching.cancel()
+
+    async def is_prepared_for(self, replicas: int) -> bool:
+        """Whether it has what the ring of so many replicas gives to it, or has tried; a plan that is no share needs nothing."""
+        status, told = await _readiness(self.urls[0])
+        return status == 200 and told.get("share_of") in {None, replicas}
 
     async def restart(self) -> None:
         """Replace the process, and return when the new one is ready for traffic."""
@@ -163,18 +171,24 @@ class Keeper:
 
 
 async def _is_ready(url: str) -> bool:
+    return (await _readiness(url))[0] == 200
+
+
+async def _readiness(url: str) -> tuple[int, dict[str, Any]]:
+    """The status of a replica's `/readyz`, and what it says there; 0 and nothing while it does not answer."""
     place = urlsplit(url)
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                status = await reader.readline()
+                head, _, body = (await reader.read(_MOST_BYTES)).partition(b"\r\n\r\n")
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
-        return False
-    return status.split()[1:2] == [b"200"]
+        status, told = int(head.split(maxsplit=2)[1]), json.loads(body)
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0, {}
+    return status, told
 
 
 def end_with_supervisor() -> None:

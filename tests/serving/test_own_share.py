@@ -175,19 +175,20 @@ async def test_what_is_preloaded_follows_the_ring(
     settings = make_settings(preload="share", ring=f"file:{tmp_path}/ring", ring_key="a")
     data_plane = DataPlane(settings, store)
 
-    async def until_installed(wanted: list[str]) -> None:
+    async def until_installed(wanted: list[str], *, share_of: int) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not data_plane.readiness().ready or data_plane.readiness().progress.on_disk != len(wanted):
+            while not data_plane.readiness().ready or data_plane.readiness().share_of != share_of:
                 await asyncio.sleep(0.01)
+        assert data_plane.readiness().progress.on_disk == len(wanted)
         assert installed(settings.disk_folder) >= set(wanted)
 
     async with data_plane.running():
         share = replica_ring(["a", "b"]).share("a", tenants)
         assert 0 < len(share) < len(tenants)
-        await until_installed(share)
+        await until_installed(share, share_of=2)
         assert installed(settings.disk_folder) == set(share)
         write_ring(tmp_path / "ring", ["a"])  # b has left: its tenants are a's now
-        await until_installed(tenants)
+        await until_installed(tenants, share_of=1)
 
 
 def installed(disk: Path) -> set[str]:
