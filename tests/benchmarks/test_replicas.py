@@ -6,9 +6,10 @@ from typing import cast
 
 import pytest
 
+from benchmarks.hot_tenant import replica_parts
 from benchmarks.proxy_log import Request
 from benchmarks.replica_group import Group, Hits
-from benchmarks.replicas import _Event, _moves, _parts
+from benchmarks.replicas import _Event, _moves
 
 # A hundred requests each half second, and how many of them were hits; it happens at 2.
 QUIET = [(0.5, 100.0, 0.0), (1.0, 100.0, 0.0), (1.5, 100.0, 0.0)]
@@ -69,4 +70,4 @@ def test_who_had_to_move_and_who_had_not() -> None:
 
 def test_the_parts_of_a_busy_tenant() -> None:
     requests = [asked("a1", 1, "s0")] * 3 + [asked("a1", 1, "s1"), asked("b1", 1, "s2")]
-    assert _parts(requests, "a1") == [0.75, 0.25]
+    assert replica_parts(requests, "a1") == [0.75, 0.25]
