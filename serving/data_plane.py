@@ -555,7 +555,9 @@ class DataPlane:
                 await self._forget_tenants()
             moved = await self._share_moved(fleet)
             try:
-                await self._carry_out_plan(fleet, anew=moved or fleet is not known)
+                # What comes with another share is no news: somebody has it, and callers are not to notice.
+                gently = self._ready and fleet is known
+                await self._carry_out_plan(fleet, anew=moved or fleet is not known, gently=gently)
                 self._share_of = (self._share.replicas or None) if self._plan(fleet).models == "share" else None
             except Exception:  # noqa: BLE001  # the loop must outlive it
                 _LOG.exception("preloading failed")
@@ -572,7 +574,7 @@ class DataPlane:
     def _plan(self, fleet: Fleet) -> PreloadPlan:
         return fleet.preload or self._settings.preload
 
-    async def _carry_out_plan(self, fleet: Fleet, *, anew: bool) -> None:
+    async def _carry_out_plan(self, fleet: Fleet, *, anew: bool, gently: bool) -> None:
         plan = self._plan(fleet)
         if plan.models == "none" and not self._ready:
             await self._open_programs()
@@ -582,7 +584,7 @@ class DataPlane:
         # In a thread: for ten thousand tenants it takes as long as several requests.
         requests = self._traffic.requests()
         refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
-        await self._preload.run(refs, room=plan.bytes)
+        await self._preload.run(refs, room=plan.bytes, beside_answers=gently)
         await self._renew_all(ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant))
 
     async def _renew_all(self, tenants: Iterable[str]) -> None:
