@@ -10,6 +10,7 @@ looked at no further than its status and its length, and nothing is allocated th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import os
 import pickle
@@ -356,6 +357,9 @@ def main() -> None:
     plan: Plan = pickle.load(sys.stdin.buffer)
     if plan.core is not None:
         os.sched_setaffinity(0, {plan.core})
+    if plan.ahead:
+        with contextlib.suppress(PermissionError):  # who may not is late, and the report says so
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with open(int(sys.argv[1]), "wb") as output:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             samples = runner.run(drive(plan, output))

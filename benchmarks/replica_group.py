@@ -53,6 +53,14 @@ class Group:
         """A replica, as the log names it."""
         return f"127.0.0.1:{self._ports[number]}"
 
+    def pid_of(self, number: int) -> int:
+        """A replica's process."""
+        return self._started(number)[-1]
+
+    def operator_of(self, number: int) -> str:
+        """A replica's operator address."""
+        return self._server.addresses[1 + number][1]
+
     def requests(self, since: float, until: float) -> list[Request]:
         """What the proxy's log has of a time; it is written once a second."""
         time.sleep(1.5)

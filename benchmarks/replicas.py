@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from benchmarks.fleets import serve, tenant_names, write_catalogues
+from benchmarks.hot_tenant import HOT, measure_hot_tenant, replica_parts
 from benchmarks.load import Samples, describe, joined, percentiles, running
 from benchmarks.machine import describe_machine
 from benchmarks.proxy_log import Request, affinity, usual_server
@@ -29,12 +30,14 @@ BOUNDS = {
     "moved_without_need": Bound(at_most=0),
     "slowest_recovery_seconds": Bound(at_most=30),
     "hot_replicas": Bound(at_least=2),
+    "hot_p99_ratio": Bound(at_most=2),
     "deploy_p99_ratio": Bound(at_most=2),
 }
 # Of the requests of the busy tenant, what share a replica must have had to count.
 _PART = 0.05
-_HOT, _NEIGHBOURS = 10, 9
-_HOT_LOAD = 0.5
+# The load at which a busy tenant need not spread, and its neighbours; `benchmarks.hot_tenant` has the one at which it must.
+_NEIGHBOURS = 9
+_LIGHT_LOAD = 0.5
 _RECOVERED = 0.95
 # The load goes on for so long before and after what happens.
 _AROUND_SECONDS = 5.0
@@ -58,7 +61,8 @@ def measure_replicas(
         `affinity`: of the requests whose tenant's replica was under its bound, which share it had; `failed`: answers other
         than 200, whatever happened; `moved_without_need`: tenants that moved although the replica that went or came was
         none of theirs; `slowest_recovery_seconds`: from an event until the hit rate was at 95 % of what it was before;
-        `hot_replicas`: how many had a part in the requests of a tenant with ten times the traffic of the others;
+        `hot_replicas`: how many had a part in the requests of a tenant with ten times the traffic of the others, at a load
+        that one replica could not take alone; `hot_p99_ratio`: p99 meanwhile to p99 of the same load with all tenants alike;
         `deploy_p99_ratio`: p99 while all were restarted to p99 when nothing happened.
     """
     names = tenant_names(tenants)
@@ -94,12 +98,20 @@ def measure_replicas(
                 with group.watched() as hits:
                     runs[event], requests = _during(group, load, rate, shares, happenings[event])
                 found[event] = _Event(group.happened, group.settled, hits, requests)
-            step("one tenant with ten times the traffic of the others", 0.7)
-            # Of ten tenants the busy one has half of the requests, and its replica two thirds: more than its bound.
-            weights = np.concatenate([[_HOT], np.ones(_NEIGHBOURS), np.zeros(tenants - 1 - _NEIGHBOURS)])
-            busy = _HOT_LOAD * capacity
-            runs["hot"], hot = _during(
-                group, load, busy, weights / weights.sum(), lambda: time.sleep(seconds), around=0.0
+            step("a busy tenant that need not spread", 0.65)
+            weights = np.concatenate([[HOT], np.ones(_NEIGHBOURS), np.zeros(tenants - 1 - _NEIGHBOURS)])
+            light = _LIGHT_LOAD * capacity
+            runs["light"], lightly = _during(
+                group, load, light, weights / weights.sum(), lambda: time.sleep(seconds), around=0.0
+            )
+            busy = measure_hot_tenant(
+                group,
+                names,
+                replicas=replicas,
+                core=stage.cores.load,
+                seconds=seconds,
+                connections=connections,
+                step=step,
             )
             step("a rolling deploy", 0.8)
             runs["deploy"], _ = _during(group, load, rate, shares, group.deploy)
@@ -109,21 +121,22 @@ def measure_replicas(
     p99 = {name: percentiles(run.latency[run.status == 200])["p99_ms"] for name, run in runs.items()}
     moves = {event: _moves(event, found[event], owners, group, names, replicas) for event in EVENTS}
     recoveries = {event: found[event].recovery_seconds() for event in EVENTS}
-    parts = _parts(hot, names[0])
     slowest = (
         None if None in recoveries.values() else max(seconds for seconds in recoveries.values() if seconds is not None)
     )
     figures = {
         "affinity": None if affine.share is None else round(affine.share, 4),
-        "failed": sum(int((run.status != 200).sum()) for run in runs.values()),
+        "failed": sum(int((run.status != 200).sum()) for run in runs.values()) + busy.failed,
         "moved_without_need": sum(len(moved) for moved, _ in moves.values()),
         "slowest_recovery_seconds": slowest,
-        "hot_replicas": sum(part >= _PART for part in parts),
+        "hot_replicas": None if busy.unmeasured else sum(part >= _PART for part in busy.parts),
+        "hot_p99_ratio": None if busy.unmeasured else busy.p99_ratio,
         "deploy_p99_ratio": round(p99["deploy"] / p99["quiet"], 2),
     }
     void = [*stage.cores.void]
-    if not all(run.kept_schedule for run in runs.values()):
-        void.append("the generator was late")
+    late = [name for name, run in {**runs, "even": busy.even, "hot": busy.hot}.items() if not run.kept_schedule]
+    if late:
+        void.append(f"the generator was late: {', '.join(late)}")
     return {
         "bench": "replicas",
         **figures,
@@ -140,7 +153,9 @@ def measure_replicas(
             }
             for event in EVENTS
         },
-        "hot_parts": [round(part, 3) for part in parts],
+        "hot_tenant": busy.describe(),
+        "busiest": busy.busiest.describe(),
+        "light_parts": [round(part, 3) for part in replica_parts(lightly, names[0])],
         "runs": {name: describe(run) for name, run in runs.items()},
         "settings": {
             "tenants": tenants,
@@ -227,7 +242,7 @@ def _during(
     thread.start()
     pieces = []
     while not done.is_set():
-        with running(load.offered(shares, rate=rate, seconds=_AROUND_SECONDS)) as run:
+        with running(load.offered(shares, rate=rate, seconds=_AROUND_SECONDS, ahead=True)) as run:
             pieces.append(run.result())
     thread.join()
     if failures:
@@ -252,9 +267,3 @@ def _moves(
         theirs = {name for name in names if larger[name] == group.server_of(replicas)}
     moved = {name for name in before.keys() & after.keys() if before[name] != after[name]}
     return sorted(moved - theirs), len(moved)
-
-
-def _parts(requests: Sequence[Request], tenant: str) -> list[float]:
-    """The replicas' parts in a tenant's requests, the largest first."""
-    servers = [request.server for request in requests if request.tenant == tenant]
-    return sorted((servers.count(server) / len(servers) for server in set(servers)), reverse=True)

@@ -164,7 +164,7 @@ def load_bodies() -> list[bytes]:
 
 
 class TenantLoad:
-    """Requests of many tenants, made beforehand: 50-word tickets, `EACH` of them a tenant.
+    """Requests of many tenants, made beforehand: 50-word tickets, `EACH` requests a tenant.
 
     Args:
         url: of the server.
@@ -172,6 +172,7 @@ class TenantLoad:
         core: for the generator.
         seed: of everything drawn.
         keys: of the tenants, to send with their requests.
+        tickets: of a request; more than one is a batch.
     """
 
     def __init__(
@@ -182,15 +183,18 @@ class TenantLoad:
         core: int | None,
         seed: int = 1,
         keys: Mapping[str, str] | None = None,
+        tickets: int = 1,
     ) -> None:
         self.url = url
         self.tenants = list(tenants)
         self._core = core
         self._rng = np.random.default_rng(seed)
+        self._tickets = tickets
+        route = "suggestions" if tickets == 1 else "suggestions/batch"
         self._requests = [
             http_request(
                 url,
-                f"/v1/tenants/{tenant}/suggestions",
+                f"/v1/tenants/{tenant}/{route}",
                 self.body(place * EACH + copy),
                 key=keys[tenant] if keys else None,
             )
@@ -200,7 +204,11 @@ class TenantLoad:
 
     def body(self, pick: int) -> bytes:
         """The body of a request."""
-        return load_bodies()[pick % _BODIES]
+        if self._tickets == 1:
+            return load_bodies()[pick % _BODIES]
+        first = pick * self._tickets
+        bodies = [load_bodies()[(first + place) % _BODIES] for place in range(self._tickets)]
+        return b'{"requests":[' + b",".join(bodies) + b"]}"
 
     def tenant_of(self, samples: Samples) -> Integers:
         """The place of each sample's tenant."""

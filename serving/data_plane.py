@@ -63,6 +63,7 @@ class Readiness:
         draining: the server is about to stop.
         generation: of the fleet that serves; None before one was read.
         fleet_age_seconds: since the store last confirmed it.
+        share_of: how many replicas' ring the last preloading was for; None where the plan is no share of a ring.
     """
 
     ready: bool
@@ -70,6 +71,7 @@ class Readiness:
     generation: int | None
     fleet_age_seconds: float | None
     progress: Progress
+    share_of: int | None = None
 
 
 class DataPlane:
@@ -143,6 +145,7 @@ class DataPlane:
             forget_pages=lambda model: self._files.start(model.bound.forget_pages),
         )
         self._share = OwnShare(settings.ring, settings.ring_key)
+        self._share_of: int | None = None
         self._preload = Preload(self._prepare, block_broken=settings.preload_broken == "block")
         self._ready = False
         self._draining = False
@@ -185,6 +188,7 @@ class DataPlane:
             generation=fleet.generation if fleet else None,
             fleet_age_seconds=self._watch.age_seconds,
             progress=self._preload.progress(),
+            share_of=self._share_of,
         )
 
     def ask(self, tenant: str) -> None:
@@ -551,7 +555,10 @@ class DataPlane:
                 await self._forget_tenants()
             moved = await self._share_moved(fleet)
             try:
-                await self._carry_out_plan(fleet, anew=moved or fleet is not known)
+                # What comes with another share is no news: somebody has it, and callers are not to notice.
+                gently = self._ready and fleet is known
+                await self._carry_out_plan(fleet, anew=moved or fleet is not known, gently=gently)
+                self._share_of = (self._share.replicas or None) if self._plan(fleet).models == "share" else None
             except Exception:  # noqa: BLE001  # the loop must outlive it
                 _LOG.exception("preloading failed")
             # A fleet that came in the meantime may name what is not on disk.
@@ -567,7 +574,7 @@ class DataPlane:
     def _plan(self, fleet: Fleet) -> PreloadPlan:
         return fleet.preload or self._settings.preload
 
-    async def _carry_out_plan(self, fleet: Fleet, *, anew: bool) -> None:
+    async def _carry_out_plan(self, fleet: Fleet, *, anew: bool, gently: bool) -> None:
         plan = self._plan(fleet)
         if plan.models == "none" and not self._ready:
             await self._open_programs()
@@ -577,7 +584,7 @@ class DataPlane:
         # In a thread: for ten thousand tenants it takes as long as several requests.
         requests = self._traffic.requests()
         refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
-        await self._preload.run(refs, room=plan.bytes)
+        await self._preload.run(refs, room=plan.bytes, beside_answers=gently)
         await self._renew_all(ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant))
 
     async def _renew_all(self, tenants: Iterable[str]) -> None:

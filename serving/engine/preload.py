@@ -14,6 +14,8 @@ from serving.fleet_watch import ModelRef, model_refs
 _LOG = logging.getLogger(__name__)
 # Fewer than there are threads for it, so that a request for a model that is not there yet finds one.
 _PARALLEL = 4
+# Beside answers: whatever moved here is asked of those who had it, or fetched for whoever asks.
+_BESIDE_ANSWERS = 1
 _MAX_LISTED = 100
 _LOG_PARTS = 10
 # What waiting does not mend. Anything else, foreseen or not, may be better at the next attempt.
@@ -108,12 +110,13 @@ class Preload:
         failed = sorted((ref.tenant, failure.kind) for ref, failure in self._failures.items())
         return Progress(len(self._refs), len(self._on_disk), len(self._skipped), dict(failed[:_MAX_LISTED]))
 
-    async def run(self, refs: Iterable[ModelRef], *, room: int | None = None) -> None:
+    async def run(self, refs: Iterable[ModelRef], *, room: int | None = None, beside_answers: bool = False) -> None:
         """Prepare what of `refs` is not on disk yet, a few at a time; what failed before is tried again.
 
         Args:
             refs: the most wanted first.
             room: bytes that they may take together; None is no bound.
+            beside_answers: one at a time, since the server answers meanwhile.
         """
         self._refs = list(refs)
         self._room = room
@@ -123,11 +126,11 @@ class Preload:
         self._failures = {ref: failure for ref, failure in self._failures.items() if ref in wanted}
         self._skipped.clear()
         self._told = 0
-        await self._prepare_all(self._missing())
+        await self._prepare_all(self._missing(), _BESIDE_ANSWERS if beside_answers else _PARALLEL)
 
     async def retry(self) -> None:
         """Prepare what `complete` waits for, and nothing else."""
-        await self._prepare_all(self._worth_trying())
+        await self._prepare_all(self._worth_trying(), _PARALLEL)
 
     def _missing(self) -> list[ModelRef]:
         return [ref for ref in self._refs if ref not in self._on_disk and ref not in self._skipped]
@@ -138,10 +141,10 @@ class Preload:
             return missing
         return [ref for ref in missing if ref not in self._failures or not self._failures[ref].permanent]
 
-    async def _prepare_all(self, refs: Iterable[ModelRef]) -> None:
+    async def _prepare_all(self, refs: Iterable[ModelRef], parallel: int) -> None:
         waiting = iter(refs)
         async with asyncio.TaskGroup() as group:
-            for _ in range(_PARALLEL):
+            for _ in range(parallel):
                 group.create_task(self._work_off(waiting))
 
     async def _work_off(self, waiting: Iterator[ModelRef]) -> None:

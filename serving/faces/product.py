@@ -345,6 +345,7 @@ def make_health_router(data_plane: DataPlane) -> APIRouter:
         return {
             "ready": state.ready,
             "draining": state.draining,
+            "share_of": state.share_of,
             "fleet": {"generation": state.generation, "age_seconds": state.fleet_age_seconds},
             "models": {
                 "total": state.progress.models,

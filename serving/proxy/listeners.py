@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from serving.errors import ELSEWHERE_HEADER
-from serving.proxy.routes import Face, Json, anchor_host, duration, virtual_host
+from serving.proxy.routes import Face, Json, anchor_host, deadline_filter, duration, virtual_host
 from serving.proxy.settings import TYPE, Address, FaceProxy, ProxySettings, Tls, socket_address
 
 # Shorter than servers keep idle connections (`serving.doors`), so that none closes one under a request.
@@ -71,6 +71,7 @@ def _manager(face: Face, name: str, host: Json) -> Json:
                     "max_request_bytes": _BUFFER_BYTES,
                 },
             },
+            deadline_filter(),
             {
                 "name": "envoy.filters.http.router",
                 "typed_config": {

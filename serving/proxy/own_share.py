@@ -32,6 +32,11 @@ class OwnShare:
         """Whether it can become another one."""
         return self._source is not None
 
+    @property
+    def replicas(self) -> int:
+        """How many replicas it is a share of, as of the last look; 0 where nobody knows."""
+        return len(self._members)
+
     def refresh(self) -> bool:
         """Look who is on the ring; whether it is not who was. May block. What cannot be read leaves it as it is."""
         if self._source is None or self._key is None:

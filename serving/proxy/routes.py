@@ -21,11 +21,19 @@ Json = dict[str, Any]
 Face = Literal["public", "operator", "sagemaker"]
 
 TARGET_HEADER: Final = "x-amzn-sagemaker-target-model"
+_MUTATION = "envoy.filters.http.header_mutation"
+_MUTATION_TYPE = "type.googleapis.com/envoy.extensions.filters.http.header_mutation.v3.HeaderMutation"
 _TIMEOUT_HEADER = "x-request-timeout-ms"
 # The longest deadline that a request may name, and what comes on top on the way.
 _LONGEST_SECONDS = 60.0
 _MARGIN_SECONDS = 1.0
 _TRIES = 3
+# A deadline that a caller names is kept to by the server; after so much more by Envoy, where the server hangs.
+_NAMED_MARGIN_MS = 50
+# Of such a deadline, the part after which another replica is asked as well; not of one that is shorter than this.
+_SECOND_AFTER = (2, 3)
+_LEAST_HEDGED_MS = 300
+_DEADLINES_MS = {"start": 1, "end": int(_LONGEST_SECONDS * 1000) + 1}
 # `serving.faces.batch` has 8 of at most 32 requests under way.
 _BATCH_ROUNDS = 4
 # RE2, on the path with its query. The whole path is replaced by the name in it.
@@ -101,14 +109,17 @@ class _Routes:
         ]
 
     def _idempotent(self, match: Json, *, rounds: int = 1) -> list[Json]:
-        """One route for requests that bring a deadline of their own, and one for the others.
+        """Routes for requests that name a deadline, for those that name what is none, and for those that name nothing.
 
-        Envoy has no timeout that is read from our header. A server keeps to its deadline by itself; a request waits for
-        longer only where the server hangs.
+        Envoy reads a request's timeouts from headers of its own, which nobody but Envoy may set: a caller's deadline is
+        written into them. What is no deadline is refused by the server.
         """
-        own: Json = {**match, "headers": [{"name": _TIMEOUT_HEADER, "present_match": True}]}
+        named: Json = {**match, "headers": [{"name": _TIMEOUT_HEADER, "range_match": _DEADLINES_MS}]}
+        odd: Json = {**match, "headers": [{"name": _TIMEOUT_HEADER, "present_match": True}]}
+        longest = self._route(odd, retries=_SAFE_RETRIES, seconds=_LONGEST_SECONDS)
         return [
-            self._route(own, retries=_SAFE_RETRIES, seconds=_LONGEST_SECONDS),
+            _with_deadline({**longest, "match": named}, hedged=rounds == 1),
+            longest,
             self._route(match, retries=_SAFE_RETRIES, seconds=min(self._deadline * rounds, _LONGEST_SECONDS)),
         ]
 
@@ -135,6 +146,49 @@ class _Routes:
             return [path]
         # The platform names the model in this header with every call; loads have it nowhere else but in the body.
         return [{"header": {"header_name": TARGET_HEADER}, "terminal": True}, path]
+
+
+def deadline_filter() -> Json:
+    """The filter by which routes give a request its deadline; without a route's own configuration it does nothing."""
+    return {"name": _MUTATION, "typed_config": {"@type": _MUTATION_TYPE, "mutations": {}}}
+
+
+def _with_deadline(route: Json, *, hedged: bool) -> Json:
+    """A route of requests that name a deadline, which Envoy keeps to.
+
+    Args:
+        route: the same without.
+        hedged: whether another replica is asked as well while the first is silent ("The Tail at Scale", hedged requests);
+            the first answer counts. The first is not given up, since it may be slow with reason: a cold load, say.
+    """
+    named = f"int(request.headers['{_TIMEOUT_HEADER}'])"
+    timeouts = {"x-envoy-upstream-rq-timeout-ms": f"{named} + {_NAMED_MARGIN_MS}"}
+    if hedged:
+        part, whole = _SECOND_AFTER
+        never = _DEADLINES_MS["end"] + _NAMED_MARGIN_MS  # no sooner than the request's end, so it does not count
+        timeouts["x-envoy-upstream-rq-per-try-timeout-ms"] = (
+            f"{named} >= {_LEAST_HEDGED_MS} ? {named} * {part} / {whole} : {never}"
+        )
+    mutations = [
+        {
+            "append": {
+                "header": {"key": name, "value": f"%CEL({expression})%"},
+                "append_action": "OVERWRITE_IF_EXISTS_OR_ADD",
+            }
+        }
+        for name, expression in timeouts.items()
+    ]
+    action = {**route["route"], **({"hedge_policy": {"hedge_on_per_try_timeout": True}} if hedged else {})}
+    return {
+        **route,
+        "route": action,
+        "typed_per_filter_config": {
+            _MUTATION: {
+                "@type": f"{_MUTATION_TYPE}PerRoute",
+                "mutations": {"request_mutations": mutations},
+            }
+        },
+    }
 
 
 def _retry_policy(retry_on: str, *, per_try_seconds: float) -> Json:

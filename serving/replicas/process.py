@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 from serving.replicas.standing_back import ANSWERING, STARTING, set_group_nice
@@ -24,6 +26,9 @@ from serving.replicas.states import STOP_SECONDS, Action, Event, Phase, first_st
 _SUPERVISED = "MACROFLEET_SUPERVISED"
 _REFUSALS = {1, 2}
 _POLL_SECONDS = 0.05
+# So long a replica stands back at most while it starts: where the processors are full, it would never come otherwise, and
+# those that answer need it.
+_STAND_BACK_SECONDS = 30.0
 _READY_POLL_SECONDS = 0.2
 _LOG = logging.getLogger(__name__)
 
@@ -92,6 +97,11 @@ class Keeper:
             if self._watching is not None:
                 self._watching.cancel()
 
+    async def is_prepared_for(self, replicas: int) -> bool:
+        """Whether it has what the ring of so many replicas gives to it, or has tried; a plan that is no share needs nothing."""
+        status, told = await _readiness(self.urls[0])
+        return status == 200 and told.get("share_of") in {None, replicas}
+
     async def restart(self) -> None:
         """Replace the process, and return when the new one is ready for traffic."""
         before = self._started
@@ -140,20 +150,28 @@ class Keeper:
 
     async def _watch(self, process: asyncio.subprocess.Process, *, stands_back: bool) -> None:
         ended = asyncio.create_task(process.wait())
+        until = time.monotonic() + _STAND_BACK_SECONDS
         try:
             while not ended.done() and not self._ready_file.exists():
                 await asyncio.wait({ended}, timeout=_POLL_SECONDS)
+                if stands_back and time.monotonic() > until:
+                    stands_back = await self._come_forth(process.pid)
             with contextlib.suppress(FileNotFoundError):  # it has ended, or takes the file away since it is about to
                 self._learn(self._ready_file.read_text().split())
                 self.tell(Event.LISTENING)
             if stands_back:
-                while not ended.done() and not await _is_ready(self.urls[0]):
+                while not ended.done() and time.monotonic() < until and not await _is_ready(self.urls[0]):
                     await asyncio.wait({ended}, timeout=_READY_POLL_SECONDS)
-                await asyncio.to_thread(set_group_nice, process.pid, ANSWERING)
+                await self._come_forth(process.pid)
             code = await ended
         finally:
             ended.cancel()
         self.tell(Event.REFUSED if code in _REFUSALS else Event.ENDED)
+
+    async def _come_forth(self, pid: int) -> bool:
+        """End its standing back; False, which is whether it still does."""
+        await asyncio.to_thread(set_group_nice, pid, ANSWERING)
+        return False
 
     def _learn(self, urls: list[str]) -> None:
         """Keep the ports that the system chose, so that callers find the next process where this one was."""
@@ -163,18 +181,24 @@ class Keeper:
 
 
 async def _is_ready(url: str) -> bool:
+    return (await _readiness(url))[0] == 200
+
+
+async def _readiness(url: str) -> tuple[int, dict[str, Any]]:
+    """The status of a replica's `/readyz`, and what it says there; 0 and nothing while it does not answer."""
     place = urlsplit(url)
     try:
         async with asyncio.timeout(5):
             reader, writer = await asyncio.open_connection(place.hostname, place.port)
             try:
                 writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-                status = await reader.readline()
+                head, _, body = (await reader.read()).partition(b"\r\n\r\n")
             finally:
                 writer.close()
-    except (OSError, TimeoutError):
-        return False
-    return status.split()[1:2] == [b"200"]
+        status, told = int(head.split(maxsplit=2)[1]), json.loads(body)
+    except (OSError, TimeoutError, ValueError, IndexError):
+        return 0, {}
+    return status, told
 
 
 def end_with_supervisor() -> None:

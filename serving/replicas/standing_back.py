@@ -10,8 +10,8 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-# A tenth of the weight of those that answer, and all that they leave.
-STARTING = 10
+# A seventieth of the weight of those that answer, and all that they leave.
+STARTING = 19
 ANSWERING = 0
 _TRIES = 5
 # The kernel takes such a change ten times a second.

@@ -24,6 +24,9 @@ from serving.replicas.states import Action, Event
 
 # How long Envoy may take to follow; a restart goes on after that, for health checks bring it the same.
 _FOLLOW_SECONDS = 10.0
+# How long the others may take to have the tenants of one that is restarted; what is missing then is fetched when asked for.
+_HAND_OVER_SECONDS = 120.0
+_PREPARED_POLL_SECONDS = 0.2
 _SAMPLE_SECONDS = 1.0
 _LOG = logging.getLogger(__name__)
 
@@ -185,12 +188,30 @@ class Supervisor:
             for keeper in list(self._keepers.values()):
                 _LOG.info("restarting a replica", extra={"replica": keeper.number})
                 try:
+                    await self._hand_over(keeper)
                     await self._take_out(keeper)
                     await keeper.restart()
                 finally:
                     self._bring_in(keeper)
+                    self._place_all()
                 await self._followed()
         _LOG.info("all replicas were restarted")
+
+    async def _hand_over(self, keeper: Keeper) -> None:
+        """Have the others preload a replica's tenants before they are asked for them, each of which would wait for its model."""
+        others = [other for other in self._keepers.values() if other is not keeper and other.in_service]
+        if self._gateway is None or not others:
+            return
+        self._gateway.place(self._keepers.keys() - {keeper.number})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_HAND_OVER_SECONDS):
+                for other in others:
+                    while other.in_service and not await other.is_prepared_for(len(self._keepers) - 1):
+                        await asyncio.sleep(_PREPARED_POLL_SECONDS)
+
+    def _place_all(self) -> None:
+        if self._gateway is not None:
+            self._gateway.place(self._keepers)
 
     async def _take_out(self, keeper: Keeper) -> None:
         """Have the proxy send a replica nothing more."""

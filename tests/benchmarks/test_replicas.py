@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import cast
 
+import numpy as np
 import pytest
 
+from benchmarks.hot_tenant import TICKETS, Busiest, HotTenant, not_answered, replica_parts
+from benchmarks.load import Samples
 from benchmarks.proxy_log import Request
 from benchmarks.replica_group import Group, Hits
-from benchmarks.replicas import _Event, _moves, _parts
+from benchmarks.replicas import _Event, _moves
+from benchmarks.stage import TenantLoad
 
 # A hundred requests each half second, and how many of them were hits; it happens at 2.
 QUIET = [(0.5, 100.0, 0.0), (1.0, 100.0, 0.0), (1.5, 100.0, 0.0)]
@@ -69,4 +74,45 @@ def test_who_had_to_move_and_who_had_not() -> None:
 
 def test_the_parts_of_a_busy_tenant() -> None:
     requests = [asked("a1", 1, "s0")] * 3 + [asked("a1", 1, "s1"), asked("b1", 1, "s2")]
-    assert _parts(requests, "a1") == [0.75, 0.25]
+    assert replica_parts(requests, "a1") == [0.75, 0.25]
+
+
+def run_of(*answers: tuple[int, int], seconds: float = 0.001) -> Samples:
+    """Answers by status and tickets that were answered."""
+    at = np.arange(len(answers), dtype=np.float64)
+    return Samples(
+        began=0.0,
+        seconds=1.0,
+        picks=np.zeros(len(answers), np.int64),
+        intended=at,
+        fired=at,
+        sent=at,
+        done=at + seconds,
+        status=np.array([status for status, _ in answers]),
+        answers=[b'{"status":200,"suggestion":{}},' * good for _, good in answers],
+    )
+
+
+def test_a_batch_may_be_answered_in_part() -> None:
+    assert not_answered(run_of((200, TICKETS), (200, TICKETS - 3), (503, 0))) == 4
+
+
+def test_a_full_machine_is_not_a_full_replica() -> None:
+    def found(rate: float) -> HotTenant:
+        even, hot = run_of((200, TICKETS)), run_of((200, TICKETS), seconds=0.003)
+        return HotTenant(
+            one_rps=100, all_rps=200, rate=rate, even=even, hot=hot, parts=[1.0], failed=0, busiest=Busiest([1.0, 3.0])
+        )
+
+    assert found(169).unmeasured == []
+    (reason,) = found(171).unmeasured
+    assert "171 batches a second" in reason
+    assert found(1).p99_ratio == pytest.approx(3)
+    assert found(1).busiest.describe()["queue_depth_mean"] == 2
+
+
+def test_a_batch_is_as_many_tickets() -> None:
+    load = TenantLoad("http://127.0.0.1:1", ["a1"], core=None, tickets=3)
+    first, second = (json.loads(load.body(pick))["requests"] for pick in (0, 1))
+    assert len(first) == len(second) == 3
+    assert not [one for one in first if one in second]

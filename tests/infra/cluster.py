@@ -105,14 +105,19 @@ class Cluster:
         return plain
 
     def environment(self, container: Mapping[str, Any]) -> dict[str, str]:
-        """A container's variables, those of ConfigMaps and Secrets included. KeyError where one is not there."""
+        """A container's variables, those of ConfigMaps and Secrets included. KeyError where one is not there.
+
+        What is the pod's own (the downward API) is the name of the field.
+        """
         found: dict[str, str] = {}
         for source in container.get("envFrom", ()):
             if "configMapRef" in source:
                 found |= self.values("ConfigMap", source["configMapRef"]["name"])
             else:
                 found |= self.values("Secret", source["secretRef"]["name"])
-        return found | {each["name"]: each["value"] for each in container.get("env", ())}
+        for each in container.get("env", ()):
+            found[each["name"]] = each["value"] if "value" in each else each["valueFrom"]["fieldRef"]["fieldPath"]
+        return found
 
 
 def commands(container: Mapping[str, Any]) -> list[list[str]]:

@@ -6,6 +6,7 @@ import copy
 import json
 import re
 import shlex
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,8 @@ from registry.store import open_store
 from registry.store.local import LocalStore
 from serving.app import create_app
 from serving.doors import DrainPlan
+from serving.proxy.ring import ANCHOR
+from serving.proxy.ring_members import check_ring, ring_members
 from serving.settings import ServingSettings
 from tests.infra.cluster import NAME, Cluster, Pod, commands, may_leave, may_reach, rendered, selects
 from tests.infra.composition import load_script, read_yaml
@@ -204,6 +207,42 @@ def test_envoy_finds_its_configuration_and_certificate(cluster: Cluster) -> None
     # The ring's anchor is for Envoy itself, in its own pod.
     reachable = {name: each["port_value"] for name, each in sockets.items() if each["address"] != "127.0.0.1"}
     assert reachable == pod.ports
+
+
+def ring_of_the_gateway() -> dict[str, str]:
+    """Key and host of everybody whom Envoy may have on its ring for the product API."""
+    clusters = json.loads((INFRA / "gateway" / "kubernetes.json").read_text())["static_resources"]["clusters"]
+    (ring,) = (each for each in clusters if each["name"] == "public")
+    found = {}
+    for endpoint in ring["load_assignment"]["endpoints"][0]["lb_endpoints"]:
+        key = endpoint["metadata"]["filter_metadata"]["envoy.lb"]["hash_key"]
+        found[key] = endpoint["endpoint"]["address"]["socket_address"]["address"]
+    return {key: host for key, host in found.items() if key != ANCHOR}
+
+
+@pytest.mark.parametrize("there", [0, 3, 4, 10])
+def test_a_server_knows_its_share_by_the_ring_of_the_gateway(
+    cluster: Cluster, monkeypatch: pytest.MonkeyPatch, there: int
+) -> None:
+    """Whatever number the autoscaler wants, and whether or not they have addresses yet."""
+    owner = cluster.all("StatefulSet")["macrofleet-serving"]
+    scaler = cluster.all("HorizontalPodAutoscaler")["macrofleet-serving"]["spec"]
+    environment = cluster.environment(cluster.pod("serving").containers[0])
+    assert environment["MACROFLEET_PRELOAD"] == "share"
+    assert environment["MACROFLEET_RING_KEY"] == "metadata.name"
+    ring = ring_of_the_gateway()
+    pods = [f"{owner['metadata']['name']}-{number}" for number in range(there)]
+    addresses = {ring[pod] for pod in pods}
+
+    def look_up(host: str, *_: object, **__: object) -> list[str]:
+        if host not in addresses:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    members = ring_members(check_ring(environment["MACROFLEET_RING"]))
+    assert list(members) == list(ring)[: max(there, scaler["minReplicas"])]
+    assert len(ring) == scaler["maxReplicas"]
 
 
 def gateways_endpoints() -> set[tuple[str, int]]:

@@ -116,6 +116,8 @@ class World:
     def forget(self) -> None:
         """Servers that answer, and were asked nothing."""
         for server in self.servers:
+            if server.held is not None:
+                server.held.set()
             server.respond, server.ready, server.held = name_itself, True, None
             server.asked.clear()
 

@@ -22,7 +22,7 @@ PROJECT = Path(registry.__file__).parent.parent
 
 # A process that behaves as a server does towards its supervisor, and keeps a record. What it does wrong, `FAULT` says.
 FAKE = """
-import os, signal, socket, sys
+import json, os, signal, socket, sys
 folder, number, fault = os.environ["FOLDER"], os.environ["MACROFLEET_REPLICA"], os.environ.get("FAULT", "")
 
 def note(what):
@@ -46,14 +46,26 @@ path = sys.argv[sys.argv.index("--ready-file") + 1]
 with open(path + "~", "w") as file:
     file.write(f"http://127.0.0.1:{listener.getsockname()[1]}\\n" * 2)
 os.rename(path + "~", path)
+
+def preloaded():
+    # For how many on the ring it has its share: for whoever is there, at once.
+    try:
+        members = open(folder + "/envoy/ring").read().split()
+    except FileNotFoundError:
+        return None
+    note(f"prepared-for-{len(members)}")
+    return len(members)
+
 while True:
     connection, _ = listener.accept()
     with connection:
-        connection.recv(1000)
+        request = connection.recv(1000)
         unready = os.path.exists(folder + "/unready")
         if unready:
             note("asked")
         status, body = b"503 x" if unready else b"200 OK", number.encode()
+        if b"/readyz" in request:
+            body = json.dumps({"share_of": preloaded()}).encode()
         head = b"HTTP/1.1 %b\\r\\nConnection: close\\r\\nContent-Length: %d\\r\\n\\r\\n" % (status, len(body))
         connection.sendall(head + body)
 """

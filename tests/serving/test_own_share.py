@@ -60,9 +60,65 @@ def test_those_who_have_an_address_are_on_the_ring(monkeypatch: pytest.MonkeyPat
     assert check_ring("hosts:pod-0=pod-0.svc")
 
 
+def test_pods_are_counted_without_a_gap(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that is being replaced has no address for a while, and keeps its tenants; the least number is always there."""
+    there: set[str] = set()
+
+    def look_up(host: str, _: None, **__: object) -> list[str]:
+        if host not in there:
+            raise socket.gaierror(socket.EAI_NONAME, "no such name")
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    source = check_ring("pods:set.svc:2..6")
+    assert ring_members(source) == ("set-0", "set-1")
+    there |= {"set-0.svc", "set-3.svc"}
+    assert ring_members(source) == ("set-0", "set-1", "set-2", "set-3")
+    there.add("set-5.svc")
+    assert len(ring_members(source)) == 6
+
+
+@pytest.mark.parametrize("source", ["hosts:a=a.svc,b=b.svc", "pods:set.svc:1..2"])
+def test_a_dns_that_is_away_leaves_the_share_as_it_is(source: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or every replica would think that it is alone, and fetch the whole fleet."""
+    away = False
+
+    def look_up(host: str, _: None, **__: object) -> list[str]:
+        if away:
+            raise socket.gaierror(socket.EAI_AGAIN, "try again")
+        return [host]
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    share = OwnShare(source, "a" if source.startswith("hosts") else "set-0")
+    assert share.refresh()
+    before = share.of(TENANTS)
+    assert 0 < len(before) < len(TENANTS)
+    away = True
+    assert not share.refresh()
+    assert share.of(TENANTS) == before
+
+
 @pytest.mark.parametrize(
     "source",
-    ["", " , ", "file:", "hosts:", "hosts:a=", "hosts:=a", "dns:", "dns:name", "dns:name:", "dns::1", "dns:name:70000"],
+    [
+        "pods:",
+        "pods:set:1..2",
+        "pods:set.svc",
+        "pods:set.svc:3",
+        "pods:set.svc:0..2",
+        "pods:set.svc:3..2",
+        "",
+        " , ",
+        "file:",
+        "hosts:",
+        "hosts:a=",
+        "hosts:=a",
+        "dns:",
+        "dns:name",
+        "dns:name:",
+        "dns::1",
+        "dns:name:70000",
+    ],
 )
 def test_what_names_no_ring(source: str) -> None:
     with pytest.raises(InvalidInput, match="no members"):
@@ -119,19 +175,20 @@ async def test_what_is_preloaded_follows_the_ring(
     settings = make_settings(preload="share", ring=f"file:{tmp_path}/ring", ring_key="a")
     data_plane = DataPlane(settings, store)
 
-    async def until_installed(wanted: list[str]) -> None:
+    async def until_installed(wanted: list[str], *, share_of: int) -> None:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            while not data_plane.readiness().ready or data_plane.readiness().progress.on_disk != len(wanted):
+            while not data_plane.readiness().ready or data_plane.readiness().share_of != share_of:
                 await asyncio.sleep(0.01)
+        assert data_plane.readiness().progress.on_disk == len(wanted)
         assert installed(settings.disk_folder) >= set(wanted)
 
     async with data_plane.running():
         share = replica_ring(["a", "b"]).share("a", tenants)
         assert 0 < len(share) < len(tenants)
-        await until_installed(share)
+        await until_installed(share, share_of=2)
         assert installed(settings.disk_folder) == set(share)
         write_ring(tmp_path / "ring", ["a"])  # b has left: its tenants are a's now
-        await until_installed(tenants)
+        await until_installed(tenants, share_of=1)
 
 
 def installed(disk: Path) -> set[str]:

@@ -65,6 +65,16 @@ async def test_progress_shows_and_a_few_go_on_at_a_time(preparing: Preparing) ->
     assert 1 < preparing.most_at_work < 8
 
 
+async def test_beside_answers_they_come_one_at_a_time(preparing: Preparing) -> None:
+    preload = Preload(preparing)
+    running = asyncio.create_task(preload.run(refs("abcdefgh"), beside_answers=True))
+    await spin()
+    preparing.gate.set()
+    await running
+    assert preload.progress() == Progress(8, 8, 0, {})
+    assert preparing.most_at_work == 1
+
+
 async def test_a_fleet_is_not_complete_before_the_last_was_tried(preparing: Preparing) -> None:
     preparing.gate.set()
     preparing.held = {"g": asyncio.Event()}

@@ -160,12 +160,15 @@ async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path
             await until_answered_by(client, url, 0, 1, 2)
 
             tried_again = await retries(client, tmp_path)
+            before = len(supervisor.record())
             supervisor.process.send_signal(signal.SIGHUP)
             await eventually(lambda: "all replicas were restarted" in supervisor.log)
             await until_answered_by(client, url, 0, 1, 2)
             assert [len(supervisor.started(number)) for number in range(3)] == [2, 3, 2]
             # Nothing had to be: each had been taken out before it was told to end.
             assert await retries(client, tmp_path) == tried_again
+        assert_handed_over(supervisor.record()[before:])
+        assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0", "replica-1", "replica-2"]
         assert set(statuses) == {200}
         assert await supervisor.urls() == lines
         ending = asyncio.create_task(until_refused(url))
@@ -175,6 +178,20 @@ async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path
         assert not any(is_alive(pid) for _, _, pid in supervisor.record())
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
+
+
+def assert_handed_over(record: list[tuple[str, int, int]]) -> None:
+    """Before one was told to end, both others had what the ring without it gives to them."""
+    prepared: set[int] = set()
+    stopped = []
+    for what, number, _ in record:
+        if what == "prepared-for-2":
+            prepared.add(number)
+        if what == "stopped":
+            assert prepared >= {0, 1, 2} - {number}, record
+            stopped.append(number)
+            prepared.clear()
+    assert stopped == [0, 1, 2]
 
 
 @pytest.mark.anyio

@@ -144,6 +144,55 @@ async def test_who_hangs_is_passed_over_after_its_deadline(made: World, client: 
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(("path", "deadline_ms"), [(SUGGEST, 200), (SUGGEST + "/batch", 400), (FEEDBACK, 200)])
+async def test_a_callers_deadline_is_kept_where_servers_hang(
+    made: World, client: httpx.AsyncClient, path: str, deadline_ms: int
+) -> None:
+    """Or it would wait for a minute, for which this client has no patience. It is too short to ask another, and a batch is
+    never asked twice at once."""
+    for server in made.servers:
+        server.held = asyncio.Event()
+    got = await client.post(
+        made.proxy.url("public") + path, json=BODY, headers={"X-Request-Timeout-Ms": str(deadline_ms)}
+    )
+    assert (got.status_code, got.json()["type"]) == (504, "urn:macrofleet:problem:deadline-exceeded")
+    (asked,) = [asked for server in made.servers for asked in server.asked]
+    assert asked.headers["x-request-timeout-ms"] == str(deadline_ms)  # the server keeps to it as well
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("first", [True, False], ids=["first", "second"])
+async def test_another_is_asked_as_well_when_two_thirds_of_a_deadline_have_passed(
+    made: World, client: httpx.AsyncClient, first: bool
+) -> None:
+    """Whoever answers first is heard: the one that was slow is not given up."""
+    owner = owner_of(made)
+    for server in made.servers:
+        server.held = asyncio.Event()
+    asking = asyncio.create_task(
+        client.post(made.proxy.url("public") + SUGGEST, json=BODY, headers={"X-Request-Timeout-Ms": "1800"})
+    )
+    await eventually(lambda: times_asked(made) == 2)
+    for server in made.servers:
+        assert server.held is not None
+        if (server is owner) is first:
+            server.held.set()
+    got = await asking
+    assert got.status_code == 200
+    assert (got.json()["server"] == owner.name) is first
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("odd", ["0", "-1", "60001", "soon", "1.5"])
+async def test_what_is_no_deadline_is_the_servers_to_refuse(made: World, client: httpx.AsyncClient, odd: str) -> None:
+    owner_of(made).respond = lambda *_: answer(422)
+    got = await client.post(made.proxy.url("public") + SUGGEST, json=BODY, headers={"X-Request-Timeout-Ms": odd})
+    assert got.status_code == 422
+    (asked,) = owner_of(made).asked
+    assert asked.headers["x-request-timeout-ms"] == odd
+
+
+@pytest.mark.anyio
 async def test_nobody_is_there(made: World, client: httpx.AsyncClient) -> None:
     for server in made.servers:
         server.ready = False
