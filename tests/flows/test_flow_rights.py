@@ -24,11 +24,11 @@ from flows.deployments import FLOWS
 from flows.identities import Identity, identity_of
 from flows.runs import RunPlan, keep_plan, run_name
 from registry.database import DatabaseSettings, opened_database
-from registry.key_publishing import publish_keys
-from registry.keys import KeyBook
+from registry.keys.book import KeyBook
+from registry.keys.publishing import publish_keys
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import open_store
-from registry.tracking import Tracking
+from registry.tracking.models import Tracking
 from tests.flows.killed_run import NoJudge, NoTrainers, WithoutTensorFlow
 from tests.infra.composed_store import MAKE_SECRETS, Server, composed_store
 from tests.infra.iam import Policy, Request, allowed
