@@ -71,7 +71,8 @@ class Worker:
     def __init__(self, server: Server, folder: Path, patch: pytest.MonkeyPatch, heard: Recording) -> None:
         self._server, self._folder, self._patch, self._heard = server, folder, patch, heard
         self.states: dict[str, State[Any]] = {}
-        self.refused: dict[str, str] = {}
+        # By flow: how it ended, and what was in the store before and after.
+        self.refused: dict[str, tuple[State[Any], dict[str, str], dict[str, str]]] = {}
 
     def be(self, who: str) -> None:
         """Have the keys of one of compose's identities; the copier has operations' there, and keys of the copy's store."""
@@ -90,6 +91,14 @@ class Worker:
             "COPY_STORE_SECRET_KEY": admins,
         }.items():
             self._patch.setenv(f"MACROFLEET_{name}", value)
+
+    def kept(self) -> dict[str, str]:
+        """Every object with its entity tag, but for records of runs."""
+        found = self._server.client("admin").list_objects_v2(Bucket=HOME, Prefix=PREFIX)
+        assert not found["IsTruncated"]
+        return {
+            each["Key"]: each["ETag"] for each in found["Contents"] if not each["Key"].startswith(f"{PREFIX}/runs/")
+        }
 
     @contextmanager
     def as_(self, who: str, doing: str) -> Iterator[None]:
@@ -172,12 +181,12 @@ def day(worker: Worker, folder: Path) -> None:
 
 
 def refused(worker: Worker) -> None:
-    """What needs more than training has, tried with no more than that: the store refuses, and nothing is gone."""
+    """What needs more than training has, tried with no more than that."""
     for flow, given in ((single_flows.collect_garbage, ()), (single_flows.delete_tenant, ("acme",))):
+        before = worker.kept()
         with worker.as_("training", "somebody"):
             state: State[Any] = flow(*given, return_state=True)
-        worker.refused[flow.name] = str(state.message)
-        assert state.is_failed(), flow.name
+        worker.refused[flow.name] = (state, before, worker.kept())
 
 
 def test_every_flow_was_run_as_its_identity(worker: tuple[Worker, list[Call]]) -> None:
@@ -196,3 +205,20 @@ def test_amazon_would_let_it(worker: tuple[Worker, list[Call]], flow: str) -> No
         if not may(identity_of(flow), request)
     }
     assert not_allowed == set()
+
+
+@pytest.mark.parametrize("flow", [flow.name for flow in FLOWS if identity_of(flow.name) is not Identity.TRAINING])
+def test_who_trains_may_not_do_it(worker: tuple[Worker, list[Call]], flow: str) -> None:
+    """Or it would need no identity of its own."""
+    requests = [request for call in worker[1] if call.who == flow for request in call.requests()]
+    assert [request for request in requests if not may(Identity.TRAINING, request)]
+
+
+@pytest.mark.parametrize("flow", [flow.name for flow in FLOWS if identity_of(flow.name) is Identity.OPERATIONS])
+def test_the_store_refuses_it_to_who_trains_and_nothing_is_changed(
+    worker: tuple[Worker, list[Call]], flow: str
+) -> None:
+    state, before, after = worker[0].refused[flow]
+    assert state.is_failed()
+    assert "refuses these credentials" in str(state.message)
+    assert after == before
