@@ -16,6 +16,7 @@ from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_se
 
 from flows.deployments import make_deployments
 from flows.identities import Pools
+from flows.prefect_answers import asking_prefect
 from flows.prefect_server import PrefectServer
 from flows.timetable import Timetable
 from registry.errors import InvalidInput
@@ -56,23 +57,25 @@ def deploy_deployments(timetable: Timetable, *, pools: Pools, job_variables: dic
 
     Raises:
         InvalidInput: the timetable is none, or no server is named.
+        SchedulerUnavailable: the server does not answer, or refuses these credentials.
     """
     if get_current_settings().api.url is None:
         raise InvalidInput(
             "deploying needs a Prefect server", remedy="Set PREFECT_API_URL; `macrofleet flows serve` needs none."
         )
     deployments = make_deployments(timetable, job_variables=job_variables)
-    with get_client(sync_client=True) as client:
-        for pool in pools.names:
-            try:
-                client.read_work_pool(pool)
-            except ObjectNotFound:
-                client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-                say(f"made the work pool {pool}, for workers that start processes")
-    for deployment in deployments:
-        pool = pools.of(deployment.name)
-        deployment.apply(work_pool_name=pool)
-        say(f"deployed {deployment.full_name} for the workers of {pool}")
+    with asking_prefect():
+        with get_client(sync_client=True) as client:
+            for pool in pools.names:
+                try:
+                    client.read_work_pool(pool)
+                except ObjectNotFound:
+                    client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+                    say(f"made the work pool {pool}, for workers that start processes")
+        for deployment in deployments:
+            pool = pools.of(deployment.name)
+            deployment.apply(work_pool_name=pool)
+            say(f"deployed {deployment.full_name} for the workers of {pool}")
 
 
 @contextmanager
