@@ -6,8 +6,7 @@ read-only where it says so. Commands, variables, users, health checks and what i
 project's Dockerfiles. Programs are this machine's: those of the environment that runs the tests stand in for our images,
 Debian's PostgreSQL and Prometheus and the wheels of SeaweedFS and Envoy for those of others.
 
-Needs root, `ip` and a kernel that has overlays. The checkout and the environment may lie anywhere but below `/root`'s own
-services: processes go on as the images' users.
+Needs root, `ip` and a kernel that has overlays.
 """
 
 from __future__ import annotations

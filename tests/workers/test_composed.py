@@ -146,7 +146,7 @@ def test_the_workers_run_is_trained_registered_and_reported(trained: Composed) -
 def test_a_run_without_passwords_is_a_sentence_and_trains_nobody(trained: Composed) -> None:
     """The worker's own command, had somebody forgotten to give it what training.env has."""
     done = trained.run(
-        "train", TENANT, "--force", service="worker", entrypoint=["macrofleet"],
+        "train", "--tenant", TENANT, "--retrain", service="worker", entrypoint=["macrofleet"],
         MLFLOW_TRACKING_USERNAME=None, MLFLOW_TRACKING_PASSWORD=None, PREFECT_API_AUTH_STRING=None,
     )  # fmt: skip
     assert done.returncode != 0
