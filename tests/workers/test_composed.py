@@ -202,3 +202,15 @@ def test_roots_are_read_only_and_secrets_are_who_is_asked_for(control: Composed)
     assert "Read-only file system" in done.stderr
     assert done.stdout.split() == ["10001", "CapEff:", "0000000000000000"]
     assert Path("/x").exists() is False
+
+
+def test_flows_that_need_more_rights_are_done_by_who_has_them(trained: Composed) -> None:
+    """Last, since the tenant is gone then."""
+    trained.up("operations-worker")
+    refused = trained.run("garbage", "collect", service="worker", entrypoint=["macrofleet"])
+    assert refused.returncode == 1
+    assert "refuses these credentials" in refused.stderr
+    for flow, parameters in (("collect_garbage", {}), ("delete_tenant", {"tenant": TENANT})):
+        done = deployed(trained, flow, **parameters)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}\n{trained.log('operations-worker')}"
+    assert "nothing is left" in trained.log("operations-worker")
