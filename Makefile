@@ -24,7 +24,7 @@ demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 l
 test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is handed to pytest: "-n 0" for one at a time)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore=tests/workers --ignore=tests/replicas tests $(PYTEST_ARGS)
 
-test-workers: $(INSTALLED) ## tests of real Prefect workers, machines that are cut off (as root), and Ray nodes (with macrofleet[ray]), on a quiet machine
+test-workers: $(INSTALLED) ## tests of real Prefect workers, machines that are cut off and the composition brought up (as root), and Ray nodes (with macrofleet[ray]), on a quiet machine
 	$(BIN)/python -m pytest tests/workers $(PYTEST_ARGS)
 
 test-replicas: $(INSTALLED) ## servers behind Envoy, under load, while they die, come and go: minutes of all cores

@@ -39,6 +39,10 @@ def run_retrain_fleet(
         step: told what is going on and the finished share.
         force, retrain, precision, program: as `retrain_fleet` takes them.
         processes: how many train side by side; by default as the environment says.
+
+    Raises:
+        SchedulerUnavailable: the server of the environment does not answer, or refuses these credentials.
+        MacrofleetError: see `retrain_fleet`.
     """
     # Before Prefect starts, which takes seconds.
     for tenant in tenants or ():
@@ -47,6 +51,7 @@ def run_retrain_fleet(
     if processes is not None:
         os.environ["MACROFLEET_TRAINING_PROCESSES"] = str(processes)
     step("starting the flow", 0.0)
+    from flows.prefect_answers import asking_prefect
     from flows.progress import listener
     from flows.retrain_fleet import retrain_fleet
 
@@ -54,7 +59,8 @@ def run_retrain_fleet(
         step(f"training: {done} of {total} tenants done", share)
 
     listener.set(told)
-    return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)
+    with asking_prefect():
+        return retrain_fleet(tenants, force=force, retrain=retrain, precision=precision, program=program)
 
 
 def set_defaults() -> None:

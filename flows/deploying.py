@@ -15,6 +15,8 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL, get_current_settings, temporary_settings
 
 from flows.deployments import make_deployments
+from flows.identities import Pools
+from flows.prefect_answers import asking_prefect
 from flows.prefect_server import PrefectServer
 from flows.timetable import Timetable
 from registry.errors import InvalidInput
@@ -46,30 +48,34 @@ def serve_deployments(timetable: Timetable, *, port: int, ui: bool, limit: int |
         prefect.serve(*deployments, limit=limit, print_starting_message=False)
 
 
-def deploy_deployments(timetable: Timetable, *, pool: str, job_variables: dict[str, Any], say: Say) -> None:
-    """Make the deployments known to Prefect's server, for the workers of a work pool.
+def deploy_deployments(timetable: Timetable, *, pools: Pools, job_variables: dict[str, Any], say: Say) -> None:
+    """Make the deployments known to Prefect's server, for the workers of work pools.
 
     Args:
-        pool: made where there is none, for workers that start processes.
+        pools: one that is not there is made, for workers that start processes.
         job_variables: what the pool's kind takes: `image`, say.
 
     Raises:
         InvalidInput: the timetable is none, or no server is named.
+        SchedulerUnavailable: the server does not answer, or refuses these credentials.
     """
     if get_current_settings().api.url is None:
         raise InvalidInput(
             "deploying needs a Prefect server", remedy="Set PREFECT_API_URL; `macrofleet flows serve` needs none."
         )
     deployments = make_deployments(timetable, job_variables=job_variables)
-    with get_client(sync_client=True) as client:
-        try:
-            client.read_work_pool(pool)
-        except ObjectNotFound:
-            client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
-            say(f"made the work pool {pool}, for workers that start processes")
-    for deployment in deployments:
-        deployment.apply(work_pool_name=pool)
-        say(f"deployed {deployment.full_name}")
+    with asking_prefect():
+        with get_client(sync_client=True) as client:
+            for pool in pools.names:
+                try:
+                    client.read_work_pool(pool)
+                except ObjectNotFound:
+                    client.create_work_pool(WorkPoolCreate(name=pool, type="process"))
+                    say(f"made the work pool {pool}, for workers that start processes")
+        for deployment in deployments:
+            pool = pools.of(deployment.name)
+            deployment.apply(work_pool_name=pool)
+            say(f"deployed {deployment.full_name} for the workers of {pool}")
 
 
 @contextmanager

@@ -60,11 +60,23 @@ def deploy(
     job_variable: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="What the pool's kind takes: image, say. Repeatable.")
     ] = None,
+    operations_pool: Annotated[
+        str | None,
+        typer.Option(
+            help="The pool of collect_garbage and delete_tenant, which need more rights in the store than training."
+        ),
+    ] = None,
+    copier_pool: Annotated[
+        str | None, typer.Option(help="The pool of copy_region; by default that of operations.")
+    ] = None,
 ) -> None:
     """Make the deployments known to the Prefect server of PREFECT_API_URL, for workers of a work pool.
 
-    Example: macrofleet flows deploy --pool macrofleet
+    Where workers have no more rights in the store than they need, those of each pool have other ones: docs/flows.md.
+
+    Example: macrofleet flows deploy --pool macrofleet --operations-pool macrofleet-operations
     """
+    from flows.identities import Pools
     from registry.errors import InvalidInput
 
     variables = {}
@@ -76,7 +88,8 @@ def deploy(
     _quiet()
     from flows.deploying import deploy_deployments
 
-    deploy_deployments(_timetable(cron, timezone), pool=pool, job_variables=variables, say=typer.echo)
+    pools = Pools(training=pool, operations=operations_pool, copier=copier_pool)
+    deploy_deployments(_timetable(cron, timezone), pools=pools, job_variables=variables, say=typer.echo)
 
 
 @flows.command("status")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.filters import (
     DeploymentFilter,
@@ -13,12 +12,11 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.client.schemas.sorting import FlowRunSort
-from prefect.exceptions import PrefectHTTPStatusError
 from prefect.settings import get_current_settings
 from prefect.states import Pending
 
+from flows.prefect_answers import asking_prefect
 from flows.status import TAG, RunStatus
-from registry.errors import SchedulerUnavailable
 
 # Of what is to come, the next few will do: a schedule is known for a hundred days.
 _NEXT = 3
@@ -29,19 +27,14 @@ def known_runs(*, last: int) -> list[RunStatus]:
     """The last runs of our deployments, and the next few; none where no server is named.
 
     Raises:
-        SchedulerUnavailable: the server does not answer.
+        SchedulerUnavailable: the server does not answer, or refuses these credentials.
     """
     if get_current_settings().api.url is None:
         return []
-    try:
-        with get_client(sync_client=True) as client:
-            names = {flow.id: flow.name for flow in client.read_flows(deployment_filter=_OURS)}
-            return [_status(run, names.get(run.flow_id, "")) for run in _read(client, last)]
-    except (httpx.TransportError, PrefectHTTPStatusError) as problem:
-        raise SchedulerUnavailable(
-            f"Prefect's server does not answer ({type(problem).__name__})",
-            remedy="What runs left in the store is shown without it; check PREFECT_API_URL.",
-        ) from None
+    remedy = "What runs left in the store is shown without it; check PREFECT_API_URL."
+    with asking_prefect(remedy), get_client(sync_client=True) as client:
+        names = {flow.id: flow.name for flow in client.read_flows(deployment_filter=_OURS)}
+        return [_status(run, names.get(run.flow_id, "")) for run in _read(client, last)]
 
 
 def _read(client: SyncPrefectClient, last: int) -> list[FlowRun]:

@@ -9,7 +9,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, TypeVar
 from uuid import UUID
 
-import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import ArtifactUpdate
 from prefect.client.schemas.filters import (
@@ -27,7 +26,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.sorting import FlowRunSort, LogSort, TaskRunSort
 from prefect.exceptions import ObjectNotFound
 
-from registry.errors import SchedulerUnavailable
+from flows.prefect_answers import asking_prefect
 from registry.names import mentions
 
 if TYPE_CHECKING:
@@ -209,11 +208,5 @@ def _state(run: FlowRun) -> str:
 
 @contextmanager
 def _client() -> Iterator[SyncPrefectClient]:
-    try:
-        with get_client(sync_client=True) as client:
-            yield client
-    except (httpx.HTTPError, RuntimeError) as problem:
-        raise SchedulerUnavailable(
-            f"Prefect's server does not answer ({type(problem).__name__})",
-            remedy="Check PREFECT_API_URL, and run it again.",
-        ) from problem
+    with asking_prefect(), get_client(sync_client=True) as client:
+        yield client

@@ -15,6 +15,7 @@ from prefect.states import Completed, Failed, Running, Scheduled
 
 from flows.console.prefect_rest import PrefectRest
 from flows.deploying import deploy_deployments
+from flows.identities import Pools
 from flows.prefect_runs import known_runs
 from flows.timetable import Timetable
 from registry.store.local import LocalStore
@@ -34,7 +35,7 @@ def prefect() -> Iterator[PrefectRest]:
 
 
 def test_runs_are_those_that_prefects_own_client_reads(prefect: PrefectRest, tmp_path: Path) -> None:
-    deploy_deployments(Timetable(cron=None), pool="console", job_variables={}, say=lambda _: None)
+    deploy_deployments(Timetable(cron=None), pools=Pools(training="console"), job_variables={}, say=lambda _: None)
     later = datetime.now(UTC) + timedelta(hours=3)
     with get_client(sync_client=True) as client:
         collect = client.read_deployment_by_name("collect_garbage/collect_garbage").id

@@ -12,6 +12,7 @@ from prefect.utilities.callables import parameter_schema
 from ruamel.yaml import YAML
 
 from flows.deployments import FLOWS, make_deployments, schedule_of
+from flows.identities import Identity, Pools, identity_of
 from flows.timetable import Timetable
 from registry.errors import InvalidInput
 
@@ -25,10 +26,11 @@ def in_file() -> dict[str, dict[str, Any]]:
 
 def test_the_file_and_the_commands_make_the_same_deployments() -> None:
     made = {one.name: one for one in make_deployments(Timetable())}
+    pools = Pools(training="macrofleet", operations="macrofleet-operations")
     assert made.keys() == in_file().keys()
     for name, one in in_file().items():
         assert (one["entrypoint"], one["tags"]) == (made[name].entrypoint, made[name].tags)
-        assert one["work_pool"] == {"name": "macrofleet"}
+        assert one["work_pool"] == {"name": pools.of(name)}
         schedules = made[name].schedules or []
         for given, schedule in zip(one.get("schedules", []), schedules, strict=True):
             assert isinstance(schedule.schedule, CronSchedule)
@@ -63,3 +65,18 @@ def test_what_is_no_timetable_is_said_before_anything_is_deployed(cron: str, tim
 def test_never_switches_an_earlier_schedule_off_instead_of_leaving_it() -> None:
     never = schedule_of(Timetable(cron=None))
     assert (never.active, never.slug) == (False, schedule_of(Timetable()).slug)
+
+
+def test_a_flow_that_needs_more_rights_goes_to_who_has_them() -> None:
+    by_identity: dict[Identity, set[str]] = {}
+    for flow in FLOWS:
+        by_identity.setdefault(identity_of(flow.name), set()).add(flow.name)
+    assert by_identity[Identity.OPERATIONS] == {"collect_garbage", "delete_tenant"}
+    assert by_identity[Identity.COPIER] == {"copy_region"}
+    three = Pools(training="a", operations="b", copier="c")
+    assert [three.of(name) for name in ("retrain_fleet", "delete_tenant", "copy_region")] == ["a", "b", "c"]
+    assert (Pools(training="a", operations="b").of("copy_region"), Pools(training="a", operations="b").names) == (
+        "b",
+        ["a", "b"],
+    )
+    assert {Pools(training="a").of(flow.name) for flow in FLOWS} == {"a"}

@@ -375,6 +375,9 @@ def test_the_copier_reads_at_home_and_writes_to_the_copy() -> None:
         assert may("copier", Request("s3:PutObject", f"{west}/{key}")), key
         assert may("copier", Request("s3:GetObject", f"{ARN}/{PREFIX}/{key}")), key
         assert not may("copier", Request("s3:PutObject", f"{ARN}/{PREFIX}/{key}")), key
+    assert may("copier", Request("s3:PutObject", f"{ARN}/{PREFIX}/runs/0/run.json")), (
+        "the flow copy_region has a record"
+    )
     for key in ("lake/tenants/acme/examples.parquet", FEEDBACK, "runs/0/run.json"):
         assert not may("copier", Request("s3:GetObject", f"{ARN}/{PREFIX}/{key}")), "nobody serves from it"
 

@@ -14,6 +14,7 @@ import jsonschema
 import pytest
 
 from flows.console.settings import ConsoleSettings
+from flows.identities import Pools
 from flows.settings import FlowSettings
 from flows.shard_settings import ShardSettings
 from registry.database import DatabaseSettings
@@ -28,6 +29,7 @@ SCHEMA = Path(__file__).parent / "schemas" / "compose-spec.json"
 MAKE_SECRETS = load_script(INFRA / "compose" / "make_secrets.py")
 PROMETHEUS = read_yaml(INFRA / "compose" / "prometheus.yml")
 SERVERS = ("server-1", "server-2", "server-3")
+WORKERS = ("worker", "operations-worker")
 ONCE = ("buckets", "mlflow-migration", "prefect-migration", "keys", "programs", "deployments", "command")
 
 
@@ -62,6 +64,7 @@ def test_everything_the_issue_asks_for_is_there(composition: Composition) -> Non
         "mlflow",
         "prefect",
         "worker",
+        "operations-worker",
         "envoy",
         "prometheus",
         "grafana",
@@ -104,7 +107,7 @@ def test_every_variable_of_ours_is_a_setting(composition: Composition) -> None:
     assert named - known_variables() == set()
 
 
-@pytest.mark.parametrize("name", [*SERVERS, "worker", "console", "command", "keys", "programs"])
+@pytest.mark.parametrize("name", [*SERVERS, "worker", "operations-worker", "console", "command", "keys", "programs"])
 def test_settings_are_taken(composition: Composition, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     service = composition.services[name]
     for variable in list(known_variables()):
@@ -123,11 +126,11 @@ def test_settings_are_taken(composition: Composition, name: str, monkeypatch: py
     else:
         read_settings(FlowSettings)
         read_settings(ShardSettings)
-    if name in {"console", "command", "keys"}:
+    if name in {"console", "command", "keys", "operations-worker"}:
         assert read_settings(DatabaseSettings).file is None
     if name == "console":
         assert read_settings(ConsoleSettings, console_host="0.0.0.0").secure
-    if name in {"console", "worker", "command"}:
+    if name in {"console", "worker", "operations-worker", "command"}:
         assert read_settings(TrackingSettings).tracking_uri == "http://mlflow:5000"
 
 
@@ -237,7 +240,7 @@ def test_whoever_goes_on_has_a_health_check(composition: Composition) -> None:
             assert service.spec["restart"] == "no"
         else:
             assert service.spec["restart"] == "unless-stopped"
-            inherited = name in SERVERS or name == "worker"
+            inherited = name in SERVERS or name in WORKERS
             assert (own is None) == inherited, name
             if own is not None:
                 assert {"test", "interval", "timeout", "retries", "start_period"} <= set(own)
@@ -415,13 +418,17 @@ def test_buckets_are_those_that_are_asked_for(composition: Composition) -> None:
     assert {store.hostname, artifacts.hostname} == set(buckets)
 
 
-def test_flows_go_where_a_worker_looks(composition: Composition) -> None:
-    pools = {
-        command[command.index("--pool") + 1]
-        for name in ("deployments", "worker")
-        for command in composition.services[name].commands
+def test_flows_go_where_a_worker_with_their_rights_looks(composition: Composition) -> None:
+    (deploy,) = composition.services["deployments"].commands
+    given = dict(word.removeprefix("--").split("=", 1) for word in deploy if word.startswith("--"))
+    pools = Pools(training=given["pool"], operations=given["operations-pool"])
+    looks = {name: composition.services[name].spec["command"] for name in WORKERS}
+    assert {name: words[words.index("--pool") + 1] for name, words in looks.items()} == {
+        "worker": pools.of("retrain_fleet"),
+        "operations-worker": pools.of("delete_tenant"),
     }
-    assert len(pools) == 1
+    for name, identity in (("worker", "training"), ("operations-worker", "operations")):
+        assert composition.services[name].spec["env_file"] == [f"compose/secrets/{identity}.env"]
 
 
 def test_the_program_is_built_of_the_weights_in_the_image(composition: Composition) -> None:

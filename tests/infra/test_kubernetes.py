@@ -17,6 +17,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from flows.console.settings import ConsoleSettings
+from flows.identities import Pools, identity_of
 from flows.settings import FlowSettings
 from flows.shard_settings import ShardSettings
 from registry.database import DatabaseSettings
@@ -102,7 +103,9 @@ def test_images_are_ours_and_envoys_by_version(cluster: Cluster) -> None:
     assert found == {*(f"{image.name}:{version}" for image in IMAGES), compose["envoy"]["image"]}
 
 
-@pytest.mark.parametrize("name", ["serving", "worker", "console", "migration", "verify-fleet", "programs"])
+@pytest.mark.parametrize("name", [
+    "serving", "worker", "operations-worker", "console", "migration", "verify-fleet", "programs",
+])  # fmt: skip
 def test_settings_are_taken(cluster: Cluster, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     pod = cluster.pod(name)
     container = pod.spec["containers"][0]
@@ -124,7 +127,7 @@ def test_settings_are_taken(cluster: Cluster, name: str, monkeypatch: pytest.Mon
         read_settings(FlowSettings)
     if name == "worker":
         assert read_settings(ShardSettings).shards > pod_replicas(cluster, "worker")
-    if name in {"console", "migration"}:
+    if name in {"console", "migration", "operations-worker"}:
         assert read_settings(DatabaseSettings).file is None
     if name == "console":
         assert read_settings(ConsoleSettings, console_host="0.0.0.0").secure
@@ -155,7 +158,7 @@ def test_examples_of_secrets_are_for_what_is_asked_for() -> None:
 )
 def test_passwords_are_asked_for_and_given(cluster: Cluster, client: str, server: str) -> None:
     asks = cluster.environment(cluster.pod("mlflow" if "MLFLOW" in server else "prefect").containers[0])
-    for name in ("worker", "console"):
+    for name in ("worker", "operations-worker", "console"):
         assert cluster.environment(cluster.pod(name).containers[0])[client] == asks[server]
 
 
@@ -308,6 +311,7 @@ def test_probes_ask_for_what_is_there(cluster: Cluster, tmp_path: Path) -> None:
         "prefect": {"/api/health"},
         "console": {"/healthz"},
         "worker": {"/health"},
+        "operations-worker": {"/health"},
     }
 
 
@@ -400,6 +404,20 @@ def test_nobody_has_a_token_for_kubernetes(cluster: Cluster) -> None:
         assert pod.spec["automountServiceAccountToken"] is False
     used = {pod.spec["serviceAccountName"] for pod in cluster.pods()}
     assert used == set(accounts)
+
+
+def test_flows_go_where_a_worker_with_their_rights_looks(cluster: Cluster) -> None:
+    (deploy,) = cluster.pod("deployments").containers
+    given = dict(word.removeprefix("--").split("=", 1) for word in deploy["command"] if word.startswith("--"))
+    pools = Pools(training=given["pool"], operations=given["operations-pool"])
+    for flow in ("retrain_fleet", "delete_tenant", "collect_garbage"):
+        (name,) = [
+            pod.name
+            for pod in cluster.pods()
+            for words in [pod.spec["containers"][0].get("command", [])]
+            if words[:3] == ["prefect", "worker", "start"] and words[words.index("--pool") + 1] == pools.of(flow)
+        ]
+        assert cluster.pod(name).spec["serviceAccountName"] == identity_of(flow)
 
 
 def test_who_runs_as_whom(cluster: Cluster) -> None:
@@ -503,6 +521,8 @@ def test_whoever_is_asked_is_there_and_reached(cluster: Cluster) -> None:
         ("console", "serving", OPERATOR),
         ("worker", "mlflow", PORTS["mlflow"]),
         ("worker", "prefect", PORTS["prefect"]),
+        ("operations-worker", "mlflow", PORTS["mlflow"]),
+        ("operations-worker", "prefect", PORTS["prefect"]),
         ("deployments", "prefect", PORTS["prefect"]),
     }
 

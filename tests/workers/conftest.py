@@ -1,5 +1,5 @@
-"""Real Prefect workers, Ray nodes, and hosts that are cut off: `make test-workers`, apart from `make test`, since they need a
-machine to themselves."""
+"""Real Prefect workers, Ray nodes, hosts that are cut off, and infra/compose.yaml brought up: `make test-workers`, apart from
+`make test`, since they need a machine to themselves."""
 
 from __future__ import annotations
 

@@ -41,7 +41,6 @@ class Hosts:
     """
 
     def __init__(self, names: Sequence[str]) -> None:
-        # An interface's name has up to fifteen letters.
         self._tag = f"mf{os.getpid() % 100_000}"
         self.addresses = {"hub": _HUB_ADDRESS} | {name: f"{_NETWORK}.{11 + n}" for n, name in enumerate(names)}
 
@@ -71,11 +70,11 @@ class Hosts:
 
     def cut_off(self, host: str) -> None:
         """Nothing gets to the host or away from it any more; whoever waits for it hears nothing."""
-        _ip("-n", self._space("hub"), "link", "set", f"port-{host}", "down")
+        _ip("-n", self._space("hub"), "link", "set", self._port(host), "down")
 
     def connect(self, host: str) -> None:
         """Put it back on the switch."""
-        _ip("-n", self._space("hub"), "link", "set", f"port-{host}", "up")
+        _ip("-n", self._space("hub"), "link", "set", self._port(host), "up")
 
     def _make(self, name: str, address: str) -> None:
         space = self._space(name)
@@ -87,10 +86,14 @@ class Hosts:
             _ip("-n", space, "link", "set", "switch", "up")
             return
         hub = self._space("hub")
-        _ip("-n", space, "link", "add", "uplink", "type", "veth", "peer", "name", f"port-{name}", "netns", hub)
-        _ip("-n", hub, "link", "set", f"port-{name}", "master", "switch", "up")
+        _ip("-n", space, "link", "add", "uplink", "type", "veth", "peer", "name", self._port(name), "netns", hub)
+        _ip("-n", hub, "link", "set", self._port(name), "master", "switch", "up")
         _ip("-n", space, "addr", "add", f"{address}/24", "dev", "uplink")
         _ip("-n", space, "link", "set", "uplink", "up")
+
+    def _port(self, name: str) -> str:
+        """Of the switch, by the host's address: an interface's name has up to fifteen letters."""
+        return f"port{self.addresses[name].rpartition('.')[2]}"
 
     def _space(self, name: str) -> str:
         return f"{self._tag}-{name}"

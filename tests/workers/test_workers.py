@@ -26,6 +26,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.types.entrypoint import EntrypointType
 
 from flows.deploying import deploy_deployments
+from flows.identities import Pools
 from flows.prefect_runs import known_runs
 from flows.prefect_server import PrefectServer
 from flows.retrain_fleet import Summary, retrain_fleet
@@ -182,7 +183,7 @@ def parent_of(pid: int) -> int:
 def test_served_deployments_run_on_request_and_on_an_event_and_stop_with_their_process(
     store: ObjectStore, tmp_path: Path
 ) -> None:
-    deploy_deployments(Timetable(cron=None), pool="elsewhere", job_variables={}, say=lambda _: None)
+    deploy_deployments(Timetable(cron=None), pools=Pools(training="elsewhere"), job_variables={}, say=lambda _: None)
     with get_client(sync_client=True) as client:
         assert client.read_work_pool("elsewhere").type == "process"
         assert client.read_deployment_by_name("retrain_fleet/retrain_fleet").work_pool_name == "elsewhere"
