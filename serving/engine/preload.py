@@ -14,7 +14,6 @@ from serving.fleet_watch import ModelRef, model_refs
 _LOG = logging.getLogger(__name__)
 # Fewer than there are threads for it, so that a request for a model that is not there yet finds one.
 _PARALLEL = 4
-_MAX_LISTED = 100
 _LOG_PARTS = 10
 # What waiting does not mend. Anything else, foreseen or not, may be better at the next attempt.
 _PERMANENT = (BundleCorrupt, ProgramCorrupt, ProgramUntrusted)
@@ -105,8 +104,8 @@ class Preload:
 
     def progress(self) -> Progress:
         """How far it is."""
-        failed = sorted((ref.tenant, failure.kind) for ref, failure in self._failures.items())
-        return Progress(len(self._refs), len(self._on_disk), len(self._skipped), dict(failed[:_MAX_LISTED]))
+        failed = {ref.tenant: failure.kind for ref, failure in self._failures.items()}
+        return Progress(len(self._refs), len(self._on_disk), len(self._skipped), failed)
 
     async def run(self, refs: Iterable[ModelRef], *, room: int | None = None) -> None:
         """Prepare what of `refs` is not on disk yet, a few at a time; what failed before is tried again.
