@@ -104,6 +104,8 @@ class DataPlane:
             on_evicted=lambda _, cause: self.metrics.evicted("disk", cause),
         )
         self._files = Workers("files", 1, nice=10)
+        # Apart: a store that hangs must not keep evicted models mapped, nor the process from ending.
+        self._fleet_reader = Workers("fleet", 1, nice=10)
         self._readers = Workers("catalogue", 2, nice=5)
         self._models = Models(
             self._disk,
@@ -115,7 +117,9 @@ class DataPlane:
             ),
             metrics=self.metrics,
         )
-        self._watch = FleetWatch(FleetReader(store), workers=self._files, poll_seconds=settings.fleet_poll_seconds)
+        self._watch = FleetWatch(
+            FleetReader(store), workers=self._fleet_reader, poll_seconds=settings.fleet_poll_seconds
+        )
         self._cache: ModelCache[ServedModel] = ModelCache(
             wanted=self._watch.wanted,
             load=self._load,
@@ -170,6 +174,7 @@ class DataPlane:
             self._models.close()
             await self._files.run(self._disk.close)
             self._files.close()
+            self._fleet_reader.close()
             self._readers.close()
 
     def drain(self) -> None:
