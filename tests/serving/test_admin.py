@@ -79,7 +79,7 @@ async def test_an_unload_does_not_wait_for_a_store_that_hangs(
 ) -> None:
     asked, gate = threading.Event(), threading.Event()
 
-    def hang(key: str, etag: str | None, *, max_bytes: int | None = None) -> None:  # noqa: ARG001
+    def hang(key: str, etag: str | None, *, max_bytes: int | None = None) -> None:
         asked.set()
         assert gate.wait(PATIENCE_SECONDS)
 
