@@ -106,6 +106,8 @@ class DataPlane:
             on_evicted=lambda _, cause: self.metrics.evicted("disk", cause),
         )
         self._files = Workers("files", 1, nice=10)
+        # Apart: a store that hangs must not keep evicted models mapped, nor the process from ending.
+        self._fleet_reader = Workers("fleet", 1, nice=10)
         self._readers = Workers("catalogue", 2, nice=5)
         self._models = Models(
             self._disk,
@@ -117,7 +119,9 @@ class DataPlane:
             ),
             metrics=self.metrics,
         )
-        self._watch = FleetWatch(FleetReader(store), workers=self._files, poll_seconds=settings.fleet_poll_seconds)
+        self._watch = FleetWatch(
+            FleetReader(store), workers=self._fleet_reader, poll_seconds=settings.fleet_poll_seconds
+        )
         self._cache: ModelCache[ServedModel] = ModelCache(
             wanted=self._watch.wanted,
             load=self._load,
@@ -173,6 +177,7 @@ class DataPlane:
             self._models.close()
             await self._files.run(self._disk.close)
             self._files.close()
+            self._fleet_reader.close()
             self._readers.close()
 
     def drain(self) -> None:
@@ -531,9 +536,8 @@ class DataPlane:
 
     async def _follow_with_memory(self) -> None:
         """Bring what is in memory to each new fleet, and try again what failed."""
-        fleet: Fleet | None = None
+        fleet = await self._watch.next_fleet(None)
         while True:
-            fleet = await self._next_fleet(fleet, again=bool(self._cache.outdated()))
             try:
                 self._cache.retain(self._watch.serves)
                 if self._traffic.forget_all_but(fleet.entries):
@@ -543,9 +547,20 @@ class DataPlane:
                 self._admission.forget_idle()
                 self._canaries.follow(fleet)
                 self._shadows.follow(fleet)
-                await self._renew_all(self._cache.outdated())
             except Exception:  # noqa: BLE001  # the loop must outlive it, or no version is ever replaced again
                 _LOG.exception("following the fleet failed")
+            # Until there is another one: a download that hangs holds up neither its swaps nor who leaves with it.
+            renewing = asyncio.create_task(self._keep_renewing())
+            try:
+                fleet = await self._watch.next_fleet(fleet)
+            finally:
+                renewing.cancel()  # loads that are under way go on
+                await asyncio.gather(renewing, return_exceptions=True)
+
+    async def _keep_renewing(self) -> None:
+        while True:
+            await self._renew_all(self._cache.outdated())
+            await asyncio.sleep(self._settings.fleet_poll_seconds)
 
     async def _follow_with_disk(self) -> None:
         """Prepare what each new fleet names, and again and again what could not be had yet; become ready once."""

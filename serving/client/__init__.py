@@ -85,7 +85,7 @@ class Client:
         base_url: of a server, or of the proxy before it; https, unless it is on this machine.
         tenant: whose suggestions.
         api_key: by default what MACROFLEET_API_KEY has.
-        timeout_seconds: for a request, its waits and further attempts included; the server is told what is left.
+        timeout_seconds: for a request, its waits and further attempts included, a day at most; the server is told what is left.
         connect_seconds: for a connection, of that.
         attempts: how often a request is sent at most, the first time included.
         insecure: plain HTTP to other machines, on a network that is itself trusted.

@@ -37,6 +37,8 @@ Result = TypeVar("Result")
 
 # 32 answers with explanations have some hundred kilobytes.
 MAX_ANSWER_BYTES = 8 * 1024 * 1024
+# Far more than a server takes (a minute), and what a socket can be told: it has no infinity.
+_MOST_SECONDS = 86_400.0
 _PROBLEM_JSON = "application/problem+json"
 _PROBLEM = "urn:macrofleet:problem:"
 _MOST_DETAIL = 1000
@@ -112,6 +114,15 @@ _BATCH = TypeAdapter(_BatchAnswers)
 _RECEIPT = TypeAdapter(_Receipt)
 _FIELDS = TypeAdapter(tuple[FieldProblem, ...])
 _OBJECT = TypeAdapter(dict[str, Any])
+
+
+def check_seconds(timeout: float) -> float:
+    """A timeout as it is. Raises InvalidInput."""
+    if not 0 < timeout <= _MOST_SECONDS:
+        raise InvalidInput(
+            "a timeout must be above 0 seconds, and a day at most", remedy="Give a finite number of seconds, 10 say."
+        )
+    return timeout
 
 
 def suggestions_of(tenant: str, asked: SuggestionRequest) -> Request[Suggestion]:
@@ -248,8 +259,7 @@ class Exchange(Generic[Result]):
         now: float,
         chance: Callable[[], float],
     ) -> None:
-        if not timeout_seconds > 0:
-            raise InvalidInput("a timeout must be above 0 seconds")
+        check_seconds(timeout_seconds)
         self._request = request
         self._timeout_seconds = timeout_seconds
         self._ends = now + timeout_seconds

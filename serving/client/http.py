@@ -13,7 +13,7 @@ import httpx
 from registry.errors import InvalidInput
 from registry.names import check_tenant
 from serving.client.address import check_base_url, check_key
-from serving.client.core import Attempt, Exchange, NoReply, Request
+from serving.client.core import Attempt, Exchange, NoReply, Request, check_seconds
 
 _KEY_VARIABLE = "MACROFLEET_API_KEY"
 _CONNECTIONS = 32
@@ -37,10 +37,10 @@ class HttpSettings:
     ) -> None:
         self.base_url = check_base_url(base_url, insecure=insecure)
         self.tenant = check_tenant(tenant)
-        if not timeout_seconds > 0 or not connect_seconds > 0 or attempts < 1:
-            raise InvalidInput("timeouts must be above 0 seconds, and attempts 1 or more")
-        self.timeout_seconds = timeout_seconds
-        self._connect_seconds = connect_seconds
+        if attempts < 1:
+            raise InvalidInput("a request is sent once at least", remedy="Give attempts=1 or more.")
+        self.timeout_seconds = check_seconds(timeout_seconds)
+        self._connect_seconds = check_seconds(connect_seconds)
         self._attempts = attempts
         self.clock = clock
         key = check_key(os.environ.get(_KEY_VARIABLE) if api_key is None else api_key)

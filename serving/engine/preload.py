@@ -16,7 +16,6 @@ _LOG = logging.getLogger(__name__)
 _PARALLEL = 4
 # Beside answers: whatever moved here is asked of those who had it, or fetched for whoever asks.
 _BESIDE_ANSWERS = 1
-_MAX_LISTED = 100
 _LOG_PARTS = 10
 # What waiting does not mend. Anything else, foreseen or not, may be better at the next attempt.
 _PERMANENT = (BundleCorrupt, ProgramCorrupt, ProgramUntrusted)
@@ -107,8 +106,8 @@ class Preload:
 
     def progress(self) -> Progress:
         """How far it is."""
-        failed = sorted((ref.tenant, failure.kind) for ref, failure in self._failures.items())
-        return Progress(len(self._refs), len(self._on_disk), len(self._skipped), dict(failed[:_MAX_LISTED]))
+        failed = {ref.tenant: failure.kind for ref, failure in self._failures.items()}
+        return Progress(len(self._refs), len(self._on_disk), len(self._skipped), failed)
 
     async def run(self, refs: Iterable[ModelRef], *, room: int | None = None, beside_answers: bool = False) -> None:
         """Prepare what of `refs` is not on disk yet, a few at a time; what failed before is tried again.

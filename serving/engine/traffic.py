@@ -38,10 +38,10 @@ class Traffic:
         return self._weights.get(tenant, 0.0)
 
     def requests(self) -> dict[str, float]:
-        """Decayed requests by tenant, the busiest first."""
+        """Decayed requests by tenant, the busiest first; always above 0, since what has faded to nothing is left out."""
         growth = self._growth()
         ranked = sorted(self._weights.items(), key=lambda item: (-item[1], item[0]))
-        return {tenant: weight / growth for tenant, weight in ranked}
+        return {tenant: left for tenant, weight in ranked if (left := weight / growth) > 0.0}
 
     def restore(self, requests: Mapping[str, float]) -> None:
         """Add what another process counted; what is not a positive number is left out."""

@@ -59,6 +59,8 @@ _DETAILS = {
 }
 # Problems that only the operator's faces, SageMaker's, and feedback can have.
 _OF_OTHER_FACES = {"already-loaded", "out-of-resources", "feedback-unavailable"}
+# Tenants whose model is not on disk, of a fleet that may have lost its store.
+_MOST_LISTED = 100
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
@@ -335,7 +337,7 @@ def make_health_router(data_plane: DataPlane) -> APIRouter:
 
     @router.get("/readyz", summary="Whether requests may be sent here; shows the progress of preloading")
     async def readyz(request: Request, response: Response) -> dict[str, Any]:
-        """To an operator `failed` names the tenants whose model is not on disk; everybody else is told their number."""
+        """To an operator `failed` names the first hundred tenants whose model is not on disk; others are told how many."""
         state = data_plane.readiness()
         grant = grant_if_any(request)
         failed = state.progress.failed
@@ -351,7 +353,11 @@ def make_health_router(data_plane: DataPlane) -> APIRouter:
                 "total": state.progress.models,
                 "on_disk": state.progress.on_disk,
                 "skipped": state.progress.skipped,
-                "failed": failed if grant is not None and grant.has("operator") else len(failed),
+                "failed": (
+                    dict(sorted(failed.items())[:_MOST_LISTED])
+                    if grant is not None and grant.has("operator")
+                    else len(failed)
+                ),
             },
         }
 

@@ -95,6 +95,7 @@ class FeedbackLog:
         self._next_claim = 0.0
         self._pause = 0.0
         self._next_shipping = 0.0
+        self._shipping = asyncio.Lock()
         self.tally = Tally()
 
     @property
@@ -157,12 +158,13 @@ class FeedbackLog:
         """Write and ship while the context lasts. At its end all is on the disk, and in the store if that is quick."""
         self._writer = Workers("journal", 1)
         self._shippers = Workers("shipping", _SHIPPING_THREADS, nice=5)
-        going = asyncio.create_task(self._go_on())
+        going = [asyncio.create_task(each) for each in (self._keep_writing(), self._keep_shipping())]
         try:
             yield
         finally:
-            going.cancel()
-            await asyncio.gather(going, return_exceptions=True)
+            for each in going:
+                each.cancel()
+            await asyncio.gather(*going, return_exceptions=True)
             await self._settle()
             await self._writer.run(self._journal.rotate, force=True)
             try:
@@ -184,6 +186,18 @@ class FeedbackLog:
         await self._ship_round()
 
     # Writing
+
+    async def _keep_writing(self) -> None:
+        """Beside shipping: a store that takes minutes to refuse must not cost the views of those minutes."""
+        assert self._writer is not None
+        while True:
+            if self._impressions:
+                self._commit()
+            try:
+                await self._writer.run(self._journal.rotate)
+            except Exception as problem:  # noqa: BLE001  # records must be written to the end, whatever it was
+                _LOG.warning("a segment of the journal cannot be sealed", exc_info=problem)
+            await asyncio.sleep(self._tick_seconds)
 
     def _commit(self) -> None:
         if self._committing is None or self._committing.done():
@@ -246,13 +260,9 @@ class FeedbackLog:
 
     # Shipping
 
-    async def _go_on(self) -> None:
-        assert self._writer is not None
+    async def _keep_shipping(self) -> None:
         while True:
             try:
-                if self._impressions:
-                    self._commit()
-                await self._writer.run(self._journal.rotate)
                 if self._clock() >= self._next_shipping:
                     await self._ship_round()
                     self._pause = 0.0
@@ -266,23 +276,24 @@ class FeedbackLog:
     async def _ship_round(self) -> None:
         """Ship what is sealed, of this process and of those that are no more."""
         assert self._shippers is not None
-        if self._clock() >= self._next_claim:
-            self._next_claim = self._clock() + _CLAIM_SECONDS
-            self._left += await self._shippers.run(claim_left, self._root)
-        for segment in self._journal.sealed():
-            await self._ship(segment)
-            await self._shippers.run(self._journal.remove, segment)
-        for journal in list(self._left):
-            for segment in list(journal.segments):
-                try:
-                    await self._ship(segment)
-                except NotUnderstood as problem:
-                    # A newer server left it: after a rollback, say. The next one of that release finds it here.
-                    _LOG.warning("%s: it is left for a server of another release", problem)
-                    continue
-                await self._shippers.run(journal.remove, segment)
-            self._left.remove(journal)
-            journal.close()
+        async with self._shipping:
+            if self._clock() >= self._next_claim:
+                self._next_claim = self._clock() + _CLAIM_SECONDS
+                self._left += await self._shippers.run(claim_left, self._root)
+            for segment in self._journal.sealed():
+                await self._ship(segment)
+                await self._shippers.run(self._journal.remove, segment)
+            for journal in list(self._left):
+                for segment in list(journal.segments):
+                    try:
+                        await self._ship(segment)
+                    except NotUnderstood as problem:
+                        # A newer server left it: after a rollback, say. The next one of that release finds it here.
+                        _LOG.warning("%s: it is left for a server of another release", problem)
+                        continue
+                    await self._shippers.run(journal.remove, segment)
+                self._left.remove(journal)
+                journal.close()
 
     async def _ship(self, segment: Segment) -> None:
         assert self._shippers is not None

@@ -21,7 +21,7 @@ _VERSIONS = 2
 class Canaries:
     """Counts answers by tenant and version, so that a trial finds how things were before. Owned by one event loop.
 
-    Two versions of each tenant are remembered, since the process began.
+    Two versions of each tenant are remembered, since the process began: the one that serves, and the one before.
     """
 
     def __init__(self) -> None:
@@ -59,6 +59,11 @@ class Canaries:
     def follow(self, fleet: Fleet) -> None:
         """Learn who is on trial, and forget who has left the fleet."""
         self._counts = {tenant: counts for tenant, counts in self._counts.items() if tenant in fleet.entries}
+        for tenant, versions in self._counts.items():
+            # The one that serves is the last to go: after a roll-back it came first.
+            serves = fleet.entries[tenant].version
+            if serves in versions:
+                versions[serves] = versions.pop(serves)
         self._heard = {tenant: heard for tenant, heard in self._heard.items() if tenant in fleet.entries}
         self._trials = {
             tenant: (ModelRef(tenant, entry.version, entry.manifest), entry.previous)

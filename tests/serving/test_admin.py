@@ -74,6 +74,28 @@ async def test_an_unload_is_answered_when_the_memory_is_free(client: httpx.Async
     assert await listed(client, state="ready") == ([], None)
 
 
+async def test_an_unload_does_not_wait_for_a_store_that_hangs(
+    client: httpx.AsyncClient, store: LocalStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked, gate = threading.Event(), threading.Event()
+
+    def hang(key: str, etag: str | None, *, max_bytes: int | None = None) -> None:
+        asked.set()
+        assert gate.wait(PATIENCE_SECONDS)
+
+    await client.post("/admin/models/acme/load")
+    monkeypatch.setattr(store, "get_if_changed", hang)
+    refreshing = asyncio.create_task(client.post("/admin/fleet/refresh"))
+    await eventually(asked.is_set)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            assert (await client.post("/admin/models/acme/unload")).json()["state"] == "absent"
+        assert not refreshing.done()
+    finally:
+        gate.set()
+        await refreshing
+
+
 async def test_a_refresh_reads_the_fleet_at_once(client: httpx.AsyncClient, store: LocalStore) -> None:
     before = (await client.post("/admin/fleet/refresh")).json()["generation"]
     update_fleet(store, {"gamma": lambda _: None})

@@ -69,6 +69,21 @@ def test_two_versions_of_a_tenant_are_remembered_and_go_on_where_they_were() -> 
     assert (canaries.answers("before", "suggested"), canaries.answers("new", "suggested")) == (2, 2)
 
 
+def test_what_a_roll_back_brought_back_is_what_the_next_trial_is_compared_with() -> None:
+    canaries = Canaries()
+    entry = FleetEntry().with_version(*ref(0))
+    for number in (1, 2):
+        canaries.count("acme", entry.version or "", "suggested")
+        entry = tries(entry, *ref(number))
+        canaries.follow(Fleet(number, {"acme": entry}))
+        canaries.count("acme", ref(number)[0], "failed")
+        if number == 1:
+            entry = takes_back(entry)
+            canaries.follow(Fleet(10, {"acme": entry}))
+    assert entry.previous == ref(0)[0]
+    assert (canaries.answers("before", "suggested"), canaries.answers("new", "failed")) == (2, 1)
+
+
 def test_who_left_the_fleet_is_forgotten() -> None:
     canaries = Canaries()
     canaries.count("acme", ref(2)[0], "failed")

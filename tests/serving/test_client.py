@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import pickle
 import socket
 import time
@@ -406,7 +407,17 @@ def test_plain_http_where_it_is_meant() -> None:
     Client("http://10.0.0.1", tenant="acme", api_key=KEY, insecure=True).close()
 
 
-@pytest.mark.parametrize("options", [{"timeout_seconds": 0}, {"connect_seconds": -1}, {"attempts": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        *(
+            {name: value}
+            for name in ("timeout_seconds", "connect_seconds")
+            for value in (0, -1, math.inf, math.nan, 1e12)
+        ),
+        {"attempts": 0},
+    ],
+)
 def test_settings_that_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(InvalidInput):
         Client("https://server.test", tenant="acme", api_key=KEY, **options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -245,8 +246,8 @@ async def test_a_running_server_takes_over_from_one_that_died(tmp_path: Path, st
         dead.append([to_json(record(7))], sync=True)
         dead.close()
         now[0] += 31
-        await eventually(lambda: len(stored(store)) == 1)
-        assert log.tally.shipped == 1
+        await eventually(lambda: log.tally.shipped == 1)  # which is counted after it was written
+        assert len(stored(store)) == 1
 
 
 async def test_what_another_release_left_is_left_to_it_whole(
@@ -278,6 +279,27 @@ async def test_pauses_between_attempts_grow_and_it_goes_on(tmp_path: Path, caplo
         store.away = False
         await eventually(lambda: log.nbytes == 0)
     assert "feedback cannot be shipped" in caplog.text
+
+
+async def test_a_store_that_hangs_costs_no_views(tmp_path: Path) -> None:
+    class Hanging(MemoryStore):
+        asked, gate = threading.Event(), threading.Event()
+
+        def put(self, key: str, data: bytes, **conditions: Any) -> str:
+            self.asked.set()
+            assert self.gate.wait(60)
+            return super().put(key, data, **conditions)
+
+    store = Hanging(versioned=False)
+    async with running(tmp_path, store, tick_seconds=0.001, segment_seconds=0.0) as log:
+        show(log, 1)
+        await eventually(store.asked.is_set)
+        try:
+            show(log, 2)
+            await eventually(lambda: log.tally.kept == 2)
+        finally:
+            store.gate.set()
+    assert len(stored(store)) == 2
 
 
 async def test_feedback_on_deleted_tenants_is_dropped(tmp_path: Path, store: MemoryStore) -> None:

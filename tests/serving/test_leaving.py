@@ -12,9 +12,10 @@ from typing import IO
 import httpx
 import pytest
 
-from benchmarks.fleets import publish_tenants
+from benchmarks.fleets import make_bundle, publish_tenants
 from registry.fleet.state import FleetEntry, update_fleet
 from registry.layout import FLEET_ROOT, WEIGHTS
+from registry.publishing import publish_bundle
 from registry.store import ObjectStore, StoredObject
 from registry.store.local import LocalStore
 from serving.app import create_apps
@@ -138,3 +139,36 @@ async def test_a_model_that_arrives_after_its_tenant_has_left_is_not_kept(
         assert (await client.get("/readyz")).status_code == 200
         operator = httpx.AsyncClient(transport=httpx.ASGITransport(apps.operator), base_url="http://test")
         assert "macrofleet_models_loaded 1" in (await operator.get("/metrics")).text, "nor in memory"
+
+
+def publish_again(store: ObjectStore, bag: BuiltProgram, tenant: str, folder: Path) -> str:
+    """Another version of a tenant's model."""
+    made = make_bundle(folder, tenant=tenant, program=bag.digest, spec=bag.spec, seed=1)
+    publish_bundle(store, folder, tenant=tenant)
+    update_fleet(store, {tenant: lambda _: FleetEntry(version=made.version, manifest=made.digest)})
+    return made.version
+
+
+async def test_a_download_that_hangs_holds_up_no_other_tenants_change(
+    store: LocalStore, make_settings: MakeSettings, bag: BuiltProgram, tmp_path: Path
+) -> None:
+    publish_tenants(store, ["acme", "globex", "initech"], program=bag.digest, spec=bag.spec)
+    holding = Holding(tmp_path / "store", "acme")
+    holding.go.set()
+    apps = create_apps(make_settings(), holding)
+    async with serving(apps.public) as client:
+        await until_ready(client)
+        for tenant in ("acme", "globex", "initech"):
+            assert (await ask(client, tenant)).status_code == 200
+        holding.asked.clear()
+        holding.go.clear()
+        publish_again(store, bag, "acme", tmp_path / "acme")
+        await eventually(holding.asked.is_set)
+        try:
+            leave(store, "globex")
+            await eventually(lambda: len(apps.data_plane._cache) == 2)
+            version = publish_again(store, bag, "initech", tmp_path / "initech")
+            await eventually(lambda: apps.data_plane.model("initech").serving_version == version)
+            assert (await ask(client, "acme")).status_code == 200
+        finally:
+            holding.go.set()

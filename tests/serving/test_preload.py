@@ -97,6 +97,15 @@ async def test_a_broken_model_is_listed_and_holds_up_nobody(preparing: Preparing
     assert preload.complete
 
 
+async def test_every_failure_counts(preparing: Preparing) -> None:
+    preparing.gate.set()
+    tenants = [f"t{number}" for number in range(150)]
+    preparing.broken = set(tenants)
+    preload = Preload(preparing)
+    await preload.run([ModelRef(tenant, "1", "1") for tenant in tenants])
+    assert preload.progress() == Progress(150, 0, 0, dict.fromkeys(tenants, "BundleCorrupt"))
+
+
 async def test_a_fleet_of_broken_models_is_not_complete_until_one_works(preparing: Preparing) -> None:
     preparing.gate.set()
     preparing.broken = {"a", "b"}

@@ -50,6 +50,26 @@ def test_nothing_is_suggested_when_nothing_remains() -> None:
     assert (found.macros, found.reason) == ((), "no_active_macro")
 
 
+def test_many_that_are_not_wanted_are_not_compared_one_by_one() -> None:
+    compared = 0
+
+    class Id(str):
+        __slots__ = ()
+        __hash__ = str.__hash__
+
+        def __eq__(self, other: object) -> bool:
+            nonlocal compared
+            compared += 1
+            return str.__eq__(self, other)
+
+    labels = [Label(id=f"m{index}", title="") for index in range(1000)]
+    shown = Shown.of(labels, {label.id: label.title for label in labels})
+    exclude = tuple(Id(label.id) for label in labels)
+    found = choose(np.linspace(0, 1, 1000, dtype=np.float32), shown, exclude=exclude, limit=3, threshold=0.0)
+    assert found.reason == "no_active_macro"
+    assert compared <= 3 * len(labels)
+
+
 @given(
     scores=st.lists(st.floats(0, 1, width=32), min_size=4, max_size=4),
     titles=st.dictionaries(ids, st.text(max_size=5)),

@@ -48,7 +48,7 @@ def test_years_of_silence_do_not_overflow() -> None:
     traffic.count("a")
     clock.now += 1e9
     traffic.count("b")
-    assert traffic.requests() == {"b": 1.0, "a": 0.0}
+    assert traffic.requests() == {"b": 1.0}
 
 
 def test_what_another_process_counted_is_added() -> None:
@@ -73,6 +73,17 @@ def test_a_record_comes_back(tmp_path: Path) -> None:
     write_traffic(tmp_path / "disk", {"a": 2.5, "b": 1.0})
     assert read_traffic(tmp_path / "disk") == {"a": 2.5, "b": 1.0}
     assert [path.name for path in (tmp_path / "disk").iterdir()] == ["traffic.json"]
+
+
+def test_a_tenant_that_was_quiet_for_weeks_does_not_spoil_the_record(tmp_path: Path) -> None:
+    clock = Clock()
+    traffic = Traffic(clock=clock)
+    traffic.count("quiet")
+    for _ in range(3 * 7):
+        clock.now += 86_400.0
+        traffic.count("busy")
+        write_traffic(tmp_path, traffic.requests())
+    assert read_traffic(tmp_path) == {"busy": pytest.approx(1.0)}
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"tenants": {"a": "x"}}', b'{"tenants": {"a": -1}}', b"\xff"])
