@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.peers.results import PeerInfo
 from benchmarks.peers.server import (
@@ -49,10 +51,14 @@ class FastApi(Peer):
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`."""
-        self._root = saved_models(self, tenants)
+        self._root = self.models_folder(tenants)
         command = [python_of("fastapi"), app("fastapi_app.py"), "--root", str(self._root)]
         self.launch([*command, "--most", str(self.place.most)], {})
         self.url = self.wait_for_url()
+
+    def models_folder(self, tenants: Sequence[str]) -> Path:
+        """A folder with a SavedModel of each tenant."""
+        return saved_models(self, tenants, self.place.world.saved_model)
 
     def request(self, tenant: str, body: bytes, text: str) -> bytes:  # noqa: ARG002  # it takes the text
         """See `Peer.request`."""
@@ -66,6 +72,25 @@ class FastApi(Peer):
         """See `Peer.replace`: load beside, then exchange."""
         (self._root / tenant / "2").symlink_to(self.place.world.next_saved_model)
         told(self.url, "PUT", f"/models/{tenant}")
+
+
+class FastApiVariables(FastApi):
+    """The same application over SavedModels whose weights are variables: more kind to its memory than ours are."""
+
+    name = "fastapi-variables"
+    most_tenants = 10
+    variant = True
+
+    @classmethod
+    def info(cls) -> PeerInfo:
+        """See `Peer.info`."""
+        found = super().info()
+        note = "Its SavedModels hold weights as variables. Memory and first answers are judged by the better of both."
+        return dataclasses.replace(found, title=f"{found.title}, variables", notes=(*found.notes, note))
+
+    def models_folder(self, tenants: Sequence[str]) -> Path:
+        """See `FastApi.models_folder`."""
+        return saved_models(self, tenants, self.place.world.model_with_variables)
 
 
 class Dedicated(Peer):
@@ -94,7 +119,7 @@ class Dedicated(Peer):
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`; the first tenant's process."""
-        self._root = saved_models(self, tenants)
+        self._root = saved_models(self, tenants, self.place.world.saved_model)
         self._first = tenants[0]
         self.launch(self._command(self._first), {})
         self.url = self.wait_for_url()

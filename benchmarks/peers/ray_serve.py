@@ -52,7 +52,7 @@ class RayServe(Peer):
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`."""
-        root = saved_models(self, tenants)
+        root = saved_models(self, tenants, self.place.world.saved_model)
         # Its sockets lie below, and the kernel bounds the length of their paths.
         self._folder = Path("/tmp") / f"mf-ray-{os.getpid()}"  # its own, taken away by `stop`
         shutil.rmtree(self._folder, ignore_errors=True)
