@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.peers.results import PeerInfo
 from benchmarks.peers.server import (
     TENSORFLOW,
+    UNLOADING,
     Peer,
     PeerCannot,
     PeerFailed,
@@ -34,7 +35,7 @@ class FastApi(Peer):
         return PeerInfo(
             title="FastAPI + tf.saved_model.load + LRU",
             settings={
-                **TENSORFLOW,
+                **UNLOADING,
                 "uvicorn": "uvloop, httptools, no access log, one worker",
                 "--most": "as many as may stay loaded",
             },
@@ -46,6 +47,7 @@ class FastApi(Peer):
             notes=(
                 "A load runs in a thread, once however many wait for it; an answer runs in the event loop.",
                 "The model is asked once when it is loaded, so that a first answer is not slower than the next.",
+                "What is evicted has reference cycles, so that Python's collector frees it, some time later.",
             ),
         )
 
@@ -53,7 +55,7 @@ class FastApi(Peer):
         """See `Peer.start`."""
         self._root = self.models_folder(tenants)
         command = [python_of("fastapi"), app("fastapi_app.py"), "--root", str(self._root)]
-        self.launch([*command, "--most", str(self.place.most)], {})
+        self.launch([*command, "--most", str(self.place.most)], UNLOADING)
         self.url = self.wait_for_url()
 
     def models_folder(self, tenants: Sequence[str]) -> Path:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.peers.results import PeerInfo
 from benchmarks.peers.server import (
-    TENSORFLOW,
+    UNLOADING,
     Peer,
     PeerCannot,
     app,
@@ -37,7 +37,7 @@ class RayServe(Peer):
         return PeerInfo(
             title="Ray Serve, multiplexed",
             settings={
-                **TENSORFLOW,
+                **UNLOADING,
                 **_RAY,
                 "num_replicas": "1",
                 "max_ongoing_requests": "100",
@@ -59,7 +59,7 @@ class RayServe(Peer):
         port = free_ports(1)[0]
         command = [python_of("ray"), app("ray_app.py"), "--root", str(root), "--most", str(self.place.most)]
         binaries = str(Path(python_of("ray")).parent)
-        environment = {**_RAY, "PATH": f"{binaries}:{os.environ['PATH']}"}
+        environment = {**UNLOADING, **_RAY, "PATH": f"{binaries}:{os.environ['PATH']}"}
         self.launch([*command, "--port", str(port), "--folder", str(self._folder)], environment)
         self.url = self.wait_for_url()
 

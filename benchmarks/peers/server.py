@@ -29,6 +29,9 @@ _CALL_SECONDS = 120.0
 _APPS = Path(__file__).with_name("apps")
 #: One thread for TensorFlow, as in our server: requests run beside each other, not inside each other.
 TENSORFLOW = {"TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+#: For servers that unload models. glibc would raise the size from which it maps memory once a large block was freed, take the
+#: next tensors from its heap, and keep what unloaded models leave between small objects (mallopt(3)).
+UNLOADING = {**TENSORFLOW, "MALLOC_MMAP_THRESHOLD_": "1048576"}
 
 
 class PeerFailed(Exception):
