@@ -80,7 +80,8 @@ class FastApiVariables(FastApi):
     """The same application over SavedModels whose weights are variables: more kind to its memory than ours are."""
 
     name = "fastapi-variables"
-    most_tenants = 10
+    most_tenants = 40
+    also_with = 40
     variant = True
 
     @classmethod
