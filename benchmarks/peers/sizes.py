@@ -41,7 +41,7 @@ class Sizes:
     seconds: float = 3.0
     cold: int = 15
     cold_seconds: float = 15.0
-    load_seconds: float = 120.0
+    load_seconds: float = 180.0
     swap_seconds: float = 5.0
     zipf_tenants: int = 1000
     zipf_most: int = 300
