@@ -17,6 +17,7 @@ import numpy as np
 
 from benchmarks.client import Client
 from benchmarks.cost.measured import Measured
+from benchmarks.processes import processor_seconds
 from flows.local_server import LocalServer
 
 _WARM_EACH = 5
@@ -65,6 +66,7 @@ class Probe:
         self._warm: list[float] = []
         self._from_store: list[float] = []
         self._from_disk: list[float] = []
+        self._warm_core = self._store_core = self._disk_core = 0.0  # seconds, of the process
         self._ended = threading.Event()
         self._error: Exception | None = None
 
@@ -87,6 +89,7 @@ class Probe:
         Args:
             rps: requests a second that fill the core, measured apart.
         """
+        warm_core = self._warm_core / len(self._warm)
         return Measured(
             model_bytes=model_bytes,
             tenant_bytes=0.0,
@@ -98,6 +101,8 @@ class Probe:
             disk_p99_seconds=float(np.percentile(self._from_disk, 99)),
             store_p99_seconds=float(np.percentile(self._from_store, 99)),
             sources=(),
+            disk_core_seconds=max(0.0, self._disk_core / len(self._from_disk) - warm_core),
+            store_core_seconds=max(0.0, self._store_core / len(self._from_store) - warm_core),
         )
 
     def _run(self) -> None:
@@ -111,8 +116,16 @@ class Probe:
             self._error = error
 
     def _turn(self, client: Client, tenant: str) -> None:
+        used = [processor_seconds(self._server.pid)]
         self._from_store.append(client.suggest(tenant, self._bodies[0]))
+        used.append(processor_seconds(self._server.pid))
         self._warm += [client.suggest(tenant, self._bodies[place]) for place in range(_WARM_EACH)]
+        used.append(processor_seconds(self._server.pid))
         unload(self._server, tenant)
+        used.append(processor_seconds(self._server.pid))
         self._from_disk.append(client.suggest(tenant, self._bodies[0]))
+        used.append(processor_seconds(self._server.pid))
         unload(self._server, tenant)
+        self._store_core += used[1] - used[0]
+        self._warm_core += used[2] - used[1]
+        self._disk_core += used[4] - used[3]

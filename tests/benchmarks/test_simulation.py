@@ -321,6 +321,11 @@ def test_parameters_solve_what_was_measured() -> None:
     draws = np.random.default_rng(1).lognormal(0.0, found.disk_spread, 100_000) * found.disk_seconds
     assert np.percentile(draws, [50, 99]) == pytest.approx([0.0023, 0.0063], rel=0.03)
     assert found.store_spread == 0
+    assert (found.disk_core_seconds, found.store_core_seconds) == pytest.approx((0.0023, 0.02415))
+    known = replica_of(replace(measured, disk_core_seconds=0.001, store_core_seconds=0.09), Sizes(memory=100e6))
+    assert (known.disk_core_seconds, known.store_core_seconds) == pytest.approx((0.001, 0.0483)), (
+        "no more than all of it"
+    )
     busy = replica_of(replace(measured, rps=500.0), Sizes(memory=100e6))
     assert busy.batch_seconds == 0.0
     assert busy.rps == pytest.approx(500.0)
