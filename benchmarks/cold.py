@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from benchmarks.client import Client
 from benchmarks.fleets import serve, tenant_names, write_catalogues
 from benchmarks.load import Floats, percentiles
 from benchmarks.machine import describe_machine
-from benchmarks.processes import drop_pages, read_whole
+from benchmarks.processes import drop_pages, processor_seconds, read_whole
 from benchmarks.stage import staged
 from benchmarks.tickets import WORDS, ticket_bodies
 from benchmarks.verdicts import Bound, judge
@@ -40,11 +41,12 @@ def measure_cold(*, tenants: int, s3_tenants: int, step: Step) -> dict[str, Any]
         `disk_median_ratio_to_warm`: median of first answers, bundles on local disk and in the page cache, to the median
         of second ones of the same tenants; `disk_uncached_ratio_to_read`: median of first answers after the kernel was
         made to forget the weights, to the median of plainly reading the same files forgotten likewise, in turn with
-        them; `s3_p99_ms`: of first answers that fetch, verify and map; percentiles of all, and the machine.
+        them; `s3_p99_ms`: of first answers that fetch, verify and map; percentiles of all, the processor's time that a first
+        answer takes beyond a second one (`processor_ms`), and the machine.
     """
     bodies = ticket_bodies(200, seed=2, words=WORDS)
-    disk, void = _from_disk(tenants, bodies, step)
-    s3 = _from_s3(s3_tenants, bodies, step)
+    disk, disk_core, void = _from_disk(tenants, bodies, step)
+    s3, s3_core = _from_s3(s3_tenants, bodies, step)
     medians = {name: float(np.median(seconds)) for name, seconds in disk.items()}
     figures = {
         "disk_median_ratio_to_warm": round(medians["first"] / medians["warm"], 2),
@@ -63,6 +65,7 @@ def measure_cold(*, tenants: int, s3_tenants: int, step: Step) -> dict[str, Any]
         "disk_uncached_read": percentiles(disk["read"]),
         "s3": percentiles(s3["first"]),
         "s3_warm": percentiles(s3["warm"]),
+        "processor_ms": {"disk": round(1000 * disk_core, 2), "s3": round(1000 * s3_core, 2)},
         "settings": {
             "tenants": tenants,
             "s3_tenants": s3_tenants,
@@ -73,7 +76,7 @@ def measure_cold(*, tenants: int, s3_tenants: int, step: Step) -> dict[str, Any]
     }
 
 
-def _from_disk(tenants: int, bodies: list[bytes], step: Step) -> tuple[dict[str, Floats], list[str]]:
+def _from_disk(tenants: int, bodies: list[bytes], step: Step) -> tuple[dict[str, Floats], float, list[str]]:
     cached, uncached = tenant_names(tenants, "cached"), tenant_names(tenants, "uncached")
     with staged(step, models_at_rest=2 * tenants) as stage:
         step(f"making {2 * tenants} models", 0.05)
@@ -90,8 +93,7 @@ def _from_disk(tenants: int, bodies: list[bytes], step: Step) -> tuple[dict[str,
             step("first answers from local disk", 0.4)
             for name in cached:
                 read_whole(weights[name])
-            first = [_ask(client, name, bodies, place) for place, name in enumerate(cached[1:])]
-            warm = [_ask(client, name, bodies, place) for place, name in enumerate(cached[1:])]
+            first, warm, core = _first_and_second(client, server.pid, cached[1:], bodies)
             step("first answers from local disk, page cache dropped", 0.5)
             reads, answers, dropped = [], [], []
             for place, name in enumerate(uncached):
@@ -103,10 +105,10 @@ def _from_disk(tenants: int, bodies: list[bytes], step: Step) -> tuple[dict[str,
                 answers.append(_ask(client, name, bodies, place))
     void = [] if all(dropped) else ["the kernel did not forget every file (a file system in memory, say)"]
     found = {"first": first, "warm": warm, "read": reads, "uncached": answers}
-    return {name: np.array(seconds) for name, seconds in found.items()}, void
+    return {name: np.array(seconds) for name, seconds in found.items()}, core, void
 
 
-def _from_s3(tenants: int, bodies: list[bytes], step: Step) -> dict[str, Floats]:
+def _from_s3(tenants: int, bodies: list[bytes], step: Step) -> tuple[dict[str, Floats], float]:
     names = tenant_names(tenants + 1, "s3")
     with staged(lambda text, share: step(text, 0.6 + share / 2), models_at_rest=2 * len(names), s3=True) as stage:
         step(f"publishing {len(names)} models to the S3 server", 0.65)
@@ -121,9 +123,20 @@ def _from_s3(tenants: int, bodies: list[bytes], step: Step) -> dict[str, Floats]
         with stage.server(settings) as server, Client(server.url) as client:
             _warm_up(client, names[0], bodies)
             step("first answers from the S3 server", 0.9)
-            first = [_ask(client, name, bodies, place) for place, name in enumerate(names[1:])]
-            warm = [_ask(client, name, bodies, place) for place, name in enumerate(names[1:])]
-    return {"first": np.array(first), "warm": np.array(warm)}
+            first, warm, core = _first_and_second(client, server.pid, names[1:], bodies)
+    return {"first": np.array(first), "warm": np.array(warm)}, core
+
+
+def _first_and_second(
+    client: Client, pid: int, tenants: Sequence[str], bodies: list[bytes]
+) -> tuple[list[float], list[float], float]:
+    """Seconds of first answers, of second ones, and of the processor's time that a first one took beyond a second."""
+    before = processor_seconds(pid)
+    first = [_ask(client, name, bodies, place) for place, name in enumerate(tenants)]
+    between = processor_seconds(pid)
+    second = [_ask(client, name, bodies, place) for place, name in enumerate(tenants)]
+    beyond = (between - before) - (processor_seconds(pid) - between)
+    return first, second, max(0.0, beyond / len(tenants))
 
 
 def _settings(models: int, model_bytes: int) -> dict[str, object]:

@@ -265,7 +265,12 @@ def console(
 @bench.command()
 def peers(
     peers: Annotated[
-        str, typer.Option("--peers", metavar="A,B", help="Of macrofleet, echo, fastapi, mms, mlserver, ray, dedicated.")
+        str,
+        typer.Option(
+            "--peers",
+            metavar="A,B",
+            help="Of macrofleet, echo, fastapi, mms, ray, fastapi-variables, mlserver, dedicated.",
+        ),
     ] = "",
     tenants: Annotated[
         str, typer.Option("--tenants", metavar="N,M", help="How many are served, one number after the other.")

@@ -55,10 +55,13 @@ def cost(
         utilisation=utilisation,
     )
     listed = read_prices(prices or DEFAULT)
-    run = peers or (RESULTS / "peers.json" if (RESULTS / "peers.json").exists() else None)
+    path = peers or (RESULTS / "peers.json" if (RESULTS / "peers.json").exists() else None)
+    run = None if path is None else read_run(path)
     if run is not None:
-        listed = measured_containers(listed, read_run(run))
+        listed = measured_containers(listed, run)
     report = compare(demand, read_measured(measured or RESULTS), listed)
+    if run is not None:
+        report["measured"].append(run.as_source())
     if as_json:
         print_json(with_origin(report))
         return

@@ -27,6 +27,8 @@ class Measured:
         disk_seconds: a first answer from local disk, the median.
         store_seconds: a first answer from the object store (loopback), the median.
         disk_p99_seconds, store_p99_seconds: the same, 99th percentile.
+        disk_core_seconds, store_core_seconds: what a first answer takes of the processor beyond a later one, by that process;
+            None where it was not measured.
         sources: for each bench its command, when, and how busy the machine was.
     """
 
@@ -40,6 +42,8 @@ class Measured:
     disk_p99_seconds: float
     store_p99_seconds: float
     sources: tuple[Mapping[str, Any], ...]
+    disk_core_seconds: float | None = None
+    store_core_seconds: float | None = None
 
 
 def read_report(folder: Path, bench: str) -> dict[str, Any]:
@@ -67,6 +71,7 @@ def read_measured(folder: Path = RESULTS) -> Measured:
     try:
         few, many = scale["with_10_models"], scale["with_all_models"]
         more = scale["models"] - 10
+        core = cold.get("processor_ms", {})
         grown = 1e6 * (many["rss_anon_mb"] - few["rss_anon_mb"])
         return Measured(
             model_bytes=float(scale["settings"]["model_bytes"]),
@@ -78,6 +83,8 @@ def read_measured(folder: Path = RESULTS) -> Measured:
             store_seconds=cold["s3"]["p50_ms"] / 1000,
             disk_p99_seconds=cold["disk"]["p99_ms"] / 1000,
             store_p99_seconds=cold["s3"]["p99_ms"] / 1000,
+            disk_core_seconds=core["disk"] / 1000 if core else None,
+            store_core_seconds=core["s3"] / 1000 if core else None,
             sources=tuple(
                 {name: report.get(name) for name in ("command", "began", "load_average_before", "void")}
                 for report in (warm, cold, scale)

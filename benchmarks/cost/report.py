@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.cost.measured import Measured
 from benchmarks.cost.model import Demand, Offer, assumptions, dedicated, multi_model, ours
 from benchmarks.cost.prices import Container, Prices
-from benchmarks.peers.marks import bytes_per_tenant
+from benchmarks.peers.marks import least_bytes_per_tenant
 from benchmarks.peers.results import PeerRun
 
 
@@ -64,7 +64,7 @@ def measured_containers(prices: Prices, run: PeerRun) -> Prices:
     found = []
     for container in prices.multi_model.containers:
         peer = container.peer or ""
-        memory = bytes_per_tenant(run, peer, "resident")
+        memory = least_bytes_per_tenant(run, peer, "resident")
         rates = [float(cell.figures["rps"]) for cell in run.select(peer=peer, step="warm", outcome="measured")]
         update = {} if memory is None or memory <= 0 else {"model_mb": round(memory / 1e6, 2)}
         found.append(container.model_copy(update={**update, **({"core_rps": max(rates)} if rates else {})}))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import subprocess
 import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,19 +14,20 @@ from typing import Any
 from benchmarks.machine import describe_machine
 from benchmarks.peers.cgroup import memory_group
 from benchmarks.peers.environments import ENVIRONMENTS, install_environments
+from benchmarks.peers.fastapi_peer import FastApiVariables
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.marks import judge_marks
 from benchmarks.peers.measure import Measurement
 from benchmarks.peers.results import Cell, PeerRun, read_run, write_run
 from benchmarks.peers.sizes import Sizes, sessions
-from benchmarks.peers.world import World, open_world
+from benchmarks.peers.world import World, add_variables, open_world
 from benchmarks.stage import choose_cores
 from registry.console_output import Step
 from registry.errors import InvalidInput
 from registry.settings import user_cache
 
 #: In the order of what they are worth, should time run out.
-ALL = ("macrofleet", "echo", "fastapi", "mms", "mlserver", "ray", "dedicated")
+ALL = ("macrofleet", "echo", "fastapi", "mms", "ray", "fastapi-variables", "mlserver", "dedicated")
 
 
 def worlds_folder() -> Path:
@@ -62,7 +64,10 @@ def prepare(peers: Sequence[str], sizes: Sizes, step: Step) -> tuple[World, dict
     wanted = dict.fromkeys(PEERS[name].environment for name in peers)
     failed = install_environments([name for name in wanted if name is not None], step)
     folder = worlds_folder() / str(sizes.world_tenants)
-    return open_world(folder, tenants=sizes.world_tenants, step=step), failed
+    world = open_world(folder, tenants=sizes.world_tenants, step=step)
+    if FastApiVariables.name in peers:
+        add_variables(world, tenants=FastApiVariables.most_tenants, step=step)
+    return world, failed
 
 
 def compare(
@@ -109,7 +114,12 @@ def compare(
             measurement = Measurement(
                 session, world, sizes, cores, save=keeper.save, say=functools.partial(_say, step, share)
             )
-            measurement.run(wanted)
+            try:
+                measurement.run(wanted)
+            except (OSError, RuntimeError, subprocess.SubprocessError) as problem:
+                # A server that cannot be cleared away must not cost the others their turn.
+                left = [cell for cell in wanted if _is_left(keeper.run.done(cell), again=False)]
+                keeper.give_up(left, "failed", f"the bench stopped with it: {type(problem).__name__}: {problem}")
     return {"bench": "peers", **judge_marks(keeper.run), "run": str(path), "machine": keeper.run.machine}
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
+from pathlib import Path
 
 from benchmarks.peers.results import PeerInfo
 from benchmarks.peers.server import (
     TENSORFLOW,
+    UNLOADING,
     Peer,
     PeerCannot,
     PeerFailed,
@@ -32,7 +35,7 @@ class FastApi(Peer):
         return PeerInfo(
             title="FastAPI + tf.saved_model.load + LRU",
             settings={
-                **TENSORFLOW,
+                **UNLOADING,
                 "uvicorn": "uvloop, httptools, no access log, one worker",
                 "--most": "as many as may stay loaded",
             },
@@ -44,15 +47,20 @@ class FastApi(Peer):
             notes=(
                 "A load runs in a thread, once however many wait for it; an answer runs in the event loop.",
                 "The model is asked once when it is loaded, so that a first answer is not slower than the next.",
+                "What is evicted has reference cycles, so that Python's collector frees it, some time later.",
             ),
         )
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`."""
-        self._root = saved_models(self, tenants)
+        self._root = self.models_folder(tenants)
         command = [python_of("fastapi"), app("fastapi_app.py"), "--root", str(self._root)]
-        self.launch([*command, "--most", str(self.place.most)], {})
+        self.launch([*command, "--most", str(self.place.most)], UNLOADING)
         self.url = self.wait_for_url()
+
+    def models_folder(self, tenants: Sequence[str]) -> Path:
+        """A folder with a SavedModel of each tenant."""
+        return saved_models(self, tenants, self.place.world.saved_model)
 
     def request(self, tenant: str, body: bytes, text: str) -> bytes:  # noqa: ARG002  # it takes the text
         """See `Peer.request`."""
@@ -66,6 +74,26 @@ class FastApi(Peer):
         """See `Peer.replace`: load beside, then exchange."""
         (self._root / tenant / "2").symlink_to(self.place.world.next_saved_model)
         told(self.url, "PUT", f"/models/{tenant}")
+
+
+class FastApiVariables(FastApi):
+    """The same application over SavedModels whose weights are variables: more kind to its memory than ours are."""
+
+    name = "fastapi-variables"
+    most_tenants = 40
+    also_with = 40
+    variant = True
+
+    @classmethod
+    def info(cls) -> PeerInfo:
+        """See `Peer.info`."""
+        found = super().info()
+        note = "Its SavedModels hold weights as variables. Memory and first answers are judged by the better of both."
+        return dataclasses.replace(found, title=f"{found.title}, variables", notes=(*found.notes, note))
+
+    def models_folder(self, tenants: Sequence[str]) -> Path:
+        """See `FastApi.models_folder`."""
+        return saved_models(self, tenants, self.place.world.model_with_variables)
 
 
 class Dedicated(Peer):
@@ -94,7 +122,7 @@ class Dedicated(Peer):
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`; the first tenant's process."""
-        self._root = saved_models(self, tenants)
+        self._root = saved_models(self, tenants, self.place.world.saved_model)
         self._first = tenants[0]
         self.launch(self._command(self._first), {})
         self.url = self.wait_for_url()

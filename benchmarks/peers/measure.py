@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 import threading
@@ -23,7 +24,7 @@ from benchmarks.peers.cgroup import memory_group
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.requests import EACH, Load, ask, ask_on
 from benchmarks.peers.results import Cell
-from benchmarks.peers.server import Peer, PeerCannot, PeerFailed, Place, call_failed
+from benchmarks.peers.server import Peer, PeerCannot, PeerFailed, Place, call, call_failed
 from benchmarks.peers.sizes import ECHO, TEXTS, Session, Sizes
 from benchmarks.peers.tree import Footprint
 from benchmarks.peers.world import REPLACED, Expected, World
@@ -41,6 +42,9 @@ _SWAP_LEAD_SECONDS = 1.0
 _SWAP_MOST_SECONDS = 60.0
 _PAUSE_SECONDS = 0.01
 _WARM_UP = 50
+# What a server may take to answer anything at all before it counts as hung, and how often it is asked.
+_ALIVE_SECONDS = 10.0
+_ALIVE_TRIES = 3
 
 
 class Measurement:
@@ -78,8 +82,8 @@ class Measurement:
                 for cell in self._stood_on(left):
                     if over is None:
                         found = self._take(peer, cell)
-                        if found.outcome == "failed" and (cell.step == "ready" or peer.has_ended()):
-                            over = f"it was not there any more after: {cell.step}, {cell.tenants} tenants"
+                        if found.error is not None and found.outcome != "skipped" and (gone := _gone(peer, cell.step)):
+                            over = f"{gone} after: {cell.step}, {cell.tenants} tenants"
                     else:
                         found = replace(cell, outcome="skipped", error=over, date=_now())
                     if cell.key in left:
@@ -113,7 +117,7 @@ class Measurement:
         if most is None:
             most = int((self._sizes.memory_bytes - _OWN_BYTES) // self._world.model_bytes)
         with (
-            tempfile.TemporaryDirectory(prefix="macrofleet-peer-") as folder,
+            tempfile.TemporaryDirectory(prefix="macrofleet-peer-", ignore_cleanup_errors=True) as folder,
             memory_group(self._sizes.memory_bytes) as group,
         ):
             yield Place(folder=Path(folder), group=group, world=self._world, most=most)
@@ -133,8 +137,7 @@ class Measurement:
         except (PeerFailed, PeerCannot) as problem:
             outcome, error = "failed", str(problem)
             figures = getattr(problem, "figures", {})
-        except (OSError, RuntimeError, ValueError) as problem:
-            # Whatever it was: the other steps, and the other servers, are worth having.
+        except Exception as problem:  # noqa: BLE001  # whatever it was: the other steps and servers are worth having
             outcome, error = "failed", f"{type(problem).__name__}: {problem}; {peer.last_words()}"
         return replace(
             cell,
@@ -235,6 +238,7 @@ class Measurement:
         }
         threads = round((after.threads - before.threads) / more, 3) if more > 0 else None
         figures = {"loaded": len(self._loaded), "more": more, "load_seconds": round(seconds, 2)}
+        figures["bound_hits"] = peer.place.group.hits()
         return {**figures, **_as_figures(after), **per_tenant, "threads_per_tenant": threads, "error": self._short}
 
     def _warm(self, peer: Peer, cell: Cell) -> Figures:
@@ -375,6 +379,19 @@ class Measurement:
 
 class _Skipped(Exception):
     """The bench does not go on with it; says why."""
+
+
+def _gone(peer: Peer, step: str) -> str | None:
+    """Why nothing more can come of a server in which a step failed; None for one that still answers something."""
+    if step == "ready":
+        return "it never took requests"
+    if peer.has_ended():
+        return "it was not there any more"
+    for _ in range(_ALIVE_TRIES):
+        with contextlib.suppress(PeerFailed):
+            call(peer.url, "GET", "/", seconds=_ALIVE_SECONDS)
+            return None
+    return "it did not answer anything any more"
 
 
 def _first_answer(peer: Peer, tenant: str, place: int) -> float:

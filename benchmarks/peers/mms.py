@@ -38,6 +38,7 @@ class MultiModelServer(Peer):
     evicts = False
     load_threads = 2
     most_tenants = 100
+    also_with = 40
 
     @classmethod
     def info(cls) -> PeerInfo:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from benchmarks.peers.results import PeerInfo
 from benchmarks.peers.server import (
-    TENSORFLOW,
+    UNLOADING,
     Peer,
     PeerCannot,
     app,
@@ -37,7 +37,7 @@ class RayServe(Peer):
         return PeerInfo(
             title="Ray Serve, multiplexed",
             settings={
-                **TENSORFLOW,
+                **UNLOADING,
                 **_RAY,
                 "num_replicas": "1",
                 "max_ongoing_requests": "100",
@@ -52,14 +52,14 @@ class RayServe(Peer):
 
     def start(self, tenants: Sequence[str]) -> None:
         """See `Peer.start`."""
-        root = saved_models(self, tenants)
+        root = saved_models(self, tenants, self.place.world.saved_model)
         # Its sockets lie below, and the kernel bounds the length of their paths.
         self._folder = Path("/tmp") / f"mf-ray-{os.getpid()}"  # its own, taken away by `stop`
         shutil.rmtree(self._folder, ignore_errors=True)
         port = free_ports(1)[0]
         command = [python_of("ray"), app("ray_app.py"), "--root", str(root), "--most", str(self.place.most)]
         binaries = str(Path(python_of("ray")).parent)
-        environment = {**_RAY, "PATH": f"{binaries}:{os.environ['PATH']}"}
+        environment = {**UNLOADING, **_RAY, "PATH": f"{binaries}:{os.environ['PATH']}"}
         self.launch([*command, "--port", str(port), "--folder", str(self._folder)], environment)
         self.url = self.wait_for_url()
 

@@ -128,6 +128,11 @@ class PeerRun:
         value = cells[0].figures.get(name)
         return None if value is None else float(value)
 
+    def as_source(self) -> dict[str, Any]:
+        """What a figure that is computed from it says of it."""
+        busy = self.machine.get("load_average")
+        return {"command": self.command, "began": self.date, "load_average_before": busy, "void": list(self.void)}
+
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         return dataclasses.asdict(self)

@@ -29,6 +29,9 @@ _CALL_SECONDS = 120.0
 _APPS = Path(__file__).with_name("apps")
 #: One thread for TensorFlow, as in our server: requests run beside each other, not inside each other.
 TENSORFLOW = {"TF_NUM_INTEROP_THREADS": "1", "TF_NUM_INTRAOP_THREADS": "1", "TF_CPP_MIN_LOG_LEVEL": "3"}
+#: For servers that unload models. glibc would raise the size from which it maps memory once a large block was freed, take the
+#: next tensors from its heap, and keep what unloaded models leave between small objects (mallopt(3)).
+UNLOADING = {**TENSORFLOW, "MALLOC_MMAP_THRESHOLD_": "1048576"}
 
 
 class PeerFailed(Exception):
@@ -67,6 +70,8 @@ class Peer(ABC):
         load_threads: models that are loaded at once.
         tenants_at_url: how many of the tenants are asked at `url`, which load is sent to; None for all.
         most_tenants: what it is tried with at most; more would say nothing new.
+        also_with: another number of tenants that it is measured with: about what it can hold below the memory bound.
+        variant: whether it is another one over other files, of which neither `swap` nor `zipf` are taken.
     """
 
     name: str
@@ -76,6 +81,8 @@ class Peer(ABC):
     load_threads = 1
     tenants_at_url: int | None = None
     most_tenants = 2000
+    also_with: int | None = None
+    variant = False
 
     def __init__(self, place: Place) -> None:
         self.place = place
@@ -141,7 +148,8 @@ class Peer(ABC):
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         codes = [process.returncode for process in self._processes if process.poll() is not None]
         ended = f" (it ended with {', '.join(map(str, codes))})" if codes else ""
-        bound = " (its memory bound was reached)" if self.place.group.failures() else ""
+        killed = self.place.group.killed()
+        bound = f" (at its memory bound the kernel ended {killed} of its processes)" if killed else ""
         return f"{last_lines(text)}{ended}{bound}".strip()
 
     def launch(self, command: Sequence[str], environment: Mapping[str, str], *, log: Path | None = None) -> None:
@@ -194,12 +202,16 @@ def python_of(environment: str) -> str:
     return str(ENVIRONMENTS[environment].python)
 
 
-def saved_models(peer: Peer, tenants: Sequence[str]) -> Path:
-    """A folder with `<tenant>/1` for each tenant and the spare ones, which leads to its SavedModel."""
+def saved_models(peer: Peer, tenants: Sequence[str], found: Callable[[str], Path]) -> Path:
+    """A folder with `<tenant>/1` for each tenant and the spare ones, which leads to its SavedModel.
+
+    Args:
+        found: where a tenant's is.
+    """
     root = peer.place.folder / "models"
     for tenant in [*tenants, *peer.place.world.spare]:
         (root / tenant).mkdir(parents=True)
-        (root / tenant / "1").symlink_to(peer.place.world.saved_model(tenant))
+        (root / tenant / "1").symlink_to(found(tenant))
     return root
 
 

@@ -30,7 +30,7 @@ class Sizes:
         swap_seconds: least length of the load beside a swap.
         zipf_tenants, zipf_most: of the row in which a server keeps fewer models than it serves.
         zipf_rate: requests a second of that row's open loop: what the slowest can still take.
-        zipf_seconds: its length.
+        zipf_seconds: its length; a 99th percentile of 600 requests is the seventh worst.
         most: models that other servers may keep loaded: what fits below the bound at 51 MB each and what loading takes on top.
         memory_bytes: bound of every server's processes together, page cache included.
     """
@@ -41,12 +41,12 @@ class Sizes:
     seconds: float = 3.0
     cold: int = 15
     cold_seconds: float = 15.0
-    load_seconds: float = 120.0
+    load_seconds: float = 180.0
     swap_seconds: float = 5.0
     zipf_tenants: int = 1000
     zipf_most: int = 300
     zipf_rate: float = 10.0
-    zipf_seconds: float = 25.0
+    zipf_seconds: float = 60.0
     most: int = 300
     memory_bytes: int = 20 * 1024**3
 
@@ -96,35 +96,49 @@ def sessions(peers: Sequence[str], sizes: Sizes) -> Iterator[Session]:
             texts = [Cell(peer=name, step="warm", tenants=1, clients=count, text=text) for count, text in _loops(sizes)]
             yield Session(peer=name, most=None, cells=(Cell(peer=name, step="ready", tenants=1), *texts))
             continue
-        cells = tuple(_cells(kind, sizes))
-        zipf = Cell(peer=name, step="zipf", tenants=sizes.zipf_tenants)
+        start, *groups = _groups(kind, sizes)
+        zipf = [] if kind.variant else [Cell(peer=name, step="zipf", tenants=sizes.zipf_tenants)]
         if name == OURS:
-            yield Session(peer=name, most=None, cells=cells)
-            yield Session(peer=name, most=sizes.zipf_most, cells=(zipf,))
-        elif kind.evicts and sizes.most != sizes.zipf_most:
-            yield Session(peer=name, most=sizes.most, cells=cells)
-            yield Session(peer=name, most=sizes.zipf_most, cells=(zipf,))
-        elif kind.evicts:
-            yield Session(peer=name, most=sizes.most, cells=(*cells, zipf))
-        else:
+            yield Session(peer=name, most=None, cells=_joined(start, *groups))
+            yield Session(peer=name, most=sizes.zipf_most, cells=tuple(zipf))
+        elif not kind.evicts:
             # While it lives: it may not survive the last of its other steps.
-            first = next(place for place, cell in enumerate(cells) if cell.step == "memory")
-            yield Session(peer=name, most=sizes.most, cells=(*cells[:first], zipf, *cells[first:]))
+            yield Session(peer=name, most=sizes.most, cells=_joined(start, zipf, *groups))
+        elif sizes.most != sizes.zipf_most:
+            yield Session(peer=name, most=sizes.most, cells=_joined(start, *groups))
+            yield Session(peer=name, most=sizes.zipf_most, cells=tuple(zipf))
+        else:
+            # As soon as it keeps all that it may: what comes after that may end it.
+            full = next(
+                (place for place, group in enumerate(groups) if group[0].tenants >= sizes.most), len(groups) - 1
+            )
+            yield Session(
+                peer=name, most=sizes.most, cells=_joined(start, *groups[: full + 1], zipf, *groups[full + 1 :])
+            )
 
 
-def _cells(kind: type[Peer], sizes: Sizes) -> Iterator[Cell]:
+def _joined(*groups: Sequence[Cell]) -> tuple[Cell, ...]:
+    return tuple(cell for group in groups for cell in group)
+
+
+def _groups(kind: type[Peer], sizes: Sizes) -> Iterator[list[Cell]]:
+    """What comes first, and then what is done with each number of tenants."""
     name = kind.name
     least = sizes.tenants[0]
     steps: tuple[Step, ...] = ("ready", "same", "cold")
-    for step in steps:
-        yield Cell(peer=name, step=step, tenants=least)
-    for tenants in sizes.tenants:
-        yield Cell(peer=name, step="memory", tenants=tenants)
-        few = kind.evicts and name != OURS and tenants > sizes.most
-        for clients, text in _loops(sizes, few=few):
-            yield Cell(peer=name, step="warm", tenants=tenants, clients=clients, text=text)
-        if tenants == least:
-            yield Cell(peer=name, step="swap", tenants=tenants)
+    yield [Cell(peer=name, step=step, tenants=least) for step in steps]
+    more = () if kind.also_with is None or kind.also_with > sizes.tenants[-1] else (kind.also_with,)
+    for tenants in sorted({*sizes.tenants, *more}):
+        group = [Cell(peer=name, step="memory", tenants=tenants)]
+        if tenants <= kind.most_tenants:
+            few = kind.evicts and name != OURS and tenants > sizes.most
+            group += [
+                Cell(peer=name, step="warm", tenants=tenants, clients=clients, text=text)
+                for clients, text in _loops(sizes, few=few)
+            ]
+        if tenants == least and not kind.variant:
+            group.append(Cell(peer=name, step="swap", tenants=tenants))
+        yield group
 
 
 def _loops(sizes: Sizes, *, few: bool = False) -> list[tuple[int, Text]]:

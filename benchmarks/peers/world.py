@@ -13,6 +13,7 @@ from typing import Any
 
 from benchmarks.fleets import SyntheticFleet, SyntheticModel, check_room, serve, tenant_names, write_catalogues
 from benchmarks.peers.results import Text
+from benchmarks.peers.variables import write_with_variables
 from benchmarks.stage import Stage
 from benchmarks.tickets import ticket_bodies
 from registry.console_output import Step
@@ -78,6 +79,10 @@ class World:
         """A tenant's classifier as a SavedModel."""
         return self.folder / "saved" / check_tenant(tenant)
 
+    def model_with_variables(self, tenant: str) -> Path:
+        """The same with its weights in variables, where `add_variables` made it."""
+        return self.folder / "variables" / check_tenant(tenant)
+
     @property
     def next_saved_model(self) -> Path:
         """The next version of the tenant `REPLACED`."""
@@ -86,7 +91,9 @@ class World:
     def files(self, tenant: str) -> list[Path]:
         """What servers read of a tenant, ours and others."""
         bundles = (self.disk / "models" / tenant).glob(f"*/{WEIGHTS}")
-        return [*bundles, self.saved_model(tenant) / "saved_model.pb"]
+        variables = self.model_with_variables(tenant)
+        parts = (variables / "saved_model.pb", *variables.glob("variables/*"))
+        return [*bundles, self.saved_model(tenant) / "saved_model.pb", *(part for part in parts if part.exists())]
 
     def expected(self, version: str = "now") -> list[Expected]:
         """What a few tenants' models must say; of `REPLACED` alone for the version `next`."""
@@ -127,6 +134,25 @@ def open_world(folder: Path, *, tenants: int, step: Step) -> World:
     # Last: a world that was interrupted is made again.
     (folder / _DESCRIPTION).write_text(json.dumps(description))
     return World(folder, description)
+
+
+def add_variables(world: World, *, tenants: int, step: Step) -> None:
+    """Have the first tenants and the spare ones as SavedModels with variables, too. Raises ProgramCorrupt."""
+    if world.model_with_variables(world.tenants[0]).parent.is_dir():
+        return
+    names = [*world.tenants[:tenants], *world.spare]
+    step(f"writing {len(names)} SavedModels with variables", 0.9)
+    beside = world.folder / ".variables"
+    shutil.rmtree(beside, ignore_errors=True)
+    replaced = world.next_manifest.version  # a run before this one may have left it beside the first
+    bundles = [
+        next(path for path in sorted((world.disk / "models" / name).iterdir()) if path.name != replaced)
+        for name in names
+    ]
+    with built_folder("bag") as program:
+        write_with_variables(program, bundles, beside)
+    os.sync()  # what is not on disk yet cannot be dropped from the page cache
+    beside.rename(beside.with_name("variables"))
 
 
 def _make(folder: Path, program: Path, tenants: int, step: Step) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from benchmarks.report.markdown import csv_text, fill, table
 from benchmarks.report.marks import marks_table
 from benchmarks.report.plots import PLOTS, digest_of, draw, plotted_digest
 from benchmarks.report.sizing import losses, machines
-from benchmarks.report.stored import Results
+from benchmarks.report.stored import Results, doubts_of, rests_on
 from benchmarks.report.tables import Table, checks, costs, figures, latencies, peers, peers_summary, runs, simulations
 
 #: Every table of the report, by the name of its part of the document and of its CSV file.
@@ -39,6 +39,13 @@ _ALTERNATIVES = {
     "servers": "Cold answers, memory and throughput of the servers",
     "cost": "Cost of a month by way of serving",
     "simulation": "Simulated p99 before and after a loss",
+}
+#: Tables that are computed, and the benches whose results say what from.
+_COMPUTED: Mapping[str, tuple[str, ...]] = {
+    "cost": ("cost",),
+    "simulation": ("simulate",),
+    "machines": ("warm", "cold", "scale"),
+    "losses": ("simulate",),
 }
 _NOTHING = "Nothing was measured yet.\n"
 
@@ -70,17 +77,31 @@ def build_report(results: Results, documents: Mapping[str, str]) -> Report:
     tables = {name: make(results) for name, make in TABLES.items()}
     numbers = {f"{name}.csv": csv_text(made.columns, made.rows) for name, made in tables.items()}
     filled = {
-        document: fill(document, text, {name: _part(name, tables[name]) for name in DOCUMENTS[document]})
+        document: fill(
+            document, text, {name: _part(name, tables[name], _doubts(name, results)) for name in DOCUMENTS[document]}
+        )
         for document, text in documents.items()
     }
     plots = {f"{name}.png": tables[name] for name in PLOTS if tables[name].rows}
     return Report(documents=filled, numbers=numbers, plots=plots)
 
 
-def _part(name: str, made: Table) -> str:
+def _doubts(name: str, results: Results) -> list[str]:
+    """Why a computed table says little: what is void or was busy of what it rests on, each once."""
+    found: list[str] = []
+    for bench in _COMPUTED.get(name, ()):
+        for result in results.of(bench):
+            if "measured" not in result.report and doubts_of(result.report):
+                found.append(rests_on(result.report))
+            found += result.doubts
+    return list(dict.fromkeys(found))
+
+
+def _part(name: str, made: Table, doubts: Sequence[str]) -> str:
     if not made.rows:
         return _NOTHING
-    link = f"\nThe same as CSV: [{name}.csv]({FOLDER}/{name}.csv).\n"
+    warning = f"\n**In doubt**, since {'; '.join(doubts)}.\n" if doubts else ""
+    link = f"{warning}\nThe same as CSV: [{name}.csv]({FOLDER}/{name}.csv).\n"
     if name not in PLOTS:
         return table(made.columns, made.rows) + link
     picture = f"![{_ALTERNATIVES[name]}]({FOLDER}/{name}.png)\n"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from benchmarks.peers.marks import judge_marks
 from benchmarks.report.stored import Results
-from benchmarks.report.tables import Table
+from benchmarks.report.tables import Table, peers_doubts
 from benchmarks.verdicts import Bound
 
 _MMS, _FASTAPI, _EVERY = (
@@ -81,7 +81,7 @@ def _of_peers(results: Results) -> Iterator[Mark]:
             aim=judged.get("bounds", {}).get(mark, aim),
             value=judged.get("figures", {}).get(mark),
             passed=bool(judged.get("passed", {}).get(mark)),
-            void=tuple(judged.get("void", ())),
+            void=() if run is None else peers_doubts(run),
             source=name,
         )
 
@@ -93,7 +93,7 @@ def _of_costs(results: Results) -> Iterator[Mark]:
         if all(result.report["settings"][name] == value for name, value in _THE_COST.items())
     ]
     result = max(wanted, key=lambda found: str(found.report["began"]), default=None)
-    void = () if result is None else tuple(reason for source in result.report["measured"] for reason in source["void"])
+    void = () if result is None else result.doubts
     for name, against, least in (
         ("saved_against_multi_model", _MULTI_MODEL, 0.5),
         ("saved_against_dedicated", "an endpoint a tenant", 0.99),

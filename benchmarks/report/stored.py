@@ -41,6 +41,32 @@ class Result:
         before = self.report.get("load_average_before")
         return None if before is None else bool(before > BUSY_LOAD)
 
+    @property
+    def doubts(self) -> tuple[str, ...]:
+        """What it is computed from and says little, with why."""
+        sources = self.report.get("measured", ())
+        return tuple(rests_on(source) for source in sources if doubts_of(source))
+
+
+def rests_on(source: Mapping[str, Any]) -> str:
+    """What to say of something computed from a measurement that says little; see `doubts_of`."""
+    return f"it rests on `{source['command']}` ({'; '.join(doubts_of(source))})"
+
+
+def doubts_of(source: Mapping[str, Any]) -> list[str]:
+    """Why a measurement says little: it was void, or the machine was busy.
+
+    Args:
+        source: a bench's report, or as much of it as what is computed from it keeps.
+    """
+    busy = busyness(source.get("load_average_before"))
+    return [*source.get("void", ()), *([busy] if busy else [])]
+
+
+def busyness(load: float | None) -> str | None:
+    """What to say of a load average before something was measured; None where the machine was quiet, or nobody knows."""
+    return None if load is None or load <= BUSY_LOAD else f"other work was on the machine (load {load:g} before)"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Results:

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.latency import curve
 from benchmarks.peers.marks import bytes_per_tenant
 from benchmarks.peers.results import Cell, PeerRun
-from benchmarks.report.stored import Results
+from benchmarks.report.stored import Result, Results, doubts_of
 
 PERCENTILES = (0.0, 25.0, 50.0, 75.0, 90.0, 95.0, 99.0, 99.5, 99.9, 99.95, 99.99, 100.0)
 
@@ -30,7 +30,7 @@ def figures(results: Results) -> Table:
             name,
             bound,
             result.report.get(name),
-            _verdict(result.report["passed"].get(name), result.report["void"]),
+            _verdict(result.report["passed"].get(name), result),
             None if result.report["passed"].get(name) else results.reason(result.bench, name),
         ]
         for result in results.benches
@@ -39,10 +39,10 @@ def figures(results: Results) -> Table:
     return Table(["result", "figure", "bound", "measured", "", "why"], rows)
 
 
-def _verdict(passed: bool | None, void: Sequence[str]) -> str:
-    if void:
+def _verdict(passed: bool | None, result: Result) -> str:
+    if result.report["void"]:
         return "void"
-    return "reached" if passed else "**not reached**"
+    return ("reached" if passed else "**not reached**") + (", on a busy machine" if result.busy else "")
 
 
 def runs(results: Results) -> Table:
@@ -53,19 +53,26 @@ def runs(results: Results) -> Table:
         state = {None: None, True: f"busy: load {report.get('load_average_before')} before", False: "quiet"}[
             result.busy
         ]
+        computed = "machine" not in report  # what else the machine does changes nothing but how long it takes
         rows.append(
             [
                 result.name,
                 f"`{report['command']}`",
                 report["began"],
                 machine(report.get("machine") or {}),
-                state,
-                "; ".join(report.get("void", [])) or None,
+                None if computed else state,
+                "; ".join((*report.get("void", []), *result.doubts)) or None,
             ]
         )
     for name, run in results.peers.items():
-        rows.append([name, f"`{run.command}`", run.date, machine(run.machine), None, "; ".join(run.void) or None])
-    return Table(["result", "command", "began", "machine", "state", "void because"], rows)
+        doubts = peers_doubts(run)
+        rows.append([name, f"`{run.command}`", run.date, machine(run.machine), None, "; ".join(doubts) or None])
+    return Table(["result", "command", "began", "machine", "state", "in doubt because"], rows)
+
+
+def peers_doubts(run: PeerRun) -> tuple[str, ...]:
+    """Why a run of the comparison says little."""
+    return tuple(doubts_of(run.as_source()))
 
 
 def machine(found: Mapping[str, Any]) -> str | None:

@@ -1,7 +1,8 @@
 """`macrofleet bench simulate-check`: the simulation held to real servers that are asked the same trace.
 
-Three servers, each with a disk tier of its own, over one store, on this machine. Parameters are measured on one of them just
-before; then a trace goes to all, by the ring in the generator or through a real Envoy, and the same trace is simulated.
+Three servers, each with a disk tier of its own, over one store, on this machine. A trace goes to all, by the ring in the
+generator or through a real Envoy, and the same trace is simulated with what a fourth server, which is asked one thing at a time,
+does meanwhile (`benchmarks.simulation.probe`).
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import asyncio
 import contextlib
 import os
 import threading
-import urllib.request
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +20,6 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from benchmarks.client import Client, Operator, total
-from benchmarks.cost.measured import Measured
 from benchmarks.fleets import serve, tenant_names, write_catalogues
 from benchmarks.load import Plan, Samples, describe, percentiles, run_load
 from benchmarks.machine import describe_machine
@@ -28,7 +27,8 @@ from benchmarks.refusals import refusals
 from benchmarks.replay import Target, picks_of, watched
 from benchmarks.simulation.engine import Outcome, simulate
 from benchmarks.simulation.parameters import Sizes, described, replica_of
-from benchmarks.simulation.report import trace_scenario
+from benchmarks.simulation.probe import Probe, ahead_of_others, unload
+from benchmarks.simulation.report import replica_keys, trace_scenario
 from benchmarks.stage import Stage, load_bodies, staged
 from benchmarks.trace import Trace, TraceSpec, make_trace
 from benchmarks.verdicts import Bound, judge
@@ -43,7 +43,7 @@ BOUNDS = {
     "p50_ratio": Bound(at_least=0.5, at_most=2),
     "p99_ratio": Bound(at_least=0.5, at_most=2),
 }
-_CALIBRATION = 30
+_PROBED = 60
 _WARM_UP = 50
 _FACTOR = 150
 
@@ -75,26 +75,29 @@ def measure_check(sizes: CheckSizes, *, seed: int, step: Step) -> dict[str, Any]
         The real figure to the simulated one, for p50, p99 and cold loads; the difference of the hit rates; both sides whole.
     """
     trace = make_trace(TraceSpec(rate=sizes.rate, seconds=sizes.seconds, tenants=sizes.tenants, seed=seed))
-    calibrating = tenant_names(_CALIBRATION, "calibration")
-    models = sizes.tenants + _CALIBRATION
+    probed = tenant_names(_PROBED, "probed")
+    models = sizes.tenants + _PROBED
     with staged(step, models_at_rest=2 * models) as stage, contextlib.ExitStack() as stack:
         step(f"making {models} models", 0.05)
         fleet = stage.models(models)
-        made = fleet.make((name, "m") for name in [*trace.tenants, *calibrating])
+        made = fleet.make((name, "m") for name in [*trace.tenants, *probed])
         fleet.publish(stage.put, made)
         write_catalogues(stage.put, {model.tenant: fleet.catalogue(["m"]) for model in made})
         update_fleet(stage.store, {model.tenant: serve(model.manifest) for model in made})
         os.sync()
         memory = (sizes.memory_models + 0.5) * fleet.model_bytes
-        step(f"starting {sizes.replicas} servers", 0.2)
-        servers = [_server(stage, number, memory, stack) for number in range(sizes.replicas)]
-        step("measuring one of them", 0.3)
-        measured = _calibrate(servers, calibrating, fleet.model_bytes)
-        keys = [urlsplit(server.url).netloc for server in servers]
-        front = stack.enter_context(_envoy(stage.folder, servers)) if sizes.through_envoy else None
+        step(f"starting {sizes.replicas + 1} servers", 0.2)
+        *servers, alone = [_server(stage, number, memory, stack) for number in range(sizes.replicas + 1)]
+        step("warming them up", 0.3)
+        rps = _warm_up([*servers, alone], probed[0])
+        keys = replica_keys(sizes.replicas)
+        front = stack.enter_context(_envoy(stage.folder, servers, keys)) if sizes.through_envoy else None
         before = [_counts(server) for server in servers]
         step("replaying", 0.4)
-        samples = _replay(trace, servers, keys, front, seed=seed, step=step)
+        probe = Probe(alone, probed[1:], load_bodies(), seconds=sizes.seconds)
+        with probe.running():
+            samples = _replay(trace, servers, keys, front, seed=seed, step=step)
+        measured = probe.measured(model_bytes=fleet.model_bytes, rps=rps)
         counts = [
             {name: value - old[name] for name, value in _counts(server).items()}
             for server, old in zip(servers, before, strict=True)
@@ -134,48 +137,20 @@ def _server(stage: Stage, number: int, memory: float, stack: contextlib.ExitStac
     return stack.enter_context(LocalServer(folder, {**store_environment(stage.store_settings), **environment}))
 
 
-def _calibrate(servers: Sequence[LocalServer], names: Sequence[str], model_bytes: int) -> Measured:
-    """What one server does while the others are idle: first answers from store and disk, a warm one, a full core."""
+def _warm_up(servers: Sequence[LocalServer], tenant: str) -> float:
+    """Have all servers answer something, and the requests a second that fill the core of the last one."""
     bodies = load_bodies()
-    warm: list[float] = []
-    from_store: list[float] = []
-    from_disk: list[float] = []
-    for server in reversed(servers):  # the first is measured last, when all have answered something
+    for server in servers:
         with Client(server.url) as client:
             for place in range(_WARM_UP):
-                warm.append(client.suggest(names[0], bodies[place]))
-            if server is servers[0]:
-                for name in names[1:]:
-                    from_store.append(client.suggest(name, bodies[0]))
-                    warm.append(client.suggest(name, bodies[1]))
-                    _unload(server, name)
-                    from_disk.append(client.suggest(name, bodies[2]))
-                    _unload(server, name)
-    target = Target(url=servers[0].url, bodies=bodies)
-    requests = target.requests(names[:1])
+                client.suggest(tenant, bodies[place])
+    requests = Target(url=servers[-1].url, bodies=bodies).requests([tenant])
     full = run_load(
-        Plan(url=servers[0].url, requests=requests, picks=np.arange(len(requests)), connections=16, seconds=2.0)
+        Plan(url=servers[-1].url, requests=requests, picks=np.arange(len(requests)), connections=16, seconds=2.0)
     )
     for server in servers:
-        _unload(server, names[0])
-    return Measured(
-        model_bytes=model_bytes,
-        tenant_bytes=0.0,
-        process_bytes=0.0,
-        rps=float((full.status == 200).sum() / full.seconds),
-        warm_seconds=float(np.median(warm[-2 * len(names) :])),
-        disk_seconds=float(np.median(from_disk)),
-        store_seconds=float(np.median(from_store)),
-        disk_p99_seconds=float(np.percentile(from_disk, 99)),
-        store_p99_seconds=float(np.percentile(from_store, 99)),
-        sources=(),
-    )
-
-
-def _unload(server: LocalServer, tenant: str) -> None:
-    request = urllib.request.Request(f"{server.operator_url}/admin/models/{tenant}/unload", method="POST")
-    with urllib.request.urlopen(request, timeout=30):
-        pass
+        unload(server, tenant)
+    return float((full.status == 200).sum() / full.seconds)
 
 
 def _counts(server: LocalServer) -> dict[str, float]:
@@ -201,7 +176,8 @@ def _replay(
         connections=len(servers),
         keep_refusals=True,
     )
-    samples, interrupted = watched(plan, step)
+    with ahead_of_others():
+        samples, interrupted = watched(plan, step)
     if interrupted:
         raise KeyboardInterrupt
     return samples
@@ -256,8 +232,12 @@ def compared(
 
 
 @contextlib.contextmanager
-def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
-    """A real Envoy before the servers, in a thread with a loop of its own: its address."""
+def _envoy(folder: Path, servers: Sequence[LocalServer], keys: Sequence[str]) -> Iterator[str]:
+    """A real Envoy before the servers, in a thread with a loop of its own: its address.
+
+    Args:
+        keys: of the servers on its ring.
+    """
     from serving.proxy.envoy import Proxy
     from serving.proxy.settings import Address, ProxySettings, Server
 
@@ -274,7 +254,13 @@ def _envoy(folder: Path, servers: Sequence[LocalServer]) -> Iterator[str]:
             ProxySettings(faces=(), admin=Address("127.0.0.1", 0), request_timeout_seconds=30, balance_percent=_FACTOR),
         )
         await proxy.start()
-        proxy.tell("public", [Server(address=Address.parse(urlsplit(server.url).netloc)) for server in servers])
+        proxy.tell(
+            "public",
+            [
+                Server(address=Address.parse(urlsplit(server.url).netloc), key=key)
+                for server, key in zip(servers, keys, strict=True)
+            ],
+        )
         ports = [urlsplit(server.url).port or 0 for server in servers]
         if not await proxy.settled("public", ports):
             raise RuntimeError("Envoy does not find the servers healthy")

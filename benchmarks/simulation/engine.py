@@ -1,8 +1,9 @@
 """The simulation: a heap of events over requests, loads and batches.
 
 A replica is what was measured of one: a core that takes everything that waits as one batch (up to 32 tickets, a fixed cost
-and one for each ticket), a memory tier with a budget, a disk tier, and loads from local disk or the store beside it, which
-slow the core down while they use it. Requests for a model that is being loaded wait for that load.
+and one for each ticket), a memory tier with a budget, a disk tier, and loads from local disk or the store. A load waits for
+the disk or the store, and then shares the core with the batch and with other loads, so that each is slower the more there
+are. Requests for a model that is being loaded wait for that load.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ from numpy.typing import NDArray
 from benchmarks.load import Floats, Integers
 from benchmarks.simulation.balancing import Balancer, Rule
 from benchmarks.simulation.cache import SimulatedCache
+from benchmarks.simulation.core import SharedCore
 
-_LOADED, _WORKED, _LOST = 0, 1, 2
+_FETCHED, _DONE, _LOST = 0, 1, 2
+# Of the tasks on a core, the one that is no load of a tenant's.
+_BATCH = -1
 _TELL_REQUESTS = 20_000
 
 
@@ -37,7 +41,7 @@ class Replica:
         disk_seconds: to load a model that is on its disk, the median.
         store_seconds: to fetch and load one that is not, the median.
         disk_spread, store_spread: standard deviation of the logarithm of those; loads are log-normal.
-        disk_core_seconds, store_core_seconds: of its core, for such a load.
+        disk_core_seconds, store_core_seconds: the part of those that is the core's, if it has nothing else to do.
         model_bytes: of every model.
         memory_models: that its memory tier holds.
         disk_models: that its disk tier holds; None is all.
@@ -129,7 +133,7 @@ class Outcome:
 class _Server:
     """A replica at work."""
 
-    __slots__ = ("alive", "backlog", "batch", "cache", "disk", "loading", "queue")
+    __slots__ = ("alive", "batch", "cache", "core", "disk", "loading", "plan", "queue", "wanted")
 
     def __init__(self, replica: Replica, disk: OrderedDict[int, None]) -> None:
         self.alive = True
@@ -138,7 +142,9 @@ class _Server:
         self.loading: dict[int, list[int]] = {}
         self.queue: deque[int] = deque()
         self.batch: list[int] = []
-        self.backlog = 0.0  # seconds of the core that loads still want
+        self.core = SharedCore()
+        self.wanted: dict[int, float] = {}  # seconds of the core, of loads that wait for disk or store
+        self.plan = 0  # which of the core's announced ends holds: each change of its tasks makes another
 
 
 class Simulation:
@@ -270,45 +276,58 @@ class Simulation:
         self._loads.append((now, source, tenant, place))
         server.loading[tenant] = [request]
         near = source == "d"
-        server.backlog += replica.disk_core_seconds if near else replica.store_core_seconds
-        seconds, spread = (
-            (replica.disk_seconds, replica.disk_spread) if near else (replica.store_seconds, replica.store_spread)
+        seconds, spread, core_seconds = (
+            (replica.disk_seconds, replica.disk_spread, replica.disk_core_seconds)
+            if near
+            else (replica.store_seconds, replica.store_spread, replica.store_core_seconds)
         )
-        if spread:
-            seconds *= self._random.lognormvariate(0.0, spread)
-        heapq.heappush(self._heap, (now + seconds, _LOADED, place, tenant))
+        factor = self._random.lognormvariate(0.0, spread) if spread else 1.0
+        server.wanted[tenant] = factor * core_seconds
+        heapq.heappush(self._heap, (now + factor * (seconds - core_seconds), _FETCHED, place, tenant))
 
-    def _happen(self, now: float, what: int, place: int, tenant: int) -> None:
+    def _happen(self, now: float, what: int, place: int, which: int) -> None:
         if what == _LOST:
             self._lose(now)
             return
         server = self._servers[place]
         if not server.alive:
             return
-        if what == _LOADED:
-            waiting = server.loading.pop(tenant)
-            self._put_on_disk(server, tenant)
-            server.cache.loaded(tenant, len(waiting), now)
-            server.queue.extend(waiting)
+        if what == _FETCHED:
+            server.core.add(now, server.wanted.pop(which), which)
+        elif which != server.plan:
+            return  # announced before something else came to the core
+        elif (task := server.core.finish(now)) == _BATCH:
+            self._answer(place, server, now)
         else:
-            at, outside = self._scenario.at, self._replica.outside_seconds
-            for request in server.batch:
-                self._latency[request] = now + outside - float(at[request])
-            self._active[place] -= len(server.batch)
-            self._total -= len(server.batch)
-            server.batch = []
+            waiting = server.loading.pop(task)
+            self._put_on_disk(server, task)
+            server.cache.loaded(task, len(waiting), now)
+            server.queue.extend(waiting)
         if server.queue and not server.batch:
             self._work(place, server, now)
+        else:
+            self._announce(place, server)
+
+    def _answer(self, place: int, server: _Server, now: float) -> None:
+        at, outside = self._scenario.at, self._replica.outside_seconds
+        for request in server.batch:
+            self._latency[request] = now + outside - float(at[request])
+        self._active[place] -= len(server.batch)
+        self._total -= len(server.batch)
+        server.batch = []
 
     def _work(self, place: int, server: _Server, now: float) -> None:
         """Take what waits as a batch."""
         replica, queue = self._replica, server.queue
         server.batch = [queue.popleft() for _ in range(min(len(queue), replica.most_tickets))]
-        seconds = replica.batch_seconds + len(server.batch) * replica.ticket_seconds
-        # Loads and batches share the core half and half while there are both.
-        shared = min(server.backlog, seconds)
-        server.backlog -= shared
-        heapq.heappush(self._heap, (now + seconds + shared, _WORKED, place, -1))
+        server.core.add(now, replica.batch_seconds + len(server.batch) * replica.ticket_seconds, _BATCH)
+        self._announce(place, server)
+
+    def _announce(self, place: int, server: _Server) -> None:
+        """When the core's next task ends, as things are now."""
+        server.plan += 1
+        if len(server.core):
+            heapq.heappush(self._heap, (server.core.next_at(), _DONE, place, server.plan))
 
     def _lose(self, now: float) -> None:
         left: list[int] = []

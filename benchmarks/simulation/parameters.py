@@ -12,7 +12,7 @@ from benchmarks.simulation.engine import Replica
 _MOST_TICKETS = 32
 # A normal variable's 99th percentile, in standard deviations.
 _NORMAL_P99 = 2.3263
-# Of a first answer, how much of the core it uses is not measured apart: the server's part of a fetch that hashes and writes
+# Of a first answer, where its processor time was not measured apart: the server's part of a fetch that hashes and writes
 # 10 MB (docs/benchmarks.md: 13 to 30 ms in the server that answers), and mapping what is on disk.
 _STORE_CORE_SHARE = 0.5
 _DISK_CORE_SHARE = 1.0
@@ -49,12 +49,17 @@ def replica_of(measured: Measured, sizes: Sizes) -> Replica:
         store_seconds=from_store,
         disk_spread=_spread(from_disk, measured.disk_p99_seconds - alone),
         store_spread=_spread(from_store, measured.store_p99_seconds - alone),
-        disk_core_seconds=from_disk * _DISK_CORE_SHARE,
-        store_core_seconds=from_store * _STORE_CORE_SHARE,
+        disk_core_seconds=_core(measured.disk_core_seconds, from_disk, _DISK_CORE_SHARE),
+        store_core_seconds=_core(measured.store_core_seconds, from_store, _STORE_CORE_SHARE),
         model_bytes=measured.model_bytes,
         memory_models=sizes.memory / measured.model_bytes,
         disk_models=None if sizes.disk is None else sizes.disk / measured.model_bytes,
     )
+
+
+def _core(measured: float | None, seconds: float, share: float) -> float:
+    """Of a load that takes `seconds`, the core's part; some of it may have been another core's, at the same time."""
+    return seconds * share if measured is None else min(measured, seconds)
 
 
 def _spread(median: float, p99: float) -> float:
@@ -69,6 +74,8 @@ def described(replica: Replica) -> dict[str, Any]:
         "ticket_ms": round(1000 * replica.ticket_seconds, 3),
         "disk_ms": round(1000 * replica.disk_seconds, 2),
         "store_ms": round(1000 * replica.store_seconds, 2),
+        "disk_core_ms": round(1000 * replica.disk_core_seconds, 2),
+        "store_core_ms": round(1000 * replica.store_core_seconds, 2),
         "disk_spread": round(replica.disk_spread, 3),
         "store_spread": round(replica.store_spread, 3),
         "rps": round(replica.rps, 1),

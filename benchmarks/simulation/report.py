@@ -16,6 +16,7 @@ from benchmarks.simulation.engine import Outcome, Replica, Scenario, simulate
 from benchmarks.simulation.parameters import described
 from benchmarks.trace import Trace, TraceSpec, make_trace
 from registry.console_output import Step
+from serving.replicas.addresses import ring_key
 
 # After a loss: how long cold loads are counted, and what counts as having recovered.
 _AFTER_SECONDS = 30.0
@@ -101,8 +102,8 @@ def measure_simulation(shape: Shape, replica: Replica, *, step: Step) -> dict[st
 
 
 def replica_keys(count: int) -> list[str]:
-    """Of replicas on the ring: addresses, as Envoy has them."""
-    return [f"10.{place >> 16 & 255}.{place >> 8 & 255}.{place & 255}:8000" for place in range(count)]
+    """Of replicas on the ring: those that `serve --replicas` gives them, and that Envoy reads as their `hash_key`."""
+    return [ring_key(place) for place in range(count)]
 
 
 def _copies(shape: Shape, replica: Replica) -> Integers:

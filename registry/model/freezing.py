@@ -3,8 +3,8 @@
 `python -m registry.model.freezing PROGRAM BUNDLE FOLDER`. TensorFlow numbers functions through the life of a process and writes
 the numbers into what it saves, so that only a process that does nothing else gives the same bytes every time.
 
-Weights are constants, not variables: of the forms that were tried (`docs/saved-model.md`) that is the one that TensorFlow
-loads quickest, and in the least memory.
+Weights are constants, not variables: of the forms that were tried (`docs/saved-model.md`) none loads quicker. Variables take
+less memory once loaded.
 """
 
 from __future__ import annotations

@@ -55,7 +55,7 @@ COST: dict[str, Any] = {
     "saved_against_each": {"an endpoint a tenant": 0.998},
     "saved_against_multi_model": 0.4,
     "saved_against_dedicated": 0.998,
-    "measured": [{"void": ["the generator was late"]}],
+    "measured": [{"command": "warm", "load_average_before": 0.9, "void": ["the generator was late"]}],
 }
 
 
@@ -90,8 +90,11 @@ def test_the_same_results_give_the_same_report_and_it_is_its_own_input(results: 
 def test_a_figure_has_its_bound_its_verdict_and_the_reason(results: Path) -> None:
     document = build_report(read_results(results), EMPTY).documents
     shown = part(document, "figures")
-    assert "| warm | p99_ratio_to_echo | ≤ 5 | 7.25 | **not reached** | One core \\| nearly full. |\n" in shown
-    assert "| warm | rps_least | ≥ 1 | 1,234 | reached |  |\n" in shown
+    assert (
+        "| warm | p99_ratio_to_echo | ≤ 5 | 7.25 | **not reached**, on a busy machine | One core \\| nearly full. |\n"
+        in shown
+    )
+    assert "| warm | rps_least | ≥ 1 | 1,234 | reached, on a busy machine |  |\n" in shown
     assert "busy: load 3.0 before" in part(document, "runs")
     assert "`macrofleet bench warm --json`" in part(document, "runs")
     assert part(document, "peers") == "Nothing was measured yet.\n"
@@ -108,7 +111,9 @@ def test_a_void_result_is_neither_reached_nor_missed(results: Path) -> None:
 def test_marks_are_reached_missed_or_not_measured_and_doubted(results: Path) -> None:
     found = {mark.name: mark for mark in marks(read_results(results))}
     assert (found["saved_against_dedicated"].passed, found["saved_against_multi_model"].passed) == (True, False)
-    assert found["saved_against_multi_model"].void == ("the generator was late",)
+    assert found["saved_against_multi_model"].void == (
+        "it rests on `warm` (the generator was late; other work was on the machine (load 0.9 before))",
+    )
     assert found["mms_cold_cached"].value is None
     rows = {row[1] + row[0]: row for row in marks_table(read_results(results)).rows}
     missed = next(row for name, row in rows.items() if name.endswith("500 models an instance"))
@@ -117,6 +122,26 @@ def test_marks_are_reached_missed_or_not_measured_and_doubted(results: Path) -> 
     assert [row[5] for row in marks_table(read_results(results)).rows if row[5]] == ["Memory."]
     stored(results, cost={**COST, "settings": {**COST["settings"], "tenants": 10}})
     assert next(mark for mark in marks(read_results(results)) if mark.name == "saved_against_dedicated").value is None
+
+
+def test_what_is_computed_says_when_it_rests_on_little(results: Path) -> None:
+    document = build_report(read_results(results), EMPTY).documents
+    for name in ("cost", "runs", "marks"):
+        assert "it rests on `warm` (the generator was late; other work was on the machine (load" in part(document, name)
+    stored(results, cost={**COST, "measured": [{"command": "warm", "load_average_before": 0.1, "void": []}]})
+    document = build_report(read_results(results), EMPTY).documents
+    assert "rests on" not in "".join(document.values())
+
+
+def test_a_comparison_on_a_busy_machine_says_so(results: Path) -> None:
+    for load, busy in ((0.2, False), (2.0, True)):
+        machine = {**MACHINE, "load_average": load}
+        run = PeerRun(date="2026-11-28", command="c", machine=machine, settings={}, void=())
+        write_run(results / "peers.json", run)
+        made = read_results(results)
+        against = [mark for mark in marks(made) if mark.source == "peers"]
+        assert len(against) == 17
+        assert all(bool(mark.void) == busy for mark in against)
 
 
 def test_every_step_of_every_peer_is_shown_with_its_own_error(results: Path) -> None:

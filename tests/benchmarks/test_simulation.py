@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 from benchmarks.cost.measured import Measured
 from benchmarks.simulation.balancing import Balancer, Rule, shuffled
 from benchmarks.simulation.cache import SimulatedCache
+from benchmarks.simulation.core import SharedCore
 from benchmarks.simulation.engine import Outcome, Replica, Scenario, simulate
 from benchmarks.simulation.parameters import Sizes, replica_of
 from benchmarks.simulation.report import Shape, figures, measure_simulation, recovered, replica_keys
@@ -203,9 +204,61 @@ def test_what_waits_makes_up_a_batch() -> None:
     assert simulate(given_).latency.tolist() == pytest.approx([0.002, 0.005, 0.005])
     cold = simulate(replace(given_, preload=False))
     assert cold.kind.tolist() == ["s", "w", "w"]
-    # One load, 50 ms; then all three in one batch of 4 ms, slowed down by what the load wants of the core.
-    assert cold.latency.tolist() == pytest.approx([0.05 + 0.004 + 0.004] * 3)
+    # One load, 50 ms; then all three in one batch of 4 ms.
+    assert cold.latency.tolist() == pytest.approx([0.05 + 0.004] * 3)
     assert len(cold.loads) == 1
+
+
+def test_loads_and_batches_slow_each_other_down() -> None:
+    """Two loads at once want 10 ms of the core each, after 40 ms beside it; a warm request comes while they do."""
+    given_ = Scenario(
+        replica=REPLICA,
+        keys=replica_keys(1),
+        names=["a", "b"],
+        at=np.zeros(2),
+        places=np.array([0, 1]),
+        rule="ring",
+        preload=False,
+    )
+    alone, together = replace(given_, at=np.zeros(1), places=np.zeros(1, np.int64)), simulate(given_).latency
+    assert simulate(alone).latency.tolist() == pytest.approx([0.052])
+    # Both loads end after 60 ms; the batch is of the first alone, and the second's is another one.
+    assert together.max() == pytest.approx(0.04 + 2 * 0.01 + 0.002 + 0.002)
+    warm = replace(
+        given_, names=["a", "b", "c"], at=np.array([0.0, 0.0, 0.1, 0.145]), places=np.array([0, 2, 1, 0]),
+    )  # fmt: skip
+    # 5 ms into b's part of the core, which a's answer of 2 ms shares with it.
+    assert simulate(warm).latency[2:].tolist() == pytest.approx([0.04 + 0.01 + 0.002 + 0.002, 0.004])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.tuples(st.floats(0, 5), st.floats(0.01, 2)), min_size=1, max_size=12))
+def test_a_shared_core_is_divided_alike(tasks: list[tuple[float, float]]) -> None:
+    """Against small steps of time, each of them divided by the tasks that are there."""
+    core = SharedCore()
+    ends: dict[int, float] = {}
+
+    def finish_until(moment: float) -> None:
+        while (at := core.next_at()) <= moment and len(core):
+            ends[core.finish(at)] = at
+
+    for number, (begin, seconds) in sorted(enumerate(tasks), key=lambda item: item[1][0]):
+        finish_until(begin)
+        core.add(begin, seconds, number)
+    finish_until(float("inf"))
+    assert set(ends) == set(range(len(tasks)))
+    left = [seconds for _, seconds in tasks]
+    stepped: dict[int, float] = {}
+    moment, step = 0.0, 0.005
+    while len(stepped) < len(tasks):
+        there = [each for each, (begin, _) in enumerate(tasks) if begin <= moment and each not in stepped]
+        for each in there:
+            left[each] -= step / len(there)
+            if left[each] <= 0:
+                stepped[each] = moment
+        moment += step
+    for each, end in ends.items():
+        assert end == pytest.approx(stepped[each], abs=0.2)
 
 
 @settings(max_examples=200, deadline=None)
@@ -268,6 +321,11 @@ def test_parameters_solve_what_was_measured() -> None:
     draws = np.random.default_rng(1).lognormal(0.0, found.disk_spread, 100_000) * found.disk_seconds
     assert np.percentile(draws, [50, 99]) == pytest.approx([0.0023, 0.0063], rel=0.03)
     assert found.store_spread == 0
+    assert (found.disk_core_seconds, found.store_core_seconds) == pytest.approx((0.0023, 0.02415))
+    known = replica_of(replace(measured, disk_core_seconds=0.001, store_core_seconds=0.09), Sizes(memory=100e6))
+    assert (known.disk_core_seconds, known.store_core_seconds) == pytest.approx((0.001, 0.0483)), (
+        "no more than all of it"
+    )
     busy = replica_of(replace(measured, rps=500.0), Sizes(memory=100e6))
     assert busy.batch_seconds == 0.0
     assert busy.rps == pytest.approx(500.0)
