@@ -7,7 +7,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -40,6 +40,10 @@ class Workers:
         """What `work` returns or raises. A caller that is cancelled does not stop it."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._pool, lambda: work(*args, **kwargs))
+
+    def begin(self, work: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Have something done, for another thread to wait for; what is begun or run later starts later."""
+        return self._pool.submit(work, *args, **kwargs)
 
     def start(self, work: Callable[[], object]) -> None:
         """Have something done some time; nobody waits for it. It must not raise."""

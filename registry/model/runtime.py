@@ -318,9 +318,9 @@ def _pooled_linear(features: Features, index: int, weights: Mapping[str, Array])
     scores += np.dot(prior, weights["prior_kernel"])
     if norm > 0 or prior.any():
         scores += weights["bias"]
-    scores -= scores.max()
+    scores -= np.maximum.reduce(scores)  # what `max` and `sum` call, without what they do before
     np.exp(scores, out=scores)
-    scores /= scores.sum()
+    scores /= np.add.reduce(scores)
     return scores
 
 
@@ -338,9 +338,9 @@ def _sentence_and_pooled_linear(features: Features, index: int, weights: Mapping
     both = np.concatenate([features.tensors["sentence"][index], pooled])
     scores: NDArray[np.float32] = np.dot(both, weights["kernel"])
     scores += weights["bias"]
-    scores -= scores.max()
+    scores -= np.maximum.reduce(scores)  # what `max` and `sum` call, without what they do before
     np.exp(scores, out=scores)
-    scores /= scores.sum()
+    scores /= np.add.reduce(scores)
     return scores
 
 

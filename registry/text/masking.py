@@ -19,10 +19,12 @@ EMAIL, PHONE, CARD, IBAN, TOKEN = "[email]", "[phone]", "[card]", "[iban]", "[to
 _GAP = r"(?:[ \t\u00a0\u2007\u2009\u202f./\u2010-\u2015-]|&nbsp;|&#160;)"
 _BLANK = r"(?:[ \t\u00a0\u2007\u2009\u202f\u2010-\u2015-]|&nbsp;|&#160;)"
 _DIGIT, _NO_DIGIT = re.compile(r"\d"), re.compile(r"[^\d]+")
+_OTHER_BYTES = bytes(byte for byte in range(256) if not 48 <= byte <= 57)
 
 # Nothing but secrets has fewer.
 _LEAST_DIGITS = 6
-_AT = ("@", "\uff20", "&#64;", "&#x40;", "&#X40;", "&commat;")
+_AT = ("@", "\uff20")
+_AT_ESCAPED = ("&#64;", "&#x40;", "&#X40;", "&commat;")
 _EMAIL = re.compile(
     r"(?<![\w.+-])[\w.+-]{1,64}(?:@|\uff20|&#64;|&#[xX]40;|&commat;)"
     r"(?:[\w-]{1,63}\.){1,8}(?:[^\W\d_]{2,24}|xn--[\w-]{1,59})(?![\w-])"
@@ -61,7 +63,7 @@ _IBAN_LENGTHS = {
     for code in codes.split()
 }  # fmt: skip
 # A run of digits and single gaps, however long: a card may stand anywhere in it.
-_DIGITS = re.compile(rf"(?<!\d)\d(?:{_BLANK}?\d){{12,}}")
+_DIGITS = re.compile(rf"\d(?<!\d\d)(?:{_BLANK}?\d){{12,}}")
 _GROUPS = re.compile(r"\d+")
 _CARD = re.compile(
     r"4(?:\d{12}|\d{15}|\d{18})|(?:5[1-5]\d\d|222[1-9]|22[3-9]\d|2[3-6]\d\d|27[01]\d|2720)\d{12}|3[47]\d{13}"
@@ -69,11 +71,15 @@ _CARD = re.compile(
 )
 _CARD_DIGITS = range(13, 20)
 
-_PLUS = re.compile(rf"(?<![\w+\uff0b])[+\uff0b]{_GAP}?[(]?\d(?:[()]?{_GAP}{{0,2}}[()]{{0,2}}{_GAP}?\d){{6,14}}(?!\d)")
+# What stands before a match is looked at after its first character: an expression that begins with a character is looked
+# for by that, and one that begins with what must not be there is tried everywhere, which takes three times as long.
+_PLUS = re.compile(
+    rf"[+\uff0b](?<![\w+\uff0b][+\uff0b]){_GAP}?[(]?\d(?:[()]?{_GAP}{{0,2}}[()]{{0,2}}{_GAP}?\d){{6,14}}(?!\d)"
+)
 _AMERICAN = re.compile(
     rf"(?<![\w.+/-])(?:1{_GAP}?)?(?:\([2-9]\d\d\){_GAP}?|[2-9]\d\d{_GAP})[2-9]\d\d{_GAP}\d{{4}}(?![\w]|[-/.]\d)"
 )
-_AREA = re.compile(rf"(?<![\w.+/-])\(0?[1-9]\d{{0,4}}\){_GAP}?\d{{2,5}}(?:{_GAP}\d{{2,5}}){{0,3}}(?![\w]|[-/.]\d)")
+_AREA = re.compile(rf"\((?<![\w.+/-]\()0?[1-9]\d{{0,4}}\){_GAP}?\d{{2,5}}(?:{_GAP}\d{{2,5}}){{0,3}}(?![\w]|[-/.]\d)")
 _ZERO = "[0\u0660\u06f0\u0966\uff10]"
 # With the trunk prefix 0, or 00 and a country; with or without gaps.
 _TRUNK = re.compile(
@@ -99,9 +105,8 @@ _OTHER = re.compile(
 _LOOK_BACK = 40
 # Without one of these a rule finds nothing; tests hold that to the rules themselves. No `i` in words, which has more than
 # two cases.
-_OF_KEYS = (
-    "_", "eyJ", "sk-", "pk-", "rk-", "AKIA", "ASIA", "AIza", "ya29.", "SG.", "glpat-", "xox", "xapp-", "npm-", "hf-", "pypi-",
-)  # fmt: skip
+_OF_KEYS = ("_", "eyJ", "AKIA", "ASIA", "AIza", "ya29.", "SG.", "xox")
+_OF_KEYS_WITH_HYPHENS = ("sk-", "pk-", "rk-", "glpat-", "xapp-", "npm-", "hf-", "pypi-")
 _OF_SECRETS = ("bearer", "key", "token", "secret", "passwor", "passwd", "pwd", "kennwort", "contrase")
 _OF_NUMBERS = (
     "tel", "t\u00e9l", "phone", "mob", "cell", "handy", "rufnummer", "whatsapp", "fax", "m\u00f3v", "portable", "celular",
@@ -110,6 +115,10 @@ _OF_NUMBERS = (
 _PLUSES = ("+", "\uff0b")
 # Fewer make no phone number without a plus, or a word before it.
 _PHONE_DIGITS = 9
+# How an IBAN begins and an American number ends, and what a trunk prefix stands after: digits first, and so found quickly.
+_IBAN_BEGINS = re.compile(r"\d(?<=[^\W\d_]{2}\d)\d")
+_AMERICAN_ENDS = re.compile(rf"[2-9]\d\d{_GAP}\d{{4}}")
+_TRUNK_BEGINS = re.compile(rf"{_ZERO}(?<![\w.+/-]{_ZERO})")
 # So many digits with nothing but gaps between them; of cards, phone numbers and IBANs there is none without.
 _CANDIDATE = re.compile(rf"\d(?:[()]?{_GAP}{{0,2}}[()]{{0,2}}{_GAP}?\d){{{_LEAST_DIGITS - 1}}}")
 _DATE = re.compile(
@@ -125,35 +134,54 @@ def masked(text: str) -> str:
 
     Rules that cannot find anything are passed over: looking for a few words takes a tenth of the time of most rules.
     """
-    if any(sign in text for sign in _AT):
+    if _has(text, _AT) or ("&" in text and _has(text, _AT_ESCAPED)):
         text = _LOGIN.sub(f"{TOKEN}@", text)
         text = _EMAIL.sub(EMAIL, text)
-    if any(sign in text for sign in _OF_KEYS):
+    if _has(text, _OF_KEYS) or ("-" in text and _has(text, _OF_KEYS_WITH_HYPHENS)):
         text = _KEY.sub(TOKEN, text)
     if "-----BEGIN" in text:
         text = _PEM.sub(TOKEN, text)
-    digits = len(_DIGIT.findall(text))
+    digits = _count_digits(text)
     if not digits:
         return text
     # The same for all letters that an expression without case takes for the same.
     folded = text.casefold()
-    if any(word in folded for word in _OF_SECRETS):
+    if _has(folded, _OF_SECRETS):
         text = _SECRET.sub(_secret, text)
     if digits < _LEAST_DIGITS or not _CANDIDATE.search(text):
         return text
-    text = _IBAN.sub(_iban, text)
+    return _without_numbers(text, folded, digits)
+
+
+def _without_numbers(text: str, folded: str, digits: int) -> str:
+    """A text with IBANs, cards and phone numbers replaced; how many digits it has, and itself without case, as it came."""
+    if _IBAN_BEGINS.search(text):
+        text = _IBAN.sub(_iban, text)
     if digits >= _CARD_DIGITS.start:
         text = _replaced(text, _DIGITS, _cards)
-    if any(word in folded for word in _OF_NUMBERS):
+    if _has(folded, _OF_NUMBERS):
         text = _NUMBER.sub(_named, text)
-    if any(sign in text for sign in _PLUSES):
+    if _has(text, _PLUSES):
         text = _PLUS.sub(_phone, text)
     if digits < _PHONE_DIGITS:
         return text
     if "(" in text:
         text = _AREA.sub(_phone, text)
-    text = _AMERICAN.sub(_phone, text)
-    return _TRUNK.sub(_phone, text)
+    if _AMERICAN_ENDS.search(text):
+        text = _AMERICAN.sub(_phone, text)
+    return _TRUNK.sub(_phone, text) if _TRUNK_BEGINS.search(text) else text
+
+
+def _has(text: str, signs: tuple[str, ...]) -> bool:
+    for sign in signs:  # noqa: SIM110  # `any` takes twice the time, for the generator
+        if sign in text:
+            return True
+    return False
+
+
+def _count_digits(text: str) -> int:
+    # A fifth of the time of looking at each character.
+    return len(text.encode().translate(None, _OTHER_BYTES)) if text.isascii() else len(_DIGIT.findall(text))
 
 
 def _secret(found: re.Match[str]) -> str:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import Protocol, cast
 
-from starlette.types import Scope
+from starlette.types import Scope, Send
 from uvicorn._types import ASGI3Application
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -63,10 +63,8 @@ class EarlyProtocol(HttpToolsProtocol):
         waits = cycle.waiting_for_100_continue
         if waits:
             headers = [*headers, (b"connection", b"close")]
-        head = b"".join([b"%b: %b\r\n" % header for header in (*defaults, *headers)])
-        cycle.response_started = cycle.response_complete = True
         cycle.on_response = _nothing  # a cycle of references: only the collector would take this protocol away
-        self.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
+        _write(cycle, status, headers, body)
         if waits:
             self.transport.close()
         if self.pipeline:
@@ -74,6 +72,34 @@ class EarlyProtocol(HttpToolsProtocol):
             self.loop.call_soon(self.on_response_complete)
         else:
             self.on_response_complete()
+
+
+def send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> bool:
+    """Send a whole answer in one piece, where `send` is uvicorn's own: in two messages it takes four times as long.
+
+    Args:
+        headers: sound, content-length among them; nothing looks at them again.
+
+    Returns:
+        Whether it is sent. Otherwise (another layer's `send`, a connection that ends, a caller who does not read or is gone)
+        nothing was, and the two messages do what is right.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.disconnected:
+        return False
+    ends = not cycle.keep_alive or any(name == b"connection" for name, _ in cycle.default_headers)
+    if ends or cycle.flow.write_paused or cycle.waiting_for_100_continue:
+        return False
+    _write(cycle, status, headers, body)
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
+def _write(cycle: RequestResponseCycle, status: int, headers: Headers, body: bytes) -> None:
+    head = b"".join([b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)])
+    cycle.response_started = cycle.response_complete = True
+    cycle.transport.write(b"%b%b\r\n%b" % (STATUS_LINE[status], head, body))
 
 
 def _nothing() -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import re
-import secrets
 import time
+from collections.abc import Iterator
 from types import TracebackType
 from typing import Protocol
 
@@ -17,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from registry.errors import MacrofleetError
 from serving.access import AUTHORIZATION, Doorkeeper, Grant
 from serving.errors import INTERNAL, TOO_LARGE, Problem, domain_problem, inference_error, problem_response
-from serving.faces.early import ENDS, Headers
+from serving.faces.early import ENDS, Headers, send_at_once
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
 
@@ -29,9 +30,10 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _LOG = logging.getLogger(__name__)
 _HUNG_UP = 499
 _WATCHED_AFTER_SECONDS = 0.02
+_DRAWN_AT_ONCE = 256
 # Nobody on the way keeps an answer: it is to a POST and about one ticket, and the server itself remembers it.
 _OF_SUCCESS = ((b"content-type", b"application/json"), (b"cache-control", b"no-store"))
-# In a scope: tenant and grant of a request whose face has been asked, and let it in.
+# In a scope: tenant, grant, headers and id of a request whose face has been asked, and let it in.
 _LET_IN = "macrofleet.let_in"
 _FACES = {
     "v1": "api",
@@ -84,14 +86,14 @@ class Edge:
     def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
         self._app = app
         self._metrics = metrics
+        self._ids = _random_ids()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        headers = _Headers(scope)
-        request_id = _request_id(headers.request_id)
+        headers, request_id = self._read_head(scope)
         sender = _Sender(send, request_id)
         began = time.monotonic()
         path = scope["path"]
@@ -107,6 +109,12 @@ class Edge:
         finally:
             REQUEST_ID.reset(token)
             self._metrics.requests(face_of(path), sender.status or _HUNG_UP, time.monotonic() - began)
+
+    def _read_head(self, scope: Scope) -> tuple[_Headers, str]:
+        """The headers of a request, and its id."""
+        headers = _Headers(scope)
+        given = headers.request_id
+        return headers, given if given and _REQUEST_ID.fullmatch(given) else next(self._ids)
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, headers: _Headers) -> None:
         body = await self._whole_body(scope, receive, sender, headers.length)
@@ -149,8 +157,7 @@ class QuickEdge(Edge):
             return None
         began = time.monotonic()
         path = scope["path"]
-        headers = _Headers(scope)
-        request_id = _request_id(headers.request_id)
+        headers, request_id = super()._read_head(scope)
         token = REQUEST_ID.set(request_id)
         try:
             answer = self._admit(tenant, path, headers)
@@ -159,7 +166,7 @@ class QuickEdge(Edge):
         finally:
             REQUEST_ID.reset(token)
         if isinstance(answer, Grant):
-            scope[_LET_IN] = tenant, answer
+            scope[_LET_IN] = tenant, answer, headers, request_id
             return None
         self._metrics.requests(face_of(path), answer.status_code, time.monotonic() - began)
         return answer.status_code, _with_id(answer.raw_headers, request_id), bytes(answer.body)
@@ -173,6 +180,9 @@ class QuickEdge(Edge):
         scope["tenant"] = tenant
         scope["route"] = self._face
         await super().__call__(scope, receive, send)
+
+    def _read_head(self, scope: Scope) -> tuple[_Headers, str]:
+        return scope[_LET_IN][2:] if _LET_IN in scope else super()._read_head(scope)
 
     def _tenant_of(self, scope: Scope) -> str | None:
         if scope["type"] != "http" or scope["method"] != "POST":
@@ -230,10 +240,12 @@ class _Sender:
         """Send a whole answer; bytes are the JSON of a success."""
         if isinstance(answer, bytes):
             self.status, body = 200, answer
-            headers = [*_OF_SUCCESS, (b"content-length", b"%d" % len(answer))]
+            headers = _with_id([*_OF_SUCCESS, (b"content-length", b"%d" % len(answer))], self._request_id)
+            if send_at_once(self._send, 200, headers, body):
+                return
         else:
-            self.status, body, headers = answer.status_code, bytes(answer.body), answer.raw_headers
-        headers = _with_id(headers, self._request_id)
+            self.status, body = answer.status_code, bytes(answer.body)
+            headers = _with_id(answer.raw_headers, self._request_id)
         await self._send({"type": "http.response.start", "status": self.status, "headers": headers})
         await self._send({"type": "http.response.body", "body": body})
 
@@ -279,8 +291,11 @@ class CallerWatch:
         self._task.cancel()
 
 
-def _request_id(given: str) -> str:
-    return given if _REQUEST_ID.fullmatch(given) else secrets.token_hex(16)
+def _random_ids() -> Iterator[str]:
+    """Requests' ids, 32 hex digits each: many of one call to the system, which costs as much as drawing them."""
+    while True:
+        drawn = os.urandom(16 * _DRAWN_AT_ONCE).hex()
+        yield from (drawn[start : start + 32] for start in range(0, len(drawn), 32))
 
 
 def _with_id(headers: Headers, request_id: str) -> Headers:

@@ -7,6 +7,7 @@ import logging
 import random
 import time
 from collections.abc import Callable, Container
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 from registry.catalogue import MAX_CATALOGUE_BYTES, Catalogue, parse_catalogue
@@ -137,17 +138,12 @@ class Catalogues:
 
     async def _first(self, tenant: str) -> _Entry:
         try:
-            # Beside each other: a request waits for them.
-            found, told = await asyncio.gather(
-                self._workers.run(self._read_catalogue, tenant, None), self._workers.run(self._read_rules, tenant, None)
-            )
+            # Beside each other, since a request waits for them, and back in the loop once.
+            rules = self._workers.begin(self._read_rules, tenant, None)
+            policy, tags = await self._workers.run(self._read_first, tenant, rules)
         except MacrofleetError as error:
             raise CatalogueUnavailable(f"the macro catalogue of tenant {tenant} cannot be read: {error}") from error
-        if found is None or told is None:
-            raise CatalogueUnavailable(f"the store answered 'not changed' to a first read of tenant {tenant}")
-        policy = await self._workers.run(Policy, found[0].macros, told[0])
         now = self._clock()
-        tags = _Tags(found[1], told[1])
         entry = self._entries[tenant] = _Entry(policy, tags, self._next_due(), now, now)
         return entry
 
@@ -168,6 +164,16 @@ class Catalogues:
         return self._clock() + self._refresh_seconds * (1 + self._chance() * (_MOST_PAUSE - 1))
 
     # In threads
+
+    def _read_first(
+        self, tenant: str, reading: Future[tuple[SuggestionRules, str | None] | None]
+    ) -> tuple[Policy, _Tags]:
+        """Both objects; `reading` has begun earlier, in another thread, or this one would wait for ever."""
+        catalogue = self._read_catalogue(tenant, None)
+        rules = reading.result()
+        if catalogue is None or rules is None:
+            raise CatalogueUnavailable("the store answered 'not changed' to a first read")
+        return Policy(catalogue[0].macros, rules[0]), _Tags(catalogue[1], rules[1])
 
     def _read_again(self, tenant: str, tags: _Tags) -> tuple[Policy, _Tags] | None:
         """None where nothing changed. What did not change is fetched anew with what did: it is not kept.

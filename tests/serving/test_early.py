@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 
 from serving import doors
 from serving.access import Grant, OpenDoor
@@ -283,6 +284,53 @@ async def test_on_a_connection_that_ends_a_refusal_comes_after_the_body(drains: 
         assert answer.startswith(b"HTTP/1.1 429 ")
         assert answer.count(b"connection: close\r\n") == 1
         assert await receive(client, b"more") == b""
+
+
+@pytest.fixture
+def messages(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """What of answers goes through uvicorn's own `send`."""
+    seen: list[str] = []
+    send = RequestResponseCycle.send
+
+    async def seeing(cycle: RequestResponseCycle, message: Any) -> None:
+        seen.append(message["type"])
+        await send(cycle, message)
+
+    monkeypatch.setattr(RequestResponseCycle, "send", seeing)
+    return seen
+
+
+QUIET = b"POST /t/quiet HTTP/1.1\r\nX-Request-Id: abc\r\nContent-Length: 4\r\n\r\nbody"
+
+
+async def test_a_success_is_sent_at_once_and_keeps_the_connection(messages: list[str]) -> None:
+    async with connected(QuickApp()) as (client, door):
+        client.send(QUIET + QUIET.replace(b"quiet", b"calm"))  # in a row
+        first, second = (await receive(client, b"calm")).split(b"HTTP/1.1 200 OK\r\n")[1:]
+        for answer, body in ((first, b"quiet"), (second, b"calm")):
+            head, _, given = answer.partition(b"\r\n\r\n")
+            headers = dict(line.split(b": ", 1) for line in head.split(b"\r\n"))
+            assert given == body
+            assert headers.pop(b"date")
+            assert headers == {
+                b"content-type": b"application/json",
+                b"cache-control": b"no-store",
+                b"content-length": b"%d" % len(body),
+                b"x-request-id": b"abc",
+            }
+        client.send(QUIET)
+        assert (await receive(client, b"quiet")).endswith(b"quiet")
+        assert only(door).timeout_keep_alive_task is not None
+    assert messages == []
+
+
+async def test_a_success_on_a_connection_that_ends_goes_the_usual_way(messages: list[str]) -> None:
+    async with connected(QuickApp()) as (client, door):
+        door.announce()
+        client.send(QUIET)
+        assert b"connection: close\r\n" in await receive(client, b"quiet")
+        assert await receive(client, b"more") == b""
+    assert messages == ["http.response.start", "http.response.body"]
 
 
 async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:
