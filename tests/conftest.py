@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from threadpoolctl import threadpool_limits
 
+from registry.model.keras_switch import leave_keras_out
 from registry.model.program import SPEC, program_digest
 from registry.model.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
@@ -43,7 +44,9 @@ def pytest_configure() -> None:
     """Have BLAS and OpenMP keep to one thread, here and in processes that tests start, as where tenants are trained.
 
     Several of them on two cores wait for each other in loops: most of the processor time of training's tests went there.
+    And leave Keras out, as the command line does: it is half of TensorFlow's import, in every process that a test starts.
     """
+    leave_keras_out()
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     threadpool_limits(1)  # what is loaded already

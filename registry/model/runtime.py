@@ -107,7 +107,8 @@ class Program:
         if not {"featurise", _PRECISION} <= set(self.spec.signatures):
             raise ProgramCorrupt(f"{folder} has no featurise or no {_PRECISION}")
         import tensorflow as tf
-        import tensorflow_text  # noqa: F401  # registers the operations that programs use
+
+        from registry.model import text_operations  # noqa: F401  # registers the operations that programs use
 
         if not is_at_least(tf.__version__, self.spec.least_tensorflow):
             raise ProgramCorrupt(f"program {self.spec.name} needs TensorFlow {self.spec.least_tensorflow} or later")
