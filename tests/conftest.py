@@ -8,6 +8,7 @@ import shutil
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from threadpoolctl import threadpool_limits
@@ -93,6 +94,14 @@ def postgres() -> Iterator[LocalPostgres]:
         pytest.skip(NOT_INSTALLED)
     with LocalPostgres() as server:
         yield server
+
+
+@pytest.fixture
+def retry_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Has what may pass tried again at once; how many seconds were to be waited before each attempt but the first."""
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=waits.append))
+    return waits
 
 
 @pytest.fixture(scope="session")
