@@ -18,7 +18,7 @@ from tests.training.connectors.zendesk_world import small_account
 from training.connectors.sync_state import SyncStore
 from training.lake import Lake
 
-PATIENCE_SECONDS = 20
+PATIENCE_SECONDS = 60
 
 
 @pytest.mark.parametrize(
