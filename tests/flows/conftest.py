@@ -28,6 +28,14 @@ def prefect_server() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def logs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever removes a run waits five seconds for the end of its log; here it is sent before."""
+    from prefect.logging.handlers import APILogHandler
+
+    monkeypatch.setattr("flows.prefect_traces._let_logs_arrive", lambda _runs: APILogHandler().flush())
+
+
 @pytest.fixture(scope="module", autouse=True)
 def what_prefect_left() -> Iterator[None]:
     """Sockets that Prefect leaves to the garbage collector go here, where they are expected, not in another test."""
