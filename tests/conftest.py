@@ -23,22 +23,29 @@ from tests.postgresql import NOT_INSTALLED, LocalPostgres, installed
 from tests.released_programs import build_as_the_image_does, encoder_wheel
 from training.programs.export import build_program
 
-# They take a minute or more each, the longest first: begun last, one of two processes would wait for the other.
+# They take half a minute or more each, the longest first: begun last, one of the processes would wait for the other.
 LONGEST = (
     "test_command_line.py",
     "test_retrain_fleet.py",
-    "test_deletion_killed.py",
-    "test_deleted_meanwhile.py",
     "test_killed_anywhere.py",
+    "test_deleted_meanwhile.py",
+    "test_deletion_killed.py",
     "test_trainer.py",
     "test_real_data.py",
-    "test_training_processes.py",
-    "test_faults.py",
-    "test_tracking_deletion.py",
-    "test_rollout_servers.py",
-    "test_serving_image.py",
-    "test_replicas.py",
     "test_proxied_replicas.py",
+    "test_feedback_api.py",
+    "test_main.py",
+    "test_rollout_servers.py",
+    "test_training_processes.py",
+    "test_postgresql.py",
+    "test_tracking_deletion.py",
+    "test_privacy.py",
+    "test_replicas.py",
+    "test_faults.py",
+    "test_tracking.py",
+    "test_encoder.py",
+    "test_isolation.py",
+    "test_prefect_traces.py",
 )
 
 
