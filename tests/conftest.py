@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -102,6 +103,14 @@ def postgres() -> Iterator[LocalPostgres]:
         pytest.skip(NOT_INSTALLED)
     with LocalPostgres() as server:
         yield server
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Here, and in processes that the test starts: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture

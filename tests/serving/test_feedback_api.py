@@ -229,6 +229,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
 async def test_the_kernel_is_asked_to_sync_before_the_answer_is_written(plain: LocalStore, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
