@@ -12,6 +12,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
 from registry.model.keras_switch import leave_keras_out
@@ -55,8 +56,12 @@ def pytest_configure() -> None:
 
     Several of them on two cores wait for each other in loops: most of the processor time of training's tests went there.
     And leave Keras out, as the command line does: it is half of TensorFlow's import, in every process that a test starts.
+    And let hypothesis's examples take their time.
     """
     leave_keras_out()
+    # By default hypothesis fails an example that takes 0.2 s, which on a busy machine any may.
+    settings.register_profile("busy", deadline=None)
+    settings.load_profile("busy")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     threadpool_limits(1)  # what is loaded already
