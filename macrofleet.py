@@ -458,7 +458,9 @@ def _table(columns: list[str], rows: list[list[Any]]) -> None:
 def main() -> None:
     """Run the command line; a domain error is one clear sentence and exit code 1."""
     from registry.errors import MacrofleetError
+    from registry.model.keras_switch import leave_keras_out
 
+    leave_keras_out()
     # SIGTERM unwinds like Ctrl-C, so that what a command started ends with it. A server replaces this by its draining.
     signal.signal(signal.SIGTERM, lambda number, _frame: sys.exit(128 + number))
     try:

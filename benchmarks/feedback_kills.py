@@ -22,9 +22,8 @@ from registry.settings import StoreSettings
 from registry.store import ObjectStore, open_store
 
 TENANTS = ("acme", "beta", "gamma")
-# So that kills meet segments in every state: being written, sealed, being shipped, in the store.
-_SEGMENT_SECONDS = 0.2
-_FIRST_SECONDS, _LAST_SECONDS = 0.3, 1.2
+# In segments, after which kills come: so that they meet them in every state, being written, sealed, shipped, in the store.
+_FIRST_SEGMENTS, _LAST_SEGMENTS = 1.5, 6.0
 
 
 @dataclass(slots=True)
@@ -108,6 +107,7 @@ def kill_servers(
     *,
     kills: int,
     connections: int,
+    segment_seconds: float = 0.2,
     seed: int = 1,
     step: Callable[[int], None] = lambda _: None,
 ) -> Survived:
@@ -117,6 +117,7 @@ def kill_servers(
         folder: takes logs and disk.
         store_settings: an empty store.
         connections: callers, each with a connection.
+        segment_seconds: how long a server writes to one file before it ships that; kills come after 1.5 to 6 of them.
         seed: of the moments.
         step: told how many kills are done.
     """
@@ -126,13 +127,15 @@ def kill_servers(
         **store_environment(store_settings),
         "MACROFLEET_DISK_FOLDER": str(folder / "disk"),
         "MACROFLEET_ACCESS": "open",
-        "MACROFLEET_FEEDBACK_SEGMENT_SECONDS": str(_SEGMENT_SECONDS),
+        "MACROFLEET_FEEDBACK_SEGMENT_SECONDS": str(segment_seconds),
+        # Or a segment would be given longer for the tenants in it, and no kill met one that is being shipped.
+        "MACROFLEET_FEEDBACK_OBJECTS_PER_HOUR": "10000000",
     }
     chance, callers = random.Random(seed), Callers()
     for done in range(kills + 1):
         step(done)
         with LocalServer(folder, environment) as server:
-            seconds = chance.uniform(_FIRST_SECONDS, _LAST_SECONDS)
+            seconds = segment_seconds * chance.uniform(_FIRST_SEGMENTS, _LAST_SEGMENTS)
             number = signal.SIGKILL if done < kills else signal.SIGTERM
             asyncio.run(_load_until(callers, server.url, connections, seconds, server.pid, number))
     return _compare(store, callers, kills=kills, disk=folder / "disk")

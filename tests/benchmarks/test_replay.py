@@ -90,14 +90,6 @@ def test_what_never_answers_is_told(server: tuple[str, type[Scripted]]) -> None:
     assert report["refusals"] == [{"status": "unanswered", "reason": "", "count": 1, "retry_after": 0}]
 
 
-@pytest.fixture
-def heeding_ctrl_c() -> Iterator[None]:
-    """What a shell starts in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.usefixtures("heeding_ctrl_c")
 def test_ctrl_c_ends_it_with_what_came_until_then(server: tuple[str, type[Scripted]]) -> None:
     url, seen = server

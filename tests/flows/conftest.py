@@ -14,11 +14,26 @@ from registry.model.runtime import Program
 
 @pytest.fixture(scope="session")
 def prefect_server() -> Iterator[None]:
-    """An ephemeral Prefect server with an empty database; started once, it takes some ten seconds."""
+    """An ephemeral Prefect server with an empty database; started once, it takes some ten seconds.
+
+    Runs have no heartbeat, which nothing here listens to: its thread, joined at a run's end, sleeps for a second.
+    """
+    from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with (
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+        prefect_test_harness(server_startup_timeout=120),
+    ):
         yield
+
+
+@pytest.fixture
+def logs_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever removes a run waits five seconds for the end of its log; here it is sent before."""
+    from prefect.logging.handlers import APILogHandler
+
+    monkeypatch.setattr("flows.prefect_traces._let_logs_arrive", lambda _runs: APILogHandler().flush())
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,6 +26,7 @@ from registry.tracking.deletion import TrackingPlace
 from registry.tracking.models import Tracking
 from tests.flows.forks import Forks
 from tests.registry.garbage_world import TENANT
+from tests.registry.lease_world import JumpingClock
 
 
 def delete(folder: Path, killed_at: int) -> dict[str, Any]:
@@ -51,7 +52,8 @@ def delete(folder: Path, killed_at: int) -> dict[str, Any]:
         if next(steps) == killed_at:
             os.kill(os.getpid(), signal.SIGKILL)
 
-    leases = Leases(store, holder=f"deletion {killed_at}", seconds=0.5)
+    clock = JumpingClock()  # a deletion that was killed holds its lease until that has run out
+    leases = Leases(store, holder=f"deletion {killed_at}", clock=clock, sleep=clock.sleep)
     done = delete_tenant(store, TENANT, places, leases=leases, step=step)
     return {**done.as_dict(), "steps": next(steps) - 1}
 

@@ -13,13 +13,14 @@ import json
 import os
 import signal
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from mlflow import MlflowClient
+from mlflow.utils import requirements_utils
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 
 import flows.retrain_fleet
 from flows import retraining
@@ -33,6 +34,7 @@ from registry.model.bundle import Label, write_bundle
 from registry.model.program import RELEASED_PROGRAMS
 from registry.store.local import LocalStore
 from tests.flows.forks import Forks
+from tests.registry.lease_world import JumpingClock
 from training.choosing import TenantTrainer
 from training.evaluation import evaluate, judge
 from training.examples import Example, fingerprint
@@ -115,20 +117,6 @@ class WithoutTensorFlow(Retraining):
         self._tracking.prepare()
 
 
-class Jumping:
-    """A clock that is ahead by whatever was slept."""
-
-    def __init__(self) -> None:
-        self._ahead = 0.0
-
-    def __call__(self) -> float:
-        return time.monotonic() + self._ahead
-
-    def sleep(self, seconds: float) -> None:
-        """Be ahead by so much more."""
-        self._ahead += seconds
-
-
 def counted(write: Callable[..., Any], seen: list[str], name: str, after: int | None) -> Callable[..., Any]:
     """The same write, after which the process is killed where it is the one."""
 
@@ -151,11 +139,13 @@ def run(answer: int, environment: dict[str, str], after: int | None) -> None:
         setattr(LocalStore, name, counted(getattr(LocalStore, name), seen, name, after))
     for name in TRACKING_WRITES:
         setattr(MlflowClient, name, counted(getattr(MlflowClient, name), seen, name, after))
-    clock = Jumping()
+    clock = JumpingClock()
     vars(retraining)["Leases"] = functools.partial(Leases, clock=clock, sleep=clock.sleep)
     vars(retraining).update(Trainers=NoTrainers, Judge=NoJudge)
     vars(flows.retrain_fleet)["Retraining"] = WithoutTensorFlow
-    summary = flows.retrain_fleet.retrain_fleet().as_dict()
+    # A run's heartbeat is a thread that sleeps for a second when the run ends; nothing here listens to it.
+    with temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}):
+        summary = flows.retrain_fleet.retrain_fleet().as_dict()
     report = {"tenants": {one["tenant"]: one["state"] for one in summary["tenants"]}, "writes": seen}
     os.write(answer, json.dumps({**report, "warnings": summary["warnings"]}).encode() + b"\n")
 
@@ -164,6 +154,8 @@ def main() -> None:
     """Run what is asked for until standard input ends."""
     answer = os.dup(1)
     os.dup2(2, 1)
+    # Which package brings which module: MLflow finds it out, in half a second, once in each process that registers a model.
+    requirements_utils._init_modules_to_packages_map()
     forks = Forks()
     for line in sys.stdin:
         asked = json.loads(line)

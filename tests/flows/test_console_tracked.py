@@ -31,7 +31,8 @@ def test_versions_come_with_their_aliases_and_figures_the_latest_first(tmp_path:
     assert rows[0].metrics["metric_0"] == 0.5
 
 
-def test_an_mlflow_that_is_away_is_the_domains_error(tmp_path: Path) -> None:
+def test_an_mlflow_that_is_away_is_the_domains_error(tmp_path: Path, retry_waits: list[float]) -> None:
     tracking = Tracking(tracking_uri="http://127.0.0.1:1", store=StoreSettings(url=str(tmp_path / "store")))
     with pytest.raises(TrackingUnavailable):
         MlflowSource(tracking).rows("acme")
+    assert retry_waits

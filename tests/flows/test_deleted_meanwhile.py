@@ -34,7 +34,7 @@ from training.examples import Example
 from training.lake import Lake
 from training.tenants import import_examples
 
-pytestmark = test_retrain_fleet.pytestmark
+pytestmark = [*test_retrain_fleet.pytestmark, pytest.mark.usefixtures("logs_at_once")]
 store = test_retrain_fleet.store
 fill = test_retrain_fleet.fill
 in_training = test_leases.in_training

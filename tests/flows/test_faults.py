@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from flows.outcome import Outcome, failure
 from flows.retraining import Retraining
 from registry.errors import MacrofleetError, OutOfResources
 from registry.fleet.state import read_fleet
+from registry.leases import Leases
 from registry.model.program import publish_program
 from registry.seaweedfs import LocalS3
 from registry.settings import StoreSettings
@@ -25,6 +27,7 @@ from registry.tracking.models import Tracking
 from registry.verify.reconcile import verify_fleet
 from tests.flows.test_retrain_fleet import fill
 from tests.full_disk import full_disk
+from tests.registry.lease_world import JumpingClock
 from tests.tcp_proxy import TcpProxy
 from training.fitting import FitSettings
 from training.synthetic import DEFAULT_END
@@ -37,7 +40,7 @@ QUICK = FitSettings(least_steps=60)  # good enough to pass the gate
 def environment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bag_folder: Path, bag_loaded: None, mlflow_uri: str
 ) -> Iterator[None]:
-    """Everything in a folder of the test's own, and retries that come at once."""
+    """Everything in a folder of the test's own; retries come at once, and nobody waits for a lease to run out."""
     monkeypatch.setenv("MACROFLEET_STORE_URL", str(tmp_path / "store"))
     monkeypatch.setenv("MACROFLEET_DISK_FOLDER", str(tmp_path / "disk"))
     monkeypatch.setenv("MACROFLEET_TRACKING_URI", mlflow_uri)
@@ -45,6 +48,8 @@ def environment(
     monkeypatch.setattr(need, "FIT", QUICK)
     # When the made-up tickets end.
     monkeypatch.setattr(retraining, "_utc_now", lambda: DEFAULT_END)
+    clock = JumpingClock()
+    monkeypatch.setattr(retraining, "Leases", partial(Leases, clock=clock, sleep=clock.sleep))
     monkeypatch.setattr("botocore.retries.standard.ExponentialBackoff.delay_amount", lambda *_: 0)
     with stamina.set_testing(True, attempts=100, cap=True):
         yield

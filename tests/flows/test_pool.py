@@ -147,6 +147,7 @@ def test_leaving_the_pool_ends_what_is_under_way() -> None:
         run(ending, "")
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_nothing_is_left_behind_by_a_run_that_is_ended(number: signal.Signals) -> None:
     """By SIGKILL to it alone; by Ctrl-C, which goes to all processes of the terminal."""

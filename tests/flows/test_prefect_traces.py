@@ -12,6 +12,7 @@ from prefect import flow, get_run_logger, task
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import ArtifactCreate
 from prefect.client.schemas.objects import State
+from prefect.logging.handlers import APILogHandler
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 from prefect.states import Completed, Running, Scheduled
@@ -64,9 +65,10 @@ def run_ids() -> set[UUID]:
 
 
 def begin(run: Callable[..., Any], *args: Any, **parameters: Any) -> set[UUID]:
-    """Run a flow; the id of its run."""
+    """Run a flow; the id of its run, whose log has been sent."""
     before = run_ids()
     run(*args, **parameters)
+    APILogHandler().flush()
     return run_ids() - before
 
 
@@ -86,6 +88,7 @@ def test_runs_that_name_a_tenant_go_whole_and_no_others(monkeypatch: pytest.Monk
     assert len(there.find("globex")) == 1
 
 
+@pytest.mark.usefixtures("logs_at_once")
 def test_a_run_that_goes_on_is_left_and_one_that_has_not_begun_is_not() -> None:
     with get_client(sync_client=True) as client:
         waits = client.create_flow_run(tell_of, parameters={"tenants": ["acme"]}, state=Scheduled())
@@ -100,6 +103,7 @@ def test_a_run_that_goes_on_is_left_and_one_that_has_not_begun_is_not() -> None:
     assert place().find("acme") == []
 
 
+@pytest.mark.usefixtures("logs_at_once")
 def test_the_run_that_deletes_does_not_find_itself() -> None:
     @flow(name="tell_of")
     def deletes(tenant: str) -> list[str]:

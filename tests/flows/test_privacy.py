@@ -11,6 +11,7 @@ import csv
 import gzip
 import json
 import logging
+import shutil
 import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import ExitStack, asynccontextmanager, suppress
@@ -111,8 +112,9 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory, bag_folder: Path) -> Iterator[Told]:
+def told(tmp_path_factory: pytest.TempPathFactory, bag_folder: Path, empty_mlflow: Path) -> Iterator[Told]:
     folder = tmp_path_factory.mktemp("privacy")
+    shutil.copy(empty_mlflow, folder / "mlflow.db")
     found, lines = Told(), Lines()
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
         stack.enter_context(_Listening(lines))

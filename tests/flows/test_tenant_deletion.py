@@ -40,7 +40,7 @@ from training.examples import Example
 from training.tenants import import_examples
 
 pytestmark = [
-    pytest.mark.usefixtures("prefect_server"),
+    pytest.mark.usefixtures("prefect_server", "logs_at_once"),
     # Prefect's own: its ephemeral server leaves sockets to the garbage collector.
     pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning"),
 ]

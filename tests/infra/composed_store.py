@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,6 +21,7 @@ from registry.leash import leash
 from registry.seaweedfs import _binary
 from tests.infra.composition import Composition, load_script
 from tests.infra.images import INFRA
+from tests.ports import free_ports
 
 if TYPE_CHECKING:
     from mypy_boto3_s3.client import S3Client
@@ -74,24 +74,6 @@ class Server:
         )
 
 
-def free_ports(count: int) -> list[int]:
-    """Free, and so are those 10,000 above, where SeaweedFS has its gRPC."""
-    found: list[int] = []
-    while len(found) < count:
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = first.getsockname()[1]
-            if port > 55_000:
-                continue
-            try:
-                second.bind(("127.0.0.1", port + 10_000))
-            except OSError:
-                continue
-        if port not in found:
-            found.append(port)
-    return found
-
-
 def command(service_command: list[str], folder: Path, secrets: Path, ports: list[int]) -> list[str]:
     """The service's, on this machine's folders, loopback and free ports."""
     master, volume, filer, s3 = ports
@@ -115,7 +97,7 @@ def composed_store(secrets: Path, folder: Path) -> Iterator[Server]:
         folder: for what it keeps.
     """
     MAKE_SECRETS.write_all(MAKE_SECRETS._Book(secrets))
-    ports = free_ports(4)
+    ports = free_ports(4, above=10_000)  # where SeaweedFS has its gRPC
     words = command(Composition.read(secrets).services["seaweedfs"].spec["command"], folder, secrets, ports)
     environment = {"HOME": str(folder), "TMPDIR": str(folder), "PATH": os.environ["PATH"]}
     with (folder / "log").open("wb") as log:

@@ -24,6 +24,7 @@ from flows.console.settings import ConsoleSettings
 from serving.settings import ServingSettings
 from tests.infra.composition import Composition, load_script
 from tests.infra.images import INFRA
+from tests.ports import free_ports
 
 GATEWAY = INFRA / "gateway"
 MAKE_GATEWAY = load_script(GATEWAY / "make_gateway.py")
@@ -146,14 +147,6 @@ def answering(name: str) -> Iterator[int]:
         finally:
             server.shutdown()
             thread.join()
-
-
-def free_ports(count: int) -> list[int]:
-    with ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,8 @@ def world(tmp_path_factory: pytest.TempPathFactory, bag_folder: Path, bag: Progr
 def loaded(world: World) -> Any:
     """The export as TensorFlow loads it."""
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401  # the operations that the program uses
+
+    from registry.model import text_operations  # noqa: F401  # the operations that the program uses
 
     return tf.saved_model.load(str(world.made.path))
 

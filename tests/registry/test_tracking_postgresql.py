@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import traceback
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -22,6 +20,7 @@ from registry.tracking.retention import prune_runs
 from registry.verify.reconcile import verify_fleet
 from tests.postgresql import LocalPostgres
 from tests.registry.conftest import Publish, ask
+from tests.registry.opening_at_once import open_at_once
 from tests.registry.test_differences import manifest_of
 from tests.registry.test_registering import versions
 
@@ -48,20 +47,7 @@ def tracking(prepared: str, tmp_path: Path, request: pytest.FixtureRequest) -> T
 
 
 def test_several_processes_may_open_an_empty_database_at_once(postgres: LocalPostgres, tmp_path: Path) -> None:
-    code = """
-import sys
-from registry.settings import StoreSettings
-from registry.tracking.models import Tracking
-Tracking(tracking_uri=sys.argv[1], store=StoreSettings(url=sys.argv[2]), artifact_location=sys.argv[2]).prepare()
-"""
-    arguments = [sys.executable, "-c", code, postgres.database(), str(tmp_path)]
-    processes = [
-        subprocess.Popen(arguments, cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-        for _ in range(3)
-    ]
-    said = [process.communicate(timeout=240)[0] for process in processes]
-    assert [process.returncode for process in processes] == [0, 0, 0], said
-    assert said == ["", "", ""]
+    assert open_at_once(postgres.database(), tmp_path, artifacts=tmp_path) == ""
 
 
 def test_what_is_registered_is_found_verified_and_pruned(tracking: Tracking, tmp_path: Path, publish: Publish) -> None:

@@ -115,10 +115,12 @@ async def spin(turns: int = 20) -> None:
 
 
 async def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for work in a thread."""
+    """Wait for work in a thread or another process; what takes seconds is looked at less often, since looking costs it."""
+    pause = 0.001
     async with asyncio.timeout(PATIENCE_SECONDS):
         while not condition():
-            await asyncio.sleep(0.001)
+            await asyncio.sleep(pause)
+            pause = min(1.2 * pause, 0.02)
 
 
 @contextmanager

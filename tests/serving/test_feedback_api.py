@@ -229,6 +229,7 @@ def environment(folder: Path) -> dict[str, str]:
     }
 
 
+@pytest.mark.usefixtures("heeding_ctrl_c")
 @pytest.mark.skipif(shutil.which("strace") is None, reason="there is no strace")
 async def test_the_kernel_is_asked_to_sync_before_the_answer_is_written(plain: LocalStore, tmp_path: Path) -> None:
     trace = tmp_path / "trace"
@@ -287,9 +288,8 @@ def test_the_order_is_found_in_a_trace() -> None:
 
 
 async def test_nothing_is_lost_or_doubled_over_twenty_kills(tmp_path: Path) -> None:
-    survived = await asyncio.to_thread(
-        kill_servers, tmp_path, StoreSettings(url=str(tmp_path / "store")), kills=20, connections=8
-    )
+    store = StoreSettings(url=str(tmp_path / "store"))
+    survived = await asyncio.to_thread(kill_servers, tmp_path, store, kills=20, connections=8, segment_seconds=0.08)
     assert survived.accepted > 100
     assert survived.resent > 0
     assert (survived.lost, survived.doubled, survived.left_files) == (0, 0, 0)

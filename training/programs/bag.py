@@ -30,10 +30,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
 
 from registry.errors import InvalidInput
 from registry.model.program import ProgramSpec, Signature, TensorSpec
+from registry.model.text_operations import tensorflow_text as tf_text
 from training.prior.table import PriorTable, read_table
 from training.programs.saving import save_module
 

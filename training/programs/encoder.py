@@ -19,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
-import tensorflow_text as tf_text
 from numpy.typing import NDArray
 
 from registry.model.program import ProgramSpec, Signature, TensorSpec
+from registry.model.text_operations import tensorflow_text as tf_text
 from training.minilm import NOTICE, Checkpoint
 from training.programs.bag import BagSettings, NgramHashing
 from training.programs.saving import save_module
