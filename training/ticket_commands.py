@@ -234,9 +234,9 @@ def chatwoot(
 
 def _sync_macros(tenant: str, address: str, headers: dict[str, str], read: Any, as_json: bool) -> None:
     from registry.catalogue import make_catalogue
+    from registry.deletion.places import forget_own
+    from registry.deletion.tombstones import refuse_deleted, unless_deleted
     from registry.names import check_tenant
-    from registry.tenant_places import forget_own
-    from registry.tombstones import refuse_deleted, unless_deleted
     from training.connectors.client import HelpDesk
     from training.connectors.pace import Pace
     from training.tenants import replace_catalogue

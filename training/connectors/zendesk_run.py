@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+from registry.deletion.places import forget_own
+from registry.deletion.tombstones import lift, refuse_deleted, unless_deleted
 from registry.errors import InvalidInput
 from registry.names import check_tenant
 from registry.settings import read_settings
 from registry.store import ObjectStore
-from registry.tenant_places import forget_own
-from registry.tombstones import lift, refuse_deleted, unless_deleted
 from training.connectors.address import help_desk_address
 from training.connectors.client import HelpDesk
 from training.connectors.pace import Pace

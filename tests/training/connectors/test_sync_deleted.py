@@ -10,11 +10,11 @@ from typer.testing import CliRunner
 
 import macrofleet
 from benchmarks.zendesk_server import EMAIL, TOKEN, Account, ZendeskServer
+from registry.deletion.places import forget_own
+from registry.deletion.tombstones import bury
 from registry.errors import TenantDeleted
 from registry.layout import lake_prefix, tenant_prefix
 from registry.store.local import LocalStore
-from registry.tenant_places import forget_own
-from registry.tombstones import bury
 from tests.training.connectors.zendesk_world import small_account
 from training.connectors.zendesk_run import sync_zendesk
 from training.connectors.zendesk_sync import SyncOptions, SyncReport
