@@ -421,7 +421,10 @@ def programs_build(
     publish: Annotated[bool, typer.Option(help="Publish it to the store.")] = True,
     as_json: Json = False,
 ) -> None:
-    """Export a program and publish it; building again gives the same digest."""
+    """Export a program and publish it; building again gives the same digest.
+
+    Example: macrofleet programs build bag
+    """
     from training.programs.release import build_and_publish
 
     with waiting(f"building {name}"):

@@ -59,7 +59,10 @@ def cold(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """The first answer for tenants never loaded: from local disk, and from an S3 server on loopback."""
+    """The first answer for tenants never loaded: from local disk, and from an S3 server on loopback.
+
+    Example: macrofleet bench cold --json
+    """
     from benchmarks.cold import measure_cold
 
     run_bench(lambda step: measure_cold(tenants=tenants, s3_tenants=s3_tenants, step=step), as_json, check)
@@ -73,7 +76,10 @@ def scale(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """Memory, threads and start of a server over thousands of models, beside ten."""
+    """Memory, threads and start of a server over thousands of models, beside ten.
+
+    Example: macrofleet bench scale --tenants 1000 --models 200 --json
+    """
     from benchmarks.scale import measure_scale
 
     given = {"tenants": max(tenants, models), "models": models, "memory_bytes": memory_mb * 1_000_000}
@@ -90,7 +96,10 @@ def swap(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """Versions replaced under load, one of them by a model of another program."""
+    """Versions replaced under load, one of them by a model of another program.
+
+    Example: macrofleet bench swap --swaps 50 --seconds 30 --json
+    """
     from benchmarks.swap import measure_swap
 
     def measure(step: Step) -> dict[str, Any]:
@@ -111,7 +120,10 @@ def neighbour(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """What the others notice when one tenant sends ten times its share."""
+    """What the others notice when one tenant sends ten times its share.
+
+    Example: macrofleet bench neighbour --json
+    """
     from benchmarks.neighbour import measure_neighbour
 
     def measure(step: Step) -> dict[str, Any]:
@@ -133,7 +145,10 @@ def scan(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """A scan of the long tail, cold in the store, beside a hot set that fills most of the memory."""
+    """A scan of the long tail, cold in the store, beside a hot set that fills most of the memory.
+
+    Example: macrofleet bench scan --tail 200 --json
+    """
     from benchmarks.scan import measure_scan
 
     def measure(step: Step) -> dict[str, Any]:
@@ -162,7 +177,10 @@ def soak(
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """Load, evictions and swaps for a long while: memory, threads, descriptors and errors."""
+    """Load, evictions and swaps for a long while: memory, threads, descriptors and errors.
+
+    Example: macrofleet bench soak --minutes 5 --json
+    """
     from benchmarks.soak import measure_soak
 
     def measure(step: Step) -> dict[str, Any]:

@@ -84,7 +84,8 @@ def schedule_of(timetable: Timetable) -> Schedule:
     try:
         ZoneInfo(timetable.timezone)
         return Cron(cron, timezone=timetable.timezone, active=active, slug="macrofleet")
-    except (ValueError, ZoneInfoNotFoundError):
+    # OSError: half a name, Europe say, which is a folder of them.
+    except (ValueError, OSError, ZoneInfoNotFoundError):
         raise InvalidInput(
             f"{cron!r} in the time zone {timetable.timezone!r} is no schedule",
             remedy="Write five fields as a crontab has them, or never, and a time zone like Europe/Berlin.",

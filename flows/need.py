@@ -138,7 +138,9 @@ def _with_feedback(
     asked = TenantSettings(precision=wish.precision, program=wish.program)
     return Tenant(
         name=name,
-        examples=join_feedback(examples, feedback),
+        examples=join_feedback(
+            examples, feedback, known=frozenset(macro.id for macro in found[0].macros) if found else None
+        ),
         catalogue=found[0] if found else None,
         settings=run.overlaid(read_tenant_settings(store, name), asked),
     )

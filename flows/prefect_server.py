@@ -21,7 +21,6 @@ from registry.errors import NotReady
 from registry.leash import leash
 
 HOST = "127.0.0.1"
-DEFAULT_PORT = 4200
 _READY_SECONDS = 300.0
 _STOP_SECONDS = 20.0
 _POLL_SECONDS = 0.1

@@ -176,7 +176,7 @@ def train_all(
     hand: Hand,
     share_told: Callable[[str, float], None],
 ) -> None:
-    """Train tenants, one task each, in as many processes as the settings say; one tenant alone in this one.
+    """Train tenants, one task each, in as many processes as the settings say, each within their limits.
 
     Args:
         programs: what they are fitted for; none where nobody is to be trained.
@@ -204,7 +204,8 @@ def train_all(
         return train_it
 
     jobs = [TenantJob(tenant=tenant, options={"wish": wish}) for tenant in tenants]
-    if len(tenants) <= 1 or not processes or not programs:
+    # One that is left alone has processes and limits, too: night after night it may be the one that hangs.
+    if not processes or not programs:
         if programs:
             retraining.prepare(programs)
         here = functools.partial(train_one, retraining)

@@ -26,7 +26,7 @@ from registry.deletion.tombstones import unless_deleted
 from registry.errors import MacrofleetError, NotEnoughData, StoreError
 from registry.files import scratch_folder
 from registry.fleet.state import edit_fleet, in_threads, read_fleet
-from registry.leases import Leases, this_process
+from registry.leases import Lease, Leases, this_process
 from registry.model.runtime import limit_threads
 from registry.names import check_tenant
 from registry.publishing import publish_bundle, record_provenance
@@ -158,7 +158,7 @@ class Retraining:
                 if progress is not None:
                     progress(share)
 
-            return replace(self._work(tenant, wish, told), lease_token=lease.token)
+            return replace(self._work(lease, wish, told), lease_token=lease.token)
 
     def _leave_nothing(self, tenant: str) -> None:
         """Remove what a training may have written for a tenant that was deleted meanwhile."""
@@ -166,8 +166,8 @@ class Retraining:
         TrackingPlace(self._tracking).remove(tenant)
         self._judge.retain(lambda other: other != tenant)
 
-    def _work(self, tenant: str, wish: Wish, progress: Callable[[float], None]) -> Outcome:
-        started = _utc_now()
+    def _work(self, lease: Lease, wish: Wish, progress: Callable[[float], None]) -> Outcome:
+        tenant, started = lease.tenant, _utc_now()
         entry = edit_fleet(self._store, [tenant], lambda found: found, write=False).before[tenant]
         need = find_need(self._store, tenant, entry, self._settings, wish, started)
         if need.why.action == "skip":
@@ -175,20 +175,26 @@ class Retraining:
         if need.why.action == "settle":
             outcome = earlier(need, force=wish.force)
             if outcome.state != need.record.state:
-                self._record(need, outcome)
+                self._record(lease, need, outcome)
             return outcome
         try:
             outcome = self._train(need, started, wish, progress)
         except Exception as problem:
             # What is wrong is what it was to say; a record that cannot be written leaves the last one, and another try.
             with suppress(MacrofleetError):
-                self._record(need, failure(tenant, problem))
+                self._record(lease, need, failure(tenant, problem))
             raise
-        self._record(need, outcome)
+        self._record(lease, need, outcome)
         return outcome
 
-    def _record(self, need: Need, outcome: Outcome) -> None:
-        """Write down what came of a training, over the record that was found before it. Raises PublishConflict."""
+    def _record(self, lease: Lease, need: Need, outcome: Outcome) -> None:
+        """Write down what came of a training, over the record that was found before it.
+
+        Raises:
+            LeaseLost: whoever took the tenant over writes down what comes of that, and must find the record as it was.
+            PublishConflict: it is another one by now.
+        """
+        lease.check()
         record = TrainingRecord(
             state=outcome.state,
             reason=outcome.reason,

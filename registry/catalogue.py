@@ -70,6 +70,11 @@ class Macro(Document):
         return self.restriction is not None and str(self.restriction.get("type", "")).lower() == "user"
 
     @property
+    def shared(self) -> bool:
+        """Whether it is in use and not one agent's own: what a model may learn, and what counts for eligibility."""
+        return self.active and not self.personal
+
+    @property
     def reply(self) -> str:
         """What applying it says to the customer, as text without the help desk's placeholders; empty where nothing.
 

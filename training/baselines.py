@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -10,6 +11,8 @@ import numpy as np
 from training.evaluation import Judged, judge
 from training.examples import Example
 
+# What scikit-learn takes for one.
+_WORD = re.compile(r"\b\w\w+\b")
 Baseline = Callable[[Sequence[Example], Sequence[Example]], Judged]
 
 
@@ -23,13 +26,16 @@ def tfidf(fitted: Sequence[Example], test: Sequence[Example]) -> Judged:
         test: rows to judge.
 
     Returns:
-        What it says of the test rows. It never abstains, and its confidence is no probability.
+        What it says of the test rows. It never abstains, and its confidence is no probability. Of rows without a word it
+        can learn nothing, nor of one macro's alone: then what `most_frequent` says.
     """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.pipeline import make_pipeline, make_union
     from sklearn.svm import LinearSVC
 
     rows = [row for row in fitted if row.macro_id is not None]
+    if len({row.macro_id for row in rows}) < 2 or not any(_WORD.search(row.text) for row in rows):
+        return most_frequent(fitted, test)
     model = make_pipeline(
         make_union(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True),

@@ -52,7 +52,7 @@ def judge_eligibility(
     """
     shared = None
     if catalogue is not None:
-        shared = {macro.id for macro in catalogue.macros if macro.active and not macro.personal}
+        shared = {macro.id for macro in catalogue.macros if macro.shared}
     since = now - settings.months * _MONTH
     tickets = older = 0
     used: set[str] = set()

@@ -75,27 +75,33 @@ def fingerprint(examples: Iterable[Example]) -> str:
 def split_examples(examples: Sequence[Example], *, test_share: float = 0.15) -> Split:
     """Cut examples the way production meets them: the future is the test.
 
-    A split that comes with the data is kept. Otherwise the latest `test_share` by time is the test, but for rows that
+    A split that comes with rows is kept. Of the others the latest `test_share` by time is the test, but for rows that
     nearly repeat an earlier one: those go where the first of them is, so that nobody is asked what he was told. (The
     test is the smaller for it.) Rows without a time are ordered by a digest of their id, which is as good as chance
     and the same every time.
     """
-    if any(example.split for example in examples):
-        train, validation, test = ([e for e in examples if (e.split or "train") == name] for name in SPLITS)
-        return Split(train=tuple(train), validation=tuple(validation), test=tuple(test))
-    earlier, later = cut_by_time(examples, round(test_share * len(examples)))
-    return Split(train=tuple(earlier), validation=(), test=tuple(later))
+    train, validation, test = ([e for e in examples if e.split == name] for name in SPLITS)
+    # A help desk's rows, say, beside those of a file with a split: or the file's would be the test for ever.
+    unmarked = [example for example in examples if example.split is None]
+    earlier, later = cut_by_time(unmarked, round(test_share * len(unmarked)), after=(*train, *validation))
+    return Split(train=(*train, *earlier), validation=tuple(validation), test=(*test, *later))
 
 
-def cut_by_time(examples: Iterable[Example], count: int) -> tuple[list[Example], list[Example]]:
-    """All but the latest `count`, and these; near-duplicates are with the first of them, whatever its side."""
-    ordered = _in_order(examples)
+def cut_by_time(
+    examples: Iterable[Example], count: int, *, after: Sequence[Example] = ()
+) -> tuple[list[Example], list[Example]]:
+    """All but the latest `count`, and these; near-duplicates are with the first of them, whatever its side.
+
+    Args:
+        after: rows that came before all of them, and are not returned.
+    """
+    ordered = [*after, *_in_order(examples)]
+    if len(ordered) == len(after):
+        return [], []
     cut = len(ordered) - count
     earlier = near_duplicates([example.text for example in ordered]) < cut
-    return (
-        [example for example, before in zip(ordered, earlier, strict=True) if before],
-        [example for example, before in zip(ordered, earlier, strict=True) if not before],
-    )
+    sides = list(zip(ordered, earlier, strict=True))[len(after) :]
+    return [example for example, before in sides if before], [example for example, before in sides if not before]
 
 
 def digest(text: str) -> str:

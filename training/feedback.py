@@ -6,7 +6,7 @@ imported is not trained on, whatever feedback says of it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -32,7 +32,9 @@ class _Told:
     last: Feedback | None = None
 
 
-def join_feedback(examples: Iterable[Example], records: Iterable[Shown | Feedback]) -> list[Example]:
+def join_feedback(
+    examples: Iterable[Example], records: Iterable[Shown | Feedback], *, known: Collection[str] | None = None
+) -> list[Example]:
     """Examples with what feedback says of their tickets.
 
     - The macro that was applied last, as feedback says, is the label: it makes one where the import had none, and takes the
@@ -44,6 +46,8 @@ def join_feedback(examples: Iterable[Example], records: Iterable[Shown | Feedbac
 
     Args:
         records: of the tenant, each once, in any order.
+        known: ids of the catalogue's macros, used or retired; feedback that an agent applied another one is no label: who
+            sends titles instead of ids, say, would take away every label that the import had. None where there is none.
     """
     told: dict[str, _Told] = {}
     of_suggestion: dict[str, str] = {}
@@ -62,7 +66,7 @@ def join_feedback(examples: Iterable[Example], records: Iterable[Shown | Feedbac
     for record in silent:  # the view may come after it
         if (ticket := of_suggestion.get(record.suggestion_id)) is not None:
             _hear(told[ticket], record)
-    return [_joined(example, told.get(example.ticket_id)) for example in examples]
+    return [_joined(example, told.get(example.ticket_id), known) for example in examples]
 
 
 def limit_prompted(examples: Sequence[Example]) -> list[Example]:
@@ -120,11 +124,11 @@ def _hear(one: _Told, feedback: Feedback) -> None:
         one.last = feedback
 
 
-def _joined(example: Example, told: _Told | None) -> Example:
+def _joined(example: Example, told: _Told | None, known: Collection[str] | None) -> Example:
     if told is None:
         return example
     applied = None if told.last is None else told.last.applied
-    if applied is not None and applied not in example.macro_ids:
+    if applied is not None and applied not in example.macro_ids and (known is None or applied in known):
         assert told.last is not None
         when = told.last.when if example.applied_at is None else example.applied_at
         example = replace(example, macro_id=applied, also=(), applied_at=when)

@@ -58,8 +58,8 @@ def inputs_of(
 
 
 def _catalogue_digest(examples: Sequence[Example], catalogue: Catalogue | None) -> str:
-    """Of what training reads of a catalogue: a macro that was never applied, or who may see one, changes no model."""
+    """Of what training reads of a catalogue: a macro that was never applied, or which groups see one, changes no model."""
     used = {macro for example in examples for macro in example.macro_ids}
     macros = catalogue.macros if catalogue else ()
-    read = sorted([macro.id, macro.title, macro.reply] for macro in macros if macro.active and macro.id in used)
+    read = sorted([macro.id, macro.title, macro.reply] for macro in macros if macro.shared and macro.id in used)
     return sha256(canonical_json({"known": catalogue is not None, "macros": read}))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 import polars as pl
-from polars.exceptions import PolarsError
+from polars.exceptions import PanicException, PolarsError
 
 from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, PublishConflict
 from registry.fleet.state import in_threads
@@ -32,6 +33,8 @@ _SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
 }
 # Columns that files of earlier releases lack.
 _ADDED = ("prompted",)
+# Between pages and footer, where no reader of Parquet looks: this, and the SHA-256 of all else.
+_MARK = b"mf-lake\x01"
 _ATTEMPTS = 8
 # What a connector calls the examples of a ticket with the number 17: `17`, and `17#4711` for later ones.
 _TICKET_OF = r"^([0-9]{1,18})(?:#[0-9]+)?$"
@@ -190,19 +193,45 @@ def encode(frame: pl.DataFrame) -> bytes:
     """Examples as a Parquet file."""
     buffer = io.BytesIO()
     frame.write_parquet(buffer, compression="zstd")
-    return buffer.getvalue()
+    data = buffer.getvalue()
+    footer = _footer(data)
+    return data[:footer] + _MARK + hashlib.sha256(data).digest() + data[footer:]
 
 
 def decode(data: bytes, *, what: str) -> pl.DataFrame:
     """Examples out of a Parquet file. Raises InvalidInput, which names `what`."""
+    if not _is_whole(data):
+        raise InvalidInput(
+            f"{what} is damaged", remedy="Restore it, or remove it and import the tenant's tickets again."
+        )
     try:
         frame = pl.read_parquet(io.BytesIO(data))
         lacking = [pl.lit(None, _SCHEMA[name]).alias(name) for name in _ADDED if name not in frame.columns]
         return frame.with_columns(lacking).select(_SCHEMA.keys())
-    except PolarsError as problem:
+    except (PolarsError, PanicException) as problem:
         raise InvalidInput(
-            f"{what} is not a lake file: {problem}", remedy="Remove it and import the tenant's tickets again."
+            f"{what} is not a lake file ({type(problem).__name__})",
+            remedy="Remove it and import the tenant's tickets again.",
         ) from None
+
+
+def _footer(data: bytes) -> int:
+    """Where the footer of a Parquet file begins: it names its pages by their distance from the beginning."""
+    return len(data) - 8 - int.from_bytes(data[-8:-4], "little")
+
+
+def _is_whole(data: bytes) -> bool:
+    """Whether a file is as it was written. Files of earlier releases do not tell, and count as whole.
+
+    Reading Parquet trusts what it reads: a byte that differs may be other words, a panic, which is no `Exception`, or the
+    end of the process for all that it does for others.
+    """
+    footer = _footer(data)
+    mark = footer - len(_MARK) - hashlib.sha256().digest_size
+    if mark < 0 or data[mark : mark + len(_MARK)] != _MARK:
+        return _MARK not in data
+    said = data[mark + len(_MARK) : footer]
+    return hashlib.sha256(data[:mark] + data[footer:]).digest() == said
 
 
 def _comparable(frame: pl.DataFrame) -> pl.DataFrame:

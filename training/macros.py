@@ -25,10 +25,11 @@ def learnable(examples: Iterable[Example], catalogue: Catalogue | None) -> list[
     """What a model is trained and judged on: an example for each macro that was applied and may be applied today.
 
     A ticket to which several macros were applied gives as many examples. Those of a retired macro (switched off, or gone
-    from the catalogue) are left out: they would be a class that is never shown and takes its share of every score. They do
-    not become out-of-scope tickets either, since something fitted them. Without a catalogue nothing is known to be retired.
+    from the catalogue) and of one agent's own are left out: they would be a class that is never shown and takes its share
+    of every score. They do not become out-of-scope tickets either, since something fitted them. Without a catalogue
+    nothing is known to be retired.
     """
-    alive = None if catalogue is None else {macro.id for macro in catalogue.macros if macro.active}
+    alive = None if catalogue is None else {macro.id for macro in catalogue.macros if macro.shared}
     rows = []
     for example in examples:
         if not example.macro_ids:

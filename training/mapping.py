@@ -78,7 +78,7 @@ class ColumnMapping(Document):
         """A time as the importer reads it; one that does not fit stays, and is complained of there."""
         if not text.strip():
             return ""
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             read = (
                 datetime.strptime(text.strip(), self.time_format)
                 if self.time_format
@@ -104,7 +104,7 @@ def read_mapping(path: Path) -> ColumnMapping:
         raise InvalidInput(f"{path} maps no text, or no label", remedy=_EXAMPLE)
     try:
         ZoneInfo(found.time_zone)
-    except (ValueError, ZoneInfoNotFoundError):
+    except (ValueError, OSError, ZoneInfoNotFoundError):  # OSError: half a name, which is a folder of them
         raise InvalidInput(
             f"{path} names no time zone: {found.time_zone[:64]!r}", remedy="Write one like Europe/Berlin."
         ) from None

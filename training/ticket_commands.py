@@ -126,7 +126,11 @@ def zendesk(
     threads: Annotated[int, typer.Option(min=1, max=32, help="Requests under way at once.")] = 4,
     no_mask: NoMask = False,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Forget how far it came, and begin again. The lake keeps what it has.")
+        bool,
+        typer.Option(
+            "--restart",
+            help="Forget how far it came, and begin again. The lake keeps what it has. Brings a deleted tenant back.",
+        ),
     ] = False,
     base_url: BaseUrl = None,
     allow_http: AllowHttp = False,
@@ -230,14 +234,19 @@ def chatwoot(
 
 def _sync_macros(tenant: str, address: str, headers: dict[str, str], read: Any, as_json: bool) -> None:
     from registry.catalogue import make_catalogue
+    from registry.deletion.places import forget_own
+    from registry.deletion.tombstones import refuse_deleted, unless_deleted
     from registry.names import check_tenant
     from training.connectors.client import HelpDesk
     from training.connectors.pace import Pace
     from training.tenants import replace_catalogue
 
     check_tenant(tenant)
+    store = open_configured_store()
+    refuse_deleted(store, tenant, remedy="If it is to come back, import its tickets first.")
     with waiting("reading macros"), HelpDesk(address, headers) as desk:
         macros = read(desk, Pace(60))
-        changed = replace_catalogue(open_configured_store(), tenant, make_catalogue(macros))
+        with unless_deleted(store, tenant, lambda: forget_own(store, tenant)):
+            changed = replace_catalogue(store, tenant, make_catalogue(macros))
     report = {"tenant": tenant, "macros": len(macros), "catalogue_changed": changed}
     print_report({**report, "requests": desk.traffic.requests}, as_json)

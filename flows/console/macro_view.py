@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias, get_args
+from typing import Annotated, Literal, TypeAlias
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
@@ -17,7 +17,6 @@ from registry.model.bundle import MAX_MANIFEST_BYTES
 from registry.store import ObjectStore
 
 Order: TypeAlias = Literal["used", "weakest"]
-ORDERS: tuple[Order, ...] = get_args(Order)
 SHOWN = 50
 # From so few held-out tickets on a macro's figures say something of it.
 TELLING = 5

@@ -116,6 +116,17 @@ def lift(store: ObjectStore, tenant: str) -> None:
     _edit(store, tombstone_key(tenant), lambda found: found and found.model_copy(update={"stands": False}))
 
 
+def refuse_deleted(store: ObjectStore, tenant: str, *, remedy: str) -> None:
+    """Return where a tenant was not deleted, or was brought back.
+
+    Raises:
+        TenantDeleted: it was; `remedy` says how it may come back.
+        StoreError: that cannot be read.
+    """
+    if is_buried(store, tenant):
+        raise TenantDeleted(f"tenant {tenant} was deleted", remedy=remedy)
+
+
 @contextmanager
 def unless_deleted(store: ObjectStore, tenant: str, undo: Callable[[], object]) -> Iterator[None]:
     """Write for a tenant in this context; what was written is removed where the tenant was deleted meanwhile.

@@ -56,7 +56,10 @@ def test_every_parameter_is_explained_to_who_starts_a_flow_by_hand(flow: Flow[An
         assert name in flow.description, "Prefect's page shows the flow's docstring"
 
 
-@pytest.mark.parametrize(("cron", "timezone"), [("at night", "UTC"), ("0 2 * *", "UTC"), ("0 2 * * *", "Middle/Earth")])
+@pytest.mark.parametrize(
+    ("cron", "timezone"),
+    [("at night", "UTC"), ("0 2 * *", "UTC"), ("0 2 * * *", "Middle/Earth"), ("0 2 * * *", "Europe")],
+)
 def test_what_is_no_timetable_is_said_before_anything_is_deployed(cron: str, timezone: str) -> None:
     with pytest.raises(InvalidInput, match="is no schedule"):
         make_deployments(Timetable(cron=cron, timezone=timezone))

@@ -27,6 +27,7 @@ from registry.store import ObjectStore
 from tests.flows import test_retrain_fleet
 from tests.registry.lease_world import Clock
 from training.gate import Decision, decide
+from training.record import read_record
 from training.trainer import Trainer
 
 pytestmark = test_retrain_fleet.pytestmark
@@ -217,6 +218,28 @@ def test_work_that_lost_its_lease_stops_at_its_next_step(
     assert "the lease of tenant acme has run out" in outcome.reason
     entry = read_fleet(store).entries["acme"]
     assert (entry.version, entry.lease_token) == (second.outcomes[0].version, 2)
+
+
+def test_work_that_lost_its_lease_does_not_get_in_the_way_of_who_took_it_over(
+    store: ObjectStore, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cut_off, successor = Stopped(), Stopped()
+    train, places = Trainer.train, iter([cut_off, successor])
+
+    def train_slowly(*given: Any, **named: Any) -> Any:
+        next(places).stop()
+        return train(*given, **named)
+
+    monkeypatch.setattr(Trainer, "train", train_slowly)
+    fill(store, "acme")
+    with stopped(retrain_fleet, cut_off) as first, stopped(retrain_fleet, successor) as second:
+        cut_off.go_on.set()
+        assert "the lease of tenant acme has run out" in first.result().outcomes[0].reason
+        assert read_record(store, "acme").record is None, "what became of it is for the other one to say"
+        successor.go_on.set()
+        (outcome,) = second.result().outcomes
+    assert (outcome.state, outcome.reason) == ("trained", "")
+    assert read_fleet(store).entries["acme"].version == outcome.version
 
 
 def test_work_that_lost_its_lease_when_it_was_fitted_publishes_and_registers_nothing(

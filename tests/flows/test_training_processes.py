@@ -68,17 +68,16 @@ def test_a_fleet_is_trained_in_two_processes_and_comes_out_as_in_one(
     assert again.outcomes[0].version == summary.outcomes[0].version, "the same data make the same version"
 
 
-def test_what_takes_longer_than_it_may_is_named_and_the_program_need_not_be_there(
+def test_what_takes_longer_than_it_may_is_named_also_where_it_is_the_only_one_left(
     store: ObjectStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill(store, "acme")
-    fill(store, "globex")
+    import_examples(store, "tiny", [Example(ticket_id="1", body="a", macro_id="m")])
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "2")
     monkeypatch.setenv("MACROFLEET_TRAINING_SECONDS", "0.01")
-    summary = retrain_fleet()
-    for outcome in summary.outcomes:
-        assert outcome.state == "failed"
-        assert "took longer than 0.01 s. MACROFLEET_TRAINING_SECONDS is the limit." in outcome.reason
+    acme, tiny = retrain_fleet().outcomes
+    assert (acme.state, tiny.state) == ("failed", "not_eligible")
+    assert "took longer than 0.01 s. MACROFLEET_TRAINING_SECONDS is the limit." in acme.reason
 
 
 def test_by_default_there_is_a_process_a_core(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -30,6 +30,16 @@ def test_two_macros_have_one_margin() -> None:
     assert judged.rank.tolist() == [0, 0]
 
 
+@pytest.mark.parametrize("body", ["", "?!", "\u200b \U0001f600", "a b c"])
+def test_of_what_has_no_words_the_most_frequent_come_first(body: str) -> None:
+    fitted = rows((body, "ship"), (body, "ship"), (body, "refund"), (body, None))
+    assert tfidf(fitted, rows((body, "refund"))).suggested.tolist() == [["ship", "refund", ""]]
+
+
+def test_one_macro_alone_has_no_margin() -> None:
+    assert tfidf(FITTED[:6], rows(("parcel", "ship"))).rank.tolist() == [0]
+
+
 def test_the_most_frequent_come_first() -> None:
     judged = most_frequent(FITTED, rows(("a", "ship"), ("b", "login")))
     assert judged.suggested.tolist() == [["ship", "refund", "login"]] * 2

@@ -37,6 +37,14 @@ def test_a_split_of_the_data_is_kept() -> None:
     assert {e.split for e in split.test} == {"test"}
 
 
+def test_rows_without_a_split_beside_a_file_that_had_one_are_cut_by_time() -> None:
+    names = ["train"] * 6 + ["val"] * 2 + ["test"] * 2 + [None] * 20
+    split = split_examples(make(30, timed=True, splits=names))
+    assert [row.ticket_id for row in split.test] == ["8", "9", "27", "28", "29"]
+    assert len(split.train) == 6 + 17
+    assert [row.ticket_id for row in split.validation] == ["6", "7"]
+
+
 def test_who_asks_again_is_not_in_the_test() -> None:
     rows = make(100, timed=True)
     rows[99] = replace(rows[99], body="Text 3!")

@@ -56,6 +56,12 @@ def test_what_was_applied_is_the_label() -> None:
     assert joined(example(), told("m2", at=AT), told("m3", at=AT - 1)).macro_id == "m2"
 
 
+def test_what_is_no_macro_of_the_catalogue_takes_no_label_away() -> None:
+    records = [told("Where is my parcel"), told("m2", ticket="t2")]
+    after = join_feedback([example(), example("t2")], records, known={"m1", "m2"})
+    assert [one.macro_ids for one in after] == [("m1",), ("m2",)]
+
+
 def test_a_label_that_feedback_makes_has_its_time() -> None:
     assert joined(example(macro=None), told("m2")).applied_at == datetime.fromtimestamp(AT, UTC)
     assert joined(example(applied_at=NOW), told("m2")).applied_at == NOW

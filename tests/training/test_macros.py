@@ -37,6 +37,12 @@ def test_retired_macros_are_not_learned_and_do_not_become_out_of_scope() -> None
     assert len(learnable(examples, None)) == 6
 
 
+def test_one_agents_own_macros_are_shown_to_nobody_and_not_learned() -> None:
+    own = Macro(id="own", title="Mine", restriction={"type": "User", "id": 7})
+    rows = learnable([example(1, "own"), example(2, "ship", "own")], make_catalogue([*CATALOGUE.macros, own]))
+    assert [(row.ticket_id, row.macro_id) for row in rows] == [("2", "ship")]
+
+
 def test_titles_and_replies_stand_for_macros_with_few_examples() -> None:
     labels = [
         Label(id="ship", title="Shipping::Where is it"),

@@ -77,6 +77,7 @@ def test_a_column_that_is_not_there_is_named(tmp_path: Path) -> None:
         ('[fields]\ntext = "a"\nlabel = "b"\nbody = "c"', "fields.body"),
         ('colour = 1\n[fields]\ntext = "a"\nlabel = "b"', "colour"),
         ('time_zone = "Mars"\n[fields]\ntext = "a"\nlabel = "b"', "no time zone"),
+        ('time_zone = "Europe"\n[fields]\ntext = "a"\nlabel = "b"', "no time zone"),
         ('time_zone = "../x"\n[fields]\ntext = "a"\nlabel = "b"', "no time zone"),
         ('delimiter = ""\n[fields]\ntext = "a"\nlabel = "b"', "delimiter"),
     ],

@@ -8,6 +8,8 @@ import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -167,9 +169,25 @@ class HelpDesk:
 
 
 def _hold_seconds(headers: Mapping[str, str]) -> float:
-    """What `Retry-After` says in seconds, bounded; some time where it says none (a date, for one)."""
+    """What `Retry-After` says, seconds or a date (RFC 9110, 10.2.3), in seconds and bounded; some time where it says none."""
     said = headers.get("retry-after", "").strip()
-    return min(float(said), _LONGEST_HOLD_SECONDS) if _SECONDS.fullmatch(said) else _USUAL_HOLD_SECONDS
+    if _SECONDS.fullmatch(said):
+        return min(float(said), _LONGEST_HOLD_SECONDS)
+    until = _date(said)
+    if until is None:
+        return _USUAL_HOLD_SECONDS
+    # By the clock that the date is of, where the answer tells it.
+    now = _date(headers.get("date", "")) or datetime.now(UTC)
+    return min(max((until - now).total_seconds(), 0.0), _LONGEST_HOLD_SECONDS)
+
+
+def _date(text: str) -> datetime | None:
+    """A date of a header; None for what is none."""
+    try:
+        found = parsedate_to_datetime(text)
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    return found if found.tzinfo else found.replace(tzinfo=UTC)
 
 
 def _remedy(status: int) -> str:

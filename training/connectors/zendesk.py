@@ -206,16 +206,29 @@ def _ticket(one: Mapping[str, Any], locales: Mapping[Any, str]) -> Ticket:
     try:
         via = one.get("via")
         return Ticket(
-            id=int(one["id"]),
-            updated=float(one.get("generated_timestamp") or seconds_of(one.get("updated_at")) or 0),
-            requester=int(one.get("requester_id") or 0),
-            subject=str(one.get("raw_subject") or one.get("subject") or ""),
-            channel=str(via.get("channel") or "") if isinstance(via, dict) else "",
-            locale=locales.get(one.get("requester_id"), ""),
+            id=_whole(one["id"]),
+            updated=float(_whole(one.get("generated_timestamp") or seconds_of(one.get("updated_at")) or 0)),
+            requester=_whole(one.get("requester_id") or 0),
+            subject=writable(str(one.get("raw_subject") or one.get("subject") or "")),
+            channel=writable(str(via.get("channel") or "")) if isinstance(via, dict) else "",
+            locale=writable(locales.get(one.get("requester_id"), "")),
             deleted=one.get("status") == "deleted",
         )
-    except (KeyError, ValueError, TypeError):
+    except (KeyError, ValueError, TypeError, OverflowError):
         raise _unexpected("a ticket") from None
+
+
+def _whole(value: Any) -> int:
+    """A number that the store's files have room for. Raises ValueError, TypeError or OverflowError."""
+    found = int(value)
+    if not -(2**63) <= found < 2**63:
+        raise OverflowError
+    return found
+
+
+def writable(text: str) -> str:
+    """A text that any file can hold: escapes such as \\ud800 in JSON are halves of characters."""
+    return text.encode("utf-8", "replace").decode().replace("\x00", " ")
 
 
 def seconds_of(when: Any) -> float | None:
@@ -230,9 +243,9 @@ def time_of(when: Any) -> datetime | None:
         return None
     try:
         found = datetime.fromisoformat(when)
-    except ValueError:
+        return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+    except (ValueError, OverflowError):  # the first or the last day there is, in another time zone
         return None
-    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def _pages(desk: HelpDesk, path: str, parameters: Mapping[str, str | int], pace: Pace) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from registry.text.masking import masked
-from training.connectors.zendesk import Ticket, names_macro, time_of
+from training.connectors.zendesk import Ticket, names_macro, time_of, writable
 from training.examples import Example
 
 # Of one message, in code points; a model reads 4,000 of a ticket.
@@ -174,8 +174,4 @@ def _time(audit: Mapping[str, Any]) -> datetime | None:
 
 
 def _text(value: Any) -> str:
-    """A text that any file can hold."""
-    if not isinstance(value, str):
-        return ""
-    # Escapes such as \ud800 in JSON are halves of characters.
-    return value.encode("utf-8", "replace").decode().replace("\x00", " ")
+    return writable(value) if isinstance(value, str) else ""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from registry.deletion.places import forget_own
+from registry.deletion.tombstones import lift, refuse_deleted, unless_deleted
 from registry.errors import InvalidInput
 from registry.names import check_tenant
 from registry.settings import read_settings
@@ -31,11 +33,12 @@ def sync_zendesk(
 
     Args:
         export_rate: requests a minute to the incremental exports; 0 for no limit.
-        restart: forget how far earlier runs came.
+        restart: forget how far earlier runs came; a tenant that was deleted comes back.
         base_url, allow_http: see `help_desk_address`.
 
     Raises:
         InvalidInput: subdomain, base URL or credentials cannot be used.
+        TenantDeleted: the tenant was deleted, before or meanwhile; nothing of what was written is left.
         HelpDeskRefused, HelpDeskUnavailable, PublishConflict: see `ZendeskSync.run`.
     """
     check_tenant(tenant)
@@ -45,8 +48,11 @@ def sync_zendesk(
         raise InvalidInput("MACROFLEET_ZENDESK_EMAIL is no e-mail address", remedy="Mend it, or unset it for OAuth.")
     headers = credentials(settings.secret(), settings.email)
     if restart:
+        lift(store, tenant)
         SyncStore(store, tenant, "zendesk").forget()
-    with HelpDesk(address, headers) as desk:
+    # What a schedule repeats brings nobody back who wanted to be forgotten.
+    refuse_deleted(store, tenant, remedy="If it is to come back, run it with --restart.")
+    with unless_deleted(store, tenant, lambda: forget_own(store, tenant)), HelpDesk(address, headers) as desk:
         run = ZendeskSync(
             store, tenant, desk, account=subdomain, options=options, exports=Pace(export_rate or None), step=step
         )

@@ -424,6 +424,23 @@ def test_other_shapes_are_refused(store: LocalStore, serve: Serve, body: bytes) 
         synced(store, server)
 
 
+@pytest.mark.parametrize(
+    "fields", [{"generated_timestamp": float("inf")}, {"generated_timestamp": float("nan")}, {"requester_id": 2**70}]
+)
+def test_numbers_that_are_none_are_refused(store: LocalStore, serve: Serve, fields: dict[str, Any]) -> None:
+    account = small_account(1)
+    account.tickets[0].update(fields)
+    with pytest.raises(HelpDeskRefused, match="no a ticket"):
+        synced(store, serve(account))
+
+
+def test_halves_of_characters_and_the_first_day_there_is_break_nothing(store: LocalStore, serve: Serve) -> None:
+    account = small_account(1)
+    account.tickets[0].update({"subject": "\ud83d", "via": {"channel": "\ud83d"}})
+    account.audits[1][1]["created_at"] = "0001-01-01T00:00:00+14:00"
+    assert synced(store, serve(account), mask=False).added == 1
+
+
 def test_personal_data_do_not_reach_the_store(tmp_path: Path, store: LocalStore, serve: Serve) -> None:
     account = small_account(1)
     words = "mail canary@shop.example or +49 170 1234567, card 4111 1111 1111 1111"
