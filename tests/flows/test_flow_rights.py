@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from prefect import Flow
 from prefect.client.schemas.objects import State
-from registry.program import RELEASED_PROGRAMS
 
 import flows.retrain_fleet
 import flows.retrain_shard
@@ -28,6 +27,7 @@ from registry.database import DatabaseSettings, opened_database
 from registry.keys.book import KeyBook
 from registry.keys.publishing import publish_keys
 from registry.layout import program_key
+from registry.model.program import RELEASED_PROGRAMS
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import open_store
 from registry.tracking.models import Tracking
@@ -111,7 +111,7 @@ class Worker:
     def run(self, flow: Flow[..., Any], *given: Any, **parameters: Any) -> None:
         """Run a flow as its identity; it must come to a good end."""
         with self.as_(identity_of(flow.name), flow.name):
-            state: State[Any] = flow(*given, **parameters, return_state=True)
+            state = cast("State[Any]", flow(*given, **parameters, return_state=True))
         assert state.is_completed(), f"{flow.name}: {state.message}"
         self.states[flow.name] = state
 

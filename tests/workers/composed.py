@@ -308,11 +308,11 @@ class Composed:
         image = service.image
         if image is not None and image.volume not in {target for _, target in service.mounts}:
             # The image's own volume is then one without a name.
-            place, there = f"{base}/volume", f"{root}{image.volume}"
-            lines += [f"install --directory --owner={user.partition(':')[0]} --mode=0700 {place}"]
-            lines += [f"mkdir -p {there}", f"mount --bind {place} {there}"]
-        for target, folder in mounted.items():
-            lines += bound(folder, target, read_only=True)
+            own, there = f"{base}/volume", f"{root}{image.volume}"
+            lines += [f"install --directory --owner={user.partition(':')[0]} --mode=0700 {own}"]
+            lines += [f"mkdir -p {there}", f"mount --bind {own} {there}"]
+        for target, own in mounted.items():
+            lines += bound(own, target, read_only=True)
         return [*lines, f"mount -o remount,ro {root}"] if service.spec.get("read_only") else lines
 
 

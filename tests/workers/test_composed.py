@@ -73,8 +73,8 @@ def status(composed: Composed, url: str, method: str, *, user: str = "") -> int:
     return int(done.stdout)
 
 
-def in_command(composed: Composed, *words: str, **changed: str | None) -> str:
-    done = composed.run(*words, **changed)
+def in_command(composed: Composed, *words: str) -> str:
+    done = composed.run(*words)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout
 
