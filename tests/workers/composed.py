@@ -307,10 +307,10 @@ class Composed:
             lines += bound(place, target, read_only=mode == ["ro"])
         image = service.image
         if image is not None and image.volume not in {target for _, target in service.mounts}:
-            # The image's own volume is then one without a name.
-            own, there = f"{base}/volume", f"{root}{image.volume}"
-            lines += [f"install --directory --owner={user.partition(':')[0]} --mode=0700 {own}"]
-            lines += [f"mkdir -p {there}", f"mount --bind {own} {there}"]
+            # The image's unnamed volume is then one without a name.
+            unnamed, there = f"{base}/volume", f"{root}{image.volume}"
+            lines += [f"install --directory --owner={user.partition(':')[0]} --mode=0700 {unnamed}"]
+            lines += [f"mkdir -p {there}", f"mount --bind {unnamed} {there}"]
         for target, own in mounted.items():
             lines += bound(own, target, read_only=True)
         return [*lines, f"mount -o remount,ro {root}"] if service.spec.get("read_only") else lines
