@@ -307,7 +307,7 @@ class Composed:
             lines += bound(place, target, read_only=mode == ["ro"])
         image = service.image
         if image is not None and image.volume not in {target for _, target in service.mounts}:
-            # The image's unnamed volume is then one without a name.
+            # The image's own volume is then one without a name.
             unnamed, there = f"{base}/volume", f"{root}{image.volume}"
             lines += [f"install --directory --owner={user.partition(':')[0]} --mode=0700 {unnamed}"]
             lines += [f"mkdir -p {there}", f"mount --bind {unnamed} {there}"]
