@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import tempfile
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import httpx
 
 from serving.proxy.envoy import Proxy
 from serving.proxy.routes import Face
@@ -112,6 +115,18 @@ class World:
             self.proxy.tell(face, [server.endpoint() for server in servers])
         for face in FACES:
             assert await self.proxy.settled(face, [server.port for server in servers])
+        await self.come_round()
+
+    async def come_round(self) -> None:
+        """Have Envoy's workers do what its main thread has told them: each comes to that between two requests."""
+
+        async def ask() -> None:
+            async with httpx.AsyncClient(timeout=30) as client:
+                for _ in range(2):
+                    await client.get(self.proxy.url("public") + "/readyz")  # stand-ins keep no record of it
+
+        # A connection is one worker's, and there is a worker for four cores.
+        await asyncio.gather(*(ask() for _ in range(4 + (os.cpu_count() or 1))))
 
     def forget(self) -> None:
         """Servers that answer, and were asked nothing."""
