@@ -5,7 +5,7 @@ on. For that:
 
 - **The fleet's root comes last**, on the condition that nobody wrote another one. Where the store has a fleet of its own whose
   shards have the numbers of the backup's, its root goes first: half of one and half of the other would be a third one.
-- **Tombstones come first**: those of the backup and of the latest one, unless the store knows better. Nothing is written of a
+- **Tombstones come first**: those of the backup and of every later one, unless the store knows better. Nothing is written of a
   tenant that they say is deleted.
 - **What was there already is claimed** (`registry.garbage.collecting`) before the root names it: it may be about to go.
 
@@ -183,16 +183,26 @@ class _Restorer:
     # Tenants that were deleted
 
     def _restore_tombstones(self) -> None:
-        """Have the store know whom this backup, and the latest one, knows to be deleted."""
-        latest = backup_names(self._place)[0]
-        backups = [self._backup]
-        if latest != self._backup.name:
-            backups.append(read_backup(self._place, latest))
-        for backup in backups:
-            for key, one in backup.objects.items():
-                if rank(key) == 0:
-                    data = read_content(self._place, one.content)
-                    settle(self._store, key, Tombstone.parse(data, what=f"{key} in the backup", error=BackupCorrupt))
+        """Have the store know whom this backup, and any later one, knows to be deleted.
+
+        Any, since a store forgets tombstones after a month, and backups may be kept for longer.
+        """
+        found = {(key, one.content) for key, one in self._backup.objects.items() if rank(key) == 0}
+        for name in backup_names(self._place):
+            if name > self._backup.name:
+                found |= {(key, one.content) for key, one in self._read_later(name).objects.items() if rank(key) == 0}
+        for key, content in found:
+            data = read_content(self._place, content)
+            settle(self._store, key, Tombstone.parse(data, what=f"{key} in a backup", error=BackupCorrupt))
+
+    def _read_later(self, name: str) -> Backup:
+        try:
+            return read_backup(self._place, name)
+        except BackupCorrupt as problem:
+            raise BackupCorrupt(
+                f"{problem.what}, so that nobody knows whom it says to be deleted",
+                remedy="Remove that list from the place to restore without it; whoever was deleted may come back.",
+            ) from None
 
     def _forget_buried(self, left_out: Iterable[str]) -> tuple[str, ...]:
         """Have the fleet name nobody who was deleted, and nothing be left of them."""

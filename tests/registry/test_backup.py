@@ -51,6 +51,7 @@ from registry.layout import (
     examples_key,
     lease_key,
     model_key,
+    tombstone_key,
 )
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
@@ -312,6 +313,24 @@ def test_nothing_is_written_of_who_was_deleted_since(home: MemoryStore) -> None:
         assert [key for key in traces(there, "acme") if not key.startswith("fleet/")] == []
 
     assert restore(place, name, Watched(there, wrote=look)).deleted == ("acme",)
+    assert traces(there, "acme") == []
+
+
+def test_a_deletion_that_the_store_has_forgotten_is_not(home: MemoryStore) -> None:
+    """Tombstones go after a month; backups may stay for longer."""
+    place, there = a_store("backups"), a_store("there")
+    first = take(home, place)
+    delete(home, "acme")
+    take(home, place, 60)
+    home.delete(tombstone_key("acme"))
+    take(home, place, 120)
+    later = f"backups/{backup_names(place)[1]}.json.gz"
+    data = place.get(later).data
+    place.put(later, b"nonsense")
+    with pytest.raises(BackupCorrupt, match="nobody knows whom it says to be deleted"):
+        restore(place, first, there)
+    place.put(later, data)
+    assert restore(place, first, there).deleted == ("acme",)
     assert traces(there, "acme") == []
 
 
