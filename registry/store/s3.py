@@ -28,7 +28,7 @@ from registry.store.port import (
     is_key,
     too_large,
 )
-from registry.store.s3_errors import FAILING, BrokenOff, NotModified, domain_error
+from registry.store.s3_errors import FAILING, BrokenOff, Conflicting, NotModified, domain_error
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -44,6 +44,8 @@ _PURGED_AT_ONCE = 1000
 # answered.
 _READ_ATTEMPTS = 3
 _READ_WAIT_SECONDS = 0.1
+_CONFLICTS = 4
+_CONFLICT_WAIT_SECONDS = 0.1
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 
 Result = TypeVar("Result")
@@ -216,12 +218,19 @@ class S3Store:
             condition["IfMatch"] = _quoted(if_match)
         if if_absent:
             condition["IfNoneMatch"] = "*"
-        try:
+
+        def put() -> str:
+            if not isinstance(body, bytes):
+                body.seek(0)
             with self._translated(key):
                 answer = self._s3().put_object(Bucket=self._bucket, Key=self._full(key), Body=body, **condition)
+            return _bare(answer["ETag"])
+
+        try:
+            # Two at once, one of which may be our own, given up and not over: who has won is known in a moment.
+            return patiently(put, on=Conflicting, attempts=_CONFLICTS, first_wait_seconds=_CONFLICT_WAIT_SECONDS)
         except ObjectNotFound as error:  # Amazon's answer to If-Match on a missing key; SeaweedFS says 412
             raise PreconditionFailed(f"{key} in {self.url} does not exist", remedy=LOST_RACE) from error
-        return _bare(answer["ETag"])
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         found: list[ObjectInfo] = []

@@ -15,6 +15,10 @@ class NotModified(StoreError):
     """A conditional GET's 304; never leaves the adapter."""
 
 
+class Conflicting(PreconditionFailed):
+    """Amazon's 409: another conditional write of the key is under way, and may yet come to nothing."""
+
+
 class BrokenOff(StoreUnavailable):
     """The bytes of an object stopped coming; to everybody outside a StoreUnavailable like any other."""
 
@@ -43,7 +47,8 @@ def domain_error(error: Exception, key: str, *, url: str, endpoint_url: str | No
     if status == 404:
         return ObjectNotFound(f"no object {key} in {where}")
     if status == 412 or code == "ConditionalRequestConflict":
-        return PreconditionFailed(f"{key} in {where} is not as its writer expected", remedy=LOST_RACE)
+        kind = PreconditionFailed if status == 412 else Conflicting
+        return kind(f"{key} in {where} is not as its writer expected", remedy=LOST_RACE)
     failed = "failed at"
     remedy = FAILING
     if status in (401, 403):
