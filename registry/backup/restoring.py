@@ -3,21 +3,23 @@
 Servers may look at the store meanwhile, garbage may be collected, and the process may die at any request; a second run goes
 on. For that:
 
-- **The fleet's root comes last**, on the condition that nobody wrote another one. Where the store has a fleet of its own whose
-  shards have the numbers of the backup's, its root goes first: half of one and half of the other would be a third one.
-- **Tombstones come first**: those of the backup and of the latest one, unless the store knows better. Nothing is written of a
+- **The fleet comes last.** In a store that has none its states come back as they were, and its root after them, where there
+  still is none. A store that has one gets the backup's entries in one edit of it, as the next generation: whoever follows the
+  fleet goes on, its history stays, and no number of a state is used for another one.
+- **Tombstones come first**: those of the backup and of every later one, unless the store knows better. Nothing is written of a
   tenant that they say is deleted.
-- **What was there already is claimed** (`registry.garbage.collecting`) before the root names it: it may be about to go.
+- **What was there already is claimed** (`registry.garbage.collecting`) before the fleet names it: it may be about to go.
 
 Contents are checked on the way.
 """
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -35,15 +37,18 @@ from registry.errors import (
     PreconditionFailed,
     PublishConflict,
     StoreError,
+    StoreUnavailable,
 )
-from registry.files import ContentDigest, holds, scratch_folder
-from registry.fleet.at_rest import FleetRoot, parse_root, parse_shard, read_root, replace_root
+from registry.files import ContentDigest, holds, put_immutable_file, scratch_folder
+from registry.fleet.at_rest import Root, parse_root, parse_shard, read_root
+from registry.fleet.entries import FleetEntry, PreloadPlan
 from registry.fleet.history import named_versions
-from registry.fleet.state import in_threads, read_fleet
+from registry.fleet.state import edit_fleet, read_fleet
 from registry.garbage.collecting import claim
-from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard_key, model_key
+from registry.layout import FLEET_PREFIX, FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard_key, model_key
 from registry.models import read_manifest
 from registry.store import ObjectStore
+from registry.threads import in_threads
 
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
@@ -51,8 +56,8 @@ Step = Callable[[str, float], None]
 _THREADS = 8
 # Between looks at a version that a collector is just deleting, as `registry.publishing` has them.
 _PAUSES = (0.1, 0.3, 1.0, 3.0, 5.0, 10.0)
-_ROOT_ATTEMPTS = 5
 _ROOT_RANK = rank(FLEET_ROOT)
+_FLEET_RANK = rank(FLEET_PREFIX)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +109,6 @@ def restore_store(
     backup = read_backup(place, name)
     with scratch_folder("macrofleet-restore-") as folder:
         restorer = _Restorer(place, store, backup, folder, step=step, sleep=sleep, threads=threads)
-        restorer.check(over=over)
         return restorer.run(over=over)
 
 
@@ -131,35 +135,27 @@ class _Restorer:
         self._finished = 0
         self._wrote: set[str] = set()
         self._there: set[str] = set()
+        root = backup.objects.get(FLEET_ROOT)
+        self._root_digest = root.content.sha256 if root is not None else ""
         self._root = self._read_root_of_backup()
 
-    def check(self, *, over: bool) -> None:
-        """Refuse to replace a fleet unasked. A root that cannot be read is one."""
-        try:
-            now = read_root(self._store)
-        except StoreError:
-            if not over:
-                raise
-            return
-        if now.data and not over and (self._root is None or now.data != self._root.data):
-            raise InvalidInput(
-                f"{self._store.url} has a fleet, generation {now.generation}; the backup has {self._backup.generation}",
-                remedy="Restore to an empty bucket or folder, or give --over to go back to the backup here.",
-            )
-
     def run(self, *, over: bool) -> Restored:
+        in_place = self._look(over=over)
         self._step("restoring who was deleted", 0.0)
         self._restore_tombstones()
-        keys = [key for key in self._backup.objects if rank(key) not in (0, _ROOT_RANK)]
+        left_out = {0, _ROOT_RANK, _FLEET_RANK} if in_place else {0, _ROOT_RANK}
+        keys = [key for key in self._backup.objects if rank(key) not in left_out]
         buried = buried_among(self._store, {owner for key in keys if (owner := owner_of(key))})
         wanted = [key for key in keys if owner_of(key) not in buried]
-        if over and self._root is not None:
-            self._make_way(self._root)
         for turn in range(1, _ROOT_RANK):
             self._restore([key for key in wanted if rank(key) == turn], of=len(wanted))
         if self._root is not None:
-            self._claim(self._root, without=buried)
-            self._write_root(self._root, over=over)
+            entries = self._entries(self._root)
+            self._claim({tenant: entry for tenant, entry in entries.items() if tenant not in buried})
+            if in_place:
+                self._edit_fleet(entries, self._root.preload)
+            else:
+                self._write_root()
         self._step("leaving out who was deleted since", 0.95)
         deleted = self._forget_buried(buried)
         return Restored(
@@ -170,7 +166,33 @@ class _Restorer:
             deleted=deleted,
         )
 
-    def _read_root_of_backup(self) -> FleetRoot | None:
+    def _look(self, *, over: bool) -> bool:
+        """Whether the store has a fleet that is to be another one. Refuses to replace one unasked; what cannot be read is one."""
+        try:
+            now = read_root(self._store)
+            read_fleet(self._store)
+        except StoreUnavailable:
+            raise
+        except StoreError:
+            if not over:
+                raise
+            now = None
+        if now is not None and now.data:
+            if self._root is None or hashlib.sha256(now.data).hexdigest() != self._root_digest:
+                if over:
+                    return True
+                raise InvalidInput(
+                    f"{self._store.url} has a fleet, generation {now.generation}; the backup has {self._backup.generation}",
+                    remedy="Restore to an empty bucket or folder, or give --over to go back to the backup here.",
+                )
+        elif over:
+            # States without a root, or with one that nobody can read, are no fleet.
+            states = list(self._store.states(FLEET_PREFIX))
+            self._store.purge([state for state in states if state.key == FLEET_ROOT])
+            self._store.purge([state for state in states if state.key != FLEET_ROOT])
+        return False
+
+    def _read_root_of_backup(self) -> Root | None:
         one = self._backup.objects.get(FLEET_ROOT)
         if one is None:
             return None
@@ -183,16 +205,26 @@ class _Restorer:
     # Tenants that were deleted
 
     def _restore_tombstones(self) -> None:
-        """Have the store know whom this backup, and the latest one, knows to be deleted."""
-        latest = backup_names(self._place)[0]
-        backups = [self._backup]
-        if latest != self._backup.name:
-            backups.append(read_backup(self._place, latest))
-        for backup in backups:
-            for key, one in backup.objects.items():
-                if rank(key) == 0:
-                    data = read_content(self._place, one.content)
-                    settle(self._store, key, Tombstone.parse(data, what=f"{key} in the backup", error=BackupCorrupt))
+        """Have the store know whom this backup, and any later one, knows to be deleted.
+
+        Any, since a store forgets tombstones after a month, and backups may be kept for longer.
+        """
+        found = {(key, one.content) for key, one in self._backup.objects.items() if rank(key) == 0}
+        for name in backup_names(self._place):
+            if name > self._backup.name:
+                found |= {(key, one.content) for key, one in self._read_later(name).objects.items() if rank(key) == 0}
+        for key, content in found:
+            data = read_content(self._place, content)
+            settle(self._store, key, Tombstone.parse(data, what=f"{key} in a backup", error=BackupCorrupt))
+
+    def _read_later(self, name: str) -> Backup:
+        try:
+            return read_backup(self._place, name)
+        except BackupCorrupt as problem:
+            raise BackupCorrupt(
+                f"{problem.what}, so that nobody knows whom it says to be deleted",
+                remedy="Remove that list from the place to restore without it; whoever was deleted may come back.",
+            ) from None
 
     def _forget_buried(self, left_out: Iterable[str]) -> tuple[str, ...]:
         """Have the fleet name nobody who was deleted, and nothing be left of them."""
@@ -230,7 +262,17 @@ class _Restorer:
         with tempfile.TemporaryDirectory(dir=self._folder) as own:
             path = Path(own) / "content"
             fetch_content(self._place, content, path)
-            self._store.put_file(key, path)
+            if rank(key) < _FLEET_RANK:
+                self._store.put_file(key, path)
+                return
+            # Only where there is none: another one's may be a fleet that came meanwhile.
+            try:
+                put_immutable_file(self._store, key, path)
+            except (PublishConflict, PreconditionFailed):
+                raise PublishConflict(
+                    f"{self._store.url}/{key} is of another fleet than the backup's",
+                    remedy="If nobody else writes there, run it again with --over to replace it.",
+                ) from None
 
     def _holds(self, key: str, content: ContentDigest) -> bool:
         try:
@@ -240,33 +282,49 @@ class _Restorer:
 
     # The fleet
 
-    def _shard_keys(self, root: FleetRoot) -> list[str]:
-        return [fleet_shard_key(name, number) for name, number in root.shards.items()]
+    def _entries(self, root: Root) -> dict[str, FleetEntry]:
+        """What the backup's fleet says of each tenant. Raises BackupCorrupt."""
 
-    def _make_way(self, root: FleetRoot) -> None:
-        """Remove the store's own root where it names shards that are about to be others, or cannot be read."""
-        try:
-            now = read_root(self._store)
-        except StoreError:
-            self._store.delete(FLEET_ROOT)
-            return
-        if not now.data or now.data == root.data:
-            return
-        for key in self._shard_keys(now):
+        def shard(key: str) -> Mapping[str, FleetEntry]:
             one = self._backup.objects.get(key)
-            if one is not None and not self._holds(key, one.content):
-                self._store.delete(FLEET_ROOT)
-                return
+            if one is None:
+                raise BackupCorrupt(f"backup {self._backup.name} lacks {key}", remedy="Restore another backup.")
+            try:
+                return parse_shard(read_content(self._place, one.content), what=f"{key} in the backup")
+            except StoreUnavailable:
+                raise
+            except StoreError as problem:
+                raise BackupCorrupt(problem.what, remedy=problem.remedy) from None
 
-    def _claim(self, root: FleetRoot, *, without: frozenset[str]) -> None:
-        """Have every version that the root names stay, also where a collector of garbage had seen it before."""
+        shards = in_threads(shard, [fleet_shard_key(name, number) for name, number in root.shards.items()])
+        return {tenant: entry for found in shards for tenant, entry in found.items()}
 
-        def shard(key: str) -> list[tuple[str, str]]:
-            entries = parse_shard(read_content(self._place, self._backup.objects[key].content), what=key)
-            return [(tenant, version) for tenant, entry in entries.items() for version in named_versions(entry)]
+    def _edit_fleet(self, entries: Mapping[str, FleetEntry], preload: PreloadPlan | None) -> None:
+        """Have the store's own fleet say what the backup's said, as its next generation."""
 
-        shards = in_threads(shard, [key for key in self._shard_keys(root) if key in self._backup.objects])
-        named = [one for found in shards for one in found if one[0] not in without]
+        def back(tenant: str, now: FleetEntry | None) -> FleetEntry | None:
+            entry = entries.get(tenant)
+            # A token only grows: what was begun before the backup is not to publish over what comes after it.
+            return entry if entry is None or now is None else entry.fenced(now.lease_token)
+
+        def edit(found: Mapping[str, FleetEntry | None]) -> dict[str, FleetEntry | None]:
+            gone = buried_among(self._store, found)
+            return {tenant: None if tenant in gone else back(tenant, now) for tenant, now in found.items()}
+
+        before = read_fleet(self._store)
+        edited = edit_fleet(self._store, [*entries, *before.entries], edit, preload=preload)
+        (self._there if edited.generation == before.generation else self._wrote).add(FLEET_ROOT)
+
+    def _write_root(self) -> None:
+        if self._holds(FLEET_ROOT, self._backup.objects[FLEET_ROOT].content):
+            self._there.add(FLEET_ROOT)
+            return
+        self._write(FLEET_ROOT, self._backup.objects[FLEET_ROOT].content)
+        self._wrote.add(FLEET_ROOT)
+
+    def _claim(self, entries: Mapping[str, FleetEntry]) -> None:
+        """Have every version that entries name stay, also where a collector of garbage had seen it before."""
+        named = [(tenant, version) for tenant, entry in entries.items() for version in named_versions(entry)]
         in_threads(lambda one: self._claim_version(*one), named, threads=self._threads)
 
     def _claim_version(self, tenant: str, version: str) -> None:
@@ -289,27 +347,4 @@ class _Restorer:
         raise PublishConflict(
             f"version {version} of tenant {tenant} is being deleted as garbage",
             remedy="Run `macrofleet garbage collect` an hour after the collector that was interrupted, then run this again.",
-        )
-
-    def _write_root(self, root: FleetRoot, *, over: bool) -> None:
-        if read_root(self._store).data == root.data:
-            self._there.add(FLEET_ROOT)
-            return
-        # Written again where they were there: a collector may have seen them before, in no fleet that it knew of.
-        for key in self._shard_keys(root):
-            if key in self._there:
-                self._write(key, self._backup.objects[key].content)
-        for _ in range(_ROOT_ATTEMPTS):
-            now = read_root(self._store)
-            if now.data and not over:
-                break
-            try:
-                replace_root(self._store, root.data, etag=now.etag)
-            except PreconditionFailed:
-                continue
-            self._wrote.add(FLEET_ROOT)
-            return
-        raise PublishConflict(
-            f"others wrote the fleet in {self._store.url} while it was restored",
-            remedy="Stop what trains and publishes there, then run it again, with --over to replace what they wrote.",
         )

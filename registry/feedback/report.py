@@ -9,7 +9,7 @@ back the same figure says how good suggestions are where nothing prompted the ag
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, date, datetime, timedelta
 from typing import Any
@@ -22,6 +22,10 @@ from registry.store import ObjectStore
 # A macro that was applied so often by hand, and never suggested, is worth a look.
 OFTEN = 5
 _DAY = timedelta(days=1)
+_AT_ONCE = 256
+
+# Told (what is going on, finished share between 0 and 1).
+Step = Callable[[str, float], None]
 
 
 @dataclass(slots=True)
@@ -124,21 +128,28 @@ def report_tenant(store: ObjectStore, tenant: str, *, days: int, now: datetime |
 
 
 def report_fleet(
-    store: ObjectStore, *, days: int, now: datetime | None = None
+    store: ObjectStore, *, days: int, now: datetime | None = None, step: Step = lambda _text, _share: None
 ) -> tuple[Figures, dict[date, Figures], dict[str, Figures]]:
-    """All tenants of the fleet together: in all, by day, and by tenant (those without a view left out)."""
+    """All tenants of the fleet together: in all, by day, and by tenant (those without a view left out).
+
+    Args:
+        step: told what is going on, and the finished share.
+    """
 
     def one(tenant: str) -> TenantReport:
         return summarise(tenant, read_feedback(store, tenant, since=since - _DAY), None, since=since)
 
     since = _first_day(days, now)
     total, series, tenants = Figures(), defaultdict[date, Figures](Figures), dict[str, Figures]()
-    for report in in_threads(one, sorted(FleetReader(store).refresh().entries)):
-        if report.total.views:
-            tenants[report.tenant] = report.total
-            total.add(report.total)
-            for day, figures in report.days.items():
-                series[day].add(figures)
+    names = sorted(FleetReader(store).refresh().entries)
+    for start in range(0, len(names), _AT_ONCE):  # so that not every tenant's report is held at once
+        step("reading feedback", start / len(names))
+        for report in in_threads(one, names[start : start + _AT_ONCE]):
+            if report.total.views:
+                tenants[report.tenant] = report.total
+                total.add(report.total)
+                for day, figures in report.days.items():
+                    series[day].add(figures)
     return total, dict(series), tenants
 
 
@@ -212,7 +223,7 @@ def _counted(view: _View) -> Figures:
         figures.unprompted, figures.right_at_3 = 1, int(among)
     elif not view.abstained:
         figures.answered, figures.accepted_at_3 = 1, int(among)
-        figures.accepted_at_1 = int(applied is not None and applied == view.macros[0])
+        figures.accepted_at_1 = int(applied in view.macros[:1])
     figures.by_hand = int(applied is not None and (view.held_back or applied not in view.macros))
     return figures
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from registry.console_output import open_configured_store, print_json, print_table
+from registry.console_output import open_configured_store, print_json, print_table, progress
 
 if TYPE_CHECKING:
     from registry.feedback.report import Figures
@@ -45,7 +45,8 @@ def report(
             "applied by hand, never suggested", [f"{name} ({count})" for name, count in found.never_suggested.items()]
         )
         return
-    total, series, tenants = report_fleet(store, days=days)
+    with progress(as_json) as step:
+        total, series, tenants = report_fleet(store, days=days, step=step)
     if as_json:
         print_json(
             {

@@ -12,7 +12,6 @@ from typing import Annotated
 
 from pydantic import ConfigDict, Field
 
-from registry.conditional import put_over
 from registry.documents import Document, sha256
 from registry.errors import ObjectNotFound, PreconditionFailed, StoreError
 from registry.files import put_immutable
@@ -141,27 +140,9 @@ def read_root(store: ObjectStore) -> FleetRoot:
     return FleetRoot(data=data, etag=etag, generation=root.generation, shards=root.shards)
 
 
-def replace_root(store: ObjectStore, data: bytes, *, etag: str | None) -> None:
-    """Have a fleet that was served before, or elsewhere, be served. Its shards are there.
-
-    Args:
-        data: the root's.
-        etag: of the root that it replaces, of which a record stays, so that what it named is kept for as long as any; None
-            where there is none.
-
-    Raises:
-        PreconditionFailed: another writer was quicker.
-    """
-    root, found = find_root(store)
-    if found is not None and found.etag == etag and found.data != data:
-        record_generation(store, root, found.modified)
-    put_over(store, FLEET_ROOT, data, etag=etag)
-
-
-def parse_root(data: bytes, *, what: str) -> FleetRoot:
+def parse_root(data: bytes, *, what: str) -> Root:
     """A root that lies elsewhere than in a store. Raises StoreError."""
-    root = Root.parse(data, what=what, error=StoreError)
-    return FleetRoot(data=data, etag=None, generation=root.generation, shards=root.shards)
+    return Root.parse(data, what=what, error=StoreError)
 
 
 def parse_shard(data: bytes, *, what: str) -> Mapping[str, FleetEntry]:

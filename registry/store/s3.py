@@ -16,7 +16,7 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
-from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreError, StoreUnavailable
+from registry.errors import InvalidInput, ObjectNotFound, PreconditionFailed, StoreUnavailable
 from registry.retrying import patiently
 from registry.store.port import (
     LOST_RACE,
@@ -28,6 +28,7 @@ from registry.store.port import (
     is_key,
     too_large,
 )
+from registry.store.s3_errors import FAILING, BrokenOff, Conflicting, NotModified, domain_error
 
 if TYPE_CHECKING:
     from botocore.response import StreamingBody
@@ -43,9 +44,9 @@ _PURGED_AT_ONCE = 1000
 # answered.
 _READ_ATTEMPTS = 3
 _READ_WAIT_SECONDS = 0.1
-_WRONG_REGION = frozenset({"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"})
+_CONFLICTS = 4
+_CONFLICT_WAIT_SECONDS = 0.1
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
-_FAILING = "Check the server's health and log, then try again."
 
 Result = TypeVar("Result")
 
@@ -107,7 +108,7 @@ class S3Store:
             return self._get(key, max_bytes)
         try:
             return self._get(key, max_bytes, IfNoneMatch=_quoted(etag))
-        except _NotModified:
+        except NotModified:
             return None
 
     def open(self, key: str) -> IO[bytes]:
@@ -206,7 +207,7 @@ class S3Store:
             )
         if not answer.get("ContentRange", "").startswith(f"bytes {place}-"):
             answer["Body"].close()
-            raise StoreUnavailable(f"{self.url} broke {key} off and cannot go on from there", remedy=_FAILING)
+            raise StoreUnavailable(f"{self.url} broke {key} off and cannot go on from there", remedy=FAILING)
         return answer["Body"]
 
     def _put(self, key: str, body: bytes | IO[bytes], *, if_match: str | None, if_absent: bool) -> str:
@@ -217,12 +218,19 @@ class S3Store:
             condition["IfMatch"] = _quoted(if_match)
         if if_absent:
             condition["IfNoneMatch"] = "*"
-        try:
+
+        def put() -> str:
+            if not isinstance(body, bytes):
+                body.seek(0)
             with self._translated(key):
                 answer = self._s3().put_object(Bucket=self._bucket, Key=self._full(key), Body=body, **condition)
+            return _bare(answer["ETag"])
+
+        try:
+            # Two at once, one of which may be our own, given up and not over: who has won is known in a moment.
+            return patiently(put, on=Conflicting, attempts=_CONFLICTS, first_wait_seconds=_CONFLICT_WAIT_SECONDS)
         except ObjectNotFound as error:  # Amazon's answer to If-Match on a missing key; SeaweedFS says 412
             raise PreconditionFailed(f"{key} in {self.url} does not exist", remedy=LOST_RACE) from error
-        return _bare(answer["ETag"])
 
     def _list(self, prefix: str) -> Iterator[ObjectInfo]:
         found: list[ObjectInfo] = []
@@ -317,7 +325,7 @@ class S3Store:
         try:
             yield
         except (ClientError, BotoCoreError) as error:
-            raise self._domain_error(error, key) from error
+            raise domain_error(error, key, url=self.url, endpoint_url=self._endpoint_url) from error
 
     @contextmanager
     def _reading(self, key: str) -> Iterator[None]:
@@ -326,52 +334,15 @@ class S3Store:
             yield
         except BotoCoreError as error:
             where = f"{self.url} at {self._endpoint_url or 'Amazon S3'}"
-            raise _BrokenOff(f"{where} broke {key} off ({type(error).__name__})", remedy=_FAILING) from error
-
-    def _domain_error(self, error: Exception, key: str) -> StoreError:
-        """What boto3's error means here. Its own text stays out of the message: it may quote what was signed."""
-        where = f"{self.url} at {self._endpoint_url or 'Amazon S3'}"
-        if not isinstance(error, ClientError):
-            return StoreUnavailable(
-                f"{where} cannot be used ({type(error).__name__})",
-                remedy="Check MACROFLEET_STORE_ENDPOINT_URL, the network and the credentials.",
-            )
-        code = error.response.get("Error", {}).get("Code", "")
-        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
-        if code == "NoSuchBucket":
-            return StoreUnavailable(
-                f"{where}: there is no such bucket", remedy="Create it, or correct MACROFLEET_STORE_URL."
-            )
-        if status == 304:
-            return _NotModified(f"{key} in {where} has not changed")
-        if status == 404:
-            return ObjectNotFound(f"no object {key} in {where}")
-        if status == 412 or code == "ConditionalRequestConflict":
-            return PreconditionFailed(f"{key} in {where} is not as its writer expected", remedy=LOST_RACE)
-        failed = "failed at"
-        remedy = _FAILING
-        if status in (401, 403):
-            failed = "refuses these credentials for"
-            remedy = "Check MACROFLEET_STORE_ACCESS_KEY, MACROFLEET_STORE_SECRET_KEY and what they permit."
-        elif code in _WRONG_REGION:
-            remedy = "Set MACROFLEET_STORE_REGION to the bucket's region."
-        return StoreUnavailable(f"{where} {failed} {error.operation_name} ({status} {code})", remedy=remedy)
-
-
-class _NotModified(StoreError):
-    """A conditional GET's 304; never leaves this module."""
-
-
-class _BrokenOff(StoreUnavailable):
-    """The bytes of an object stopped coming; to everybody outside a StoreUnavailable like any other."""
+            raise BrokenOff(f"{where} broke {key} off ({type(error).__name__})", remedy=FAILING) from error
 
 
 def _again(read: Callable[[], Result]) -> Result:
     """What `read` returns, also after an answer that broke off."""
     try:
         return read()
-    except _BrokenOff:
-        return patiently(read, on=_BrokenOff, attempts=_READ_ATTEMPTS - 1, first_wait_seconds=_READ_WAIT_SECONDS)
+    except BrokenOff:
+        return patiently(read, on=BrokenOff, attempts=_READ_ATTEMPTS - 1, first_wait_seconds=_READ_WAIT_SECONDS)
 
 
 class _Body(io.RawIOBase):
@@ -398,7 +369,7 @@ class _Body(io.RawIOBase):
         try:
             with self._store._reading(self._key):
                 count = self._body.readinto(buffer)  # type: ignore[arg-type]  # the stubs ask for a file
-        except _BrokenOff:
+        except BrokenOff:
             self._broken = True
             self._body.close()
             raise

@@ -615,9 +615,24 @@ class TestRefusals:
         with pytest.raises(ObjectNotFound):
             store.get("a")
 
-    def test_amazons_409_when_two_conditional_writes_meet(self, answering: Answering) -> None:
+    def test_amazons_409_when_two_conditional_writes_meet(
+        self, answering: Answering, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The other one may come to nothing, so that nobody's is there: it is known once both are over."""
+        monkeypatch.setattr("registry.store.s3._CONFLICT_WAIT_SECONDS", 0.001)
+        (tmp_path / "content").write_bytes(b"content")
+        conflict = error_body("ConditionalRequestConflict")
+        store = answering(409, conflict)
+        answering.then = [(200, b"")]
+        assert store.put_file("a", tmp_path / "content", if_absent=True) == "0123"
+        assert answering.bodies == [b"content", b"content"]
+        store = answering(409, conflict)
+        answering.then = [(412, error_body("PreconditionFailed"))]
         with pytest.raises(PreconditionFailed):
-            answering(409, error_body("ConditionalRequestConflict")).put("a", b"", if_absent=True)
+            store.put("a", b"", if_absent=True)
+        with pytest.raises(PreconditionFailed):
+            answering(409, conflict).put("a", b"", if_absent=True)
+        assert answering.requests == Counter({"PUT": 2 + 2 + 4})
 
     @pytest.mark.parametrize("code", ["PermanentRedirect", "AuthorizationHeaderMalformed"])
     def test_a_wrong_region_is_named(self, answering: Answering, code: str) -> None:
@@ -646,13 +661,20 @@ class TestRefusals:
 
 
 class Answering:
-    """A server that gives every request one answer; calling it sets the answer and returns a store there."""
+    """A server that gives every request one answer; calling it sets the answer and returns a store there.
+
+    Attributes:
+        then: answers to the requests after the first.
+        bodies: of requests, as they came in.
+    """
 
     def __init__(self, port: int) -> None:
         self.requests: Counter[str] = Counter()
         self.status = 200
         self.body = b""
         self.claimed = 0
+        self.then: list[tuple[int, bytes]] = []
+        self.bodies: list[bytes] = []
         self._port = port
 
     def __call__(self, status: int, body: bytes, *, claimed: int | None = None) -> ObjectStore:
@@ -677,13 +699,17 @@ def answering(monkeypatch: pytest.MonkeyPatch) -> Iterator[Answering]:
 
         def answer(self) -> None:
             state.requests[self.command] += 1
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(state.status)
+            state.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
+            status, body, claimed = state.status, state.body, state.claimed
+            if state.then:  # before it is answered: the next request may follow at once
+                state.status, state.body = state.then.pop(0)
+                state.claimed = len(state.body)
+            self.send_response(status)
             self.send_header("ETag", '"0123"')
-            self.send_header("Content-Length", str(state.claimed))
+            self.send_header("Content-Length", str(claimed))
             self.send_header("Connection", "close")
             self.end_headers()
-            self.wfile.write(state.body)
+            self.wfile.write(body)
 
         do_GET = do_PUT = answer  # noqa: N815 - http.server's names
 

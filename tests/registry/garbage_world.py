@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-import tempfile
-from functools import cache
 from pathlib import Path
-
-import numpy as np
 
 from registry.fleet.state import Change, FleetEntry, update_fleet
 from registry.layout import LABELS, MANIFEST, WEIGHTS, model_key, models_prefix
-from registry.model.bundle import Label, Manifest, write_bundle
+from registry.model.bundle import Manifest
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore
+from tests.registry.tiny_models import bundle
 
 TENANT = "acme"
 HOUR = 3600.0
 
 
-@cache
 def made(number: int) -> tuple[Path, Manifest]:
-    """The folder and the manifest of one of the tenant's models; the same for all tests of this process."""
-    folder = Path(tempfile.mkdtemp(prefix="macrofleet-test-"))
-    manifest = write_bundle(
-        folder,
-        tenant=TENANT,
-        program="a" * 64,
-        tensors={"kernel": np.full((2, 2), number, np.float32)},
-        macros=[Label(id="m0", title="Zero"), Label(id="m1", title="One")],
-        data_fingerprint="b" * 64,
-        settings={"seed": number},
-        metrics={},
-        threshold=0.25,
-    )
-    return folder, manifest
+    """The folder and the manifest of one of the tenant's models."""
+    return bundle(TENANT, number, "a" * 64)
 
 
 def version(number: int) -> str:

@@ -8,18 +8,17 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-import numpy as np
-
 from registry.catalogue import Macro, make_catalogue, read_catalogue, write_catalogue
 from registry.deletion.places import FleetPlace, forget_own
 from registry.deletion.tombstones import bury, lift
 from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import MANIFEST, PROGRAM_FILES, catalogue_key, model_key, program_key
-from registry.model.bundle import Label, Manifest, parse_manifest, write_bundle
+from registry.model.bundle import Manifest, parse_manifest
 from registry.model.program import parse_program_files, publish_program
 from registry.publishing import publish_bundle
 from registry.store import ObjectInfo, ObjectState, ObjectStore, StoredObject
 from tests.registry.memory_store import Killed, MemoryStore
+from tests.registry.tiny_models import bundle
 
 TENANTS = ("acme", "beta", "gamma")
 
@@ -37,21 +36,9 @@ def digest_of_program() -> str:
     return publish_program(MemoryStore(versioned=False), program())
 
 
-@cache
 def made(tenant: str, number: int) -> tuple[Path, Manifest]:
-    folder = Path(tempfile.mkdtemp(prefix="macrofleet-test-"))
-    manifest = write_bundle(
-        folder,
-        tenant=tenant,
-        program=digest_of_program(),
-        tensors={"kernel": np.full((2, 2), number, np.float32)},
-        macros=[Label(id="m0", title="Zero"), Label(id="m1", title="One")],
-        data_fingerprint="b" * 64,
-        settings={"seed": number},
-        metrics={},
-        threshold=0.25,
-    )
-    return folder, manifest
+    """The folder and the manifest of one of a tenant's models."""
+    return bundle(tenant, number, digest_of_program())
 
 
 def a_store(name: str, *, versioned: bool = False) -> MemoryStore:

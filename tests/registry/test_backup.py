@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Callable
 from contextlib import closing, suppress
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +39,7 @@ from registry.errors import (
 from registry.files import ContentDigest
 from registry.fleet.at_rest import read_root
 from registry.fleet.state import read_fleet
+from registry.garbage.retention import Retention
 from registry.garbage.store_garbage import collect_garbage
 from registry.keys.book import KeyBook
 from registry.keys.published import PublishedKeys, parse_keys
@@ -51,11 +53,12 @@ from registry.layout import (
     examples_key,
     lease_key,
     model_key,
+    tombstone_key,
 )
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
 from tests.postgresql import LocalPostgres
-from tests.registry.memory_store import Killed, MemoryStore
+from tests.registry.memory_store import Actor, Killed, MemoryStore, SteeredStore
 from tests.registry.region_world import (
     TENANTS,
     Watched,
@@ -249,7 +252,8 @@ def test_a_fleet_in_the_place_of_another_is_never_a_mixture(home: MemoryStore, *
         other = a_store("other")
         for number, tenant in enumerate(TENANTS):
             serve(other, tenant, 5 + number)
-        whole: list[dict[str, Any]] = [entries(other), {}, entries(home)]
+        whole = [entries(other), entries(home)]
+        generation = read_root(other).generation
         try:
             restore(place, name, Watched(other, dies=(death, after)), over=True)
         except Killed:
@@ -260,6 +264,7 @@ def test_a_fleet_in_the_place_of_another_is_never_a_mixture(home: MemoryStore, *
             break
         assert entries(other) == whole[-1]
         assert complaints(other) == []
+        assert read_root(other).generation == generation + 1, "whoever follows it goes on"
 
 
 def test_a_fleet_that_came_meanwhile_is_not_replaced_unasked(home: MemoryStore) -> None:
@@ -271,7 +276,7 @@ def test_a_fleet_that_came_meanwhile_is_not_replaced_unasked(home: MemoryStore) 
         if next(began) == 10:
             serve(there, "gamma", 3)
 
-    with pytest.raises(PublishConflict, match="others wrote the fleet"):
+    with pytest.raises(PublishConflict, match="is of another fleet"):
         restore(place, name, Watched(there, wrote=publish))
     assert set(entries(there)) == {"gamma"}
     restore(place, name, there, over=True)
@@ -315,6 +320,24 @@ def test_nothing_is_written_of_who_was_deleted_since(home: MemoryStore) -> None:
     assert traces(there, "acme") == []
 
 
+def test_a_deletion_that_the_store_has_forgotten_is_not(home: MemoryStore) -> None:
+    """Tombstones go after a month; backups may stay for longer."""
+    place, there = a_store("backups"), a_store("there")
+    first = take(home, place)
+    delete(home, "acme")
+    take(home, place, 60)
+    home.delete(tombstone_key("acme"))
+    take(home, place, 120)
+    later = f"backups/{backup_names(place)[1]}.json.gz"
+    data = place.get(later).data
+    place.put(later, b"nonsense")
+    with pytest.raises(BackupCorrupt, match="nobody knows whom it says to be deleted"):
+        restore(place, first, there)
+    place.put(later, data)
+    assert restore(place, first, there).deleted == ("acme",)
+    assert traces(there, "acme") == []
+
+
 def test_the_later_word_on_a_tenant_counts(home: MemoryStore) -> None:
     place = a_store("backups")
     delete(home, "acme")
@@ -330,24 +353,51 @@ def test_the_later_word_on_a_tenant_counts(home: MemoryStore) -> None:
     assert traces(home, "acme") == []
 
 
-@pytest.mark.parametrize("when", range(0, 60, 3))
-def test_garbage_may_be_collected_meanwhile(when: int) -> None:
-    home, place = a_store("home"), a_store("backups")
-    serve(home, "acme", 1)
-    name = take(home, place)
-    for number in range(2, 9):
-        serve(home, "acme", number)
-    home.now += 20 * DAY
-    serve(home, "acme", 9)
-    requests = count()
+@pytest.mark.parametrize("collector_first", [True, False])
+def test_garbage_may_be_collected_meanwhile(collector_first: bool) -> None:
+    """Some of the orders of their requests. What the backup names is garbage by then, and its states of the fleet are past."""
+    turn = other = 0
+    while True:
+        home, place = a_store("home"), a_store("backups")
+        home.url = MemoryStore.url
+        serve(home, "acme", 1)
+        name = take(home, place)
+        for number in range(2, 5):
+            serve(home, "acme", number)
+        home.now += 20 * DAY
+        serve(home, "acme", 5)
+        collecting = Actor(home, partial(_collect, now=home.now))
+        restoring = Actor(home, partial(_restore, place, name))
+        first, second = (collecting, restoring) if collector_first else (restoring, collecting)
+        for _ in range(turn):
+            first.step()
+        for _ in range(other):
+            second.step()
+        reached = first.waits_for is not None and second.waits_for is not None
+        first.finish()
+        second.finish()
+        assert complaints(home) == [], (turn, other)
+        assert collecting.problem is None
+        if restoring.problem is None:
+            assert read_fleet(home).entries["acme"].version == made("acme", 1)[1].version
+        else:  # it waited in vain for the collector, who never had a turn
+            assert isinstance(restoring.problem, PublishConflict)
+        if reached:
+            other += 9
+        elif other:
+            turn, other = turn + 9, 0
+        else:
+            break
+    assert turn > 20
 
-    def collect() -> None:
-        if next(requests) == when:
-            collect_garbage(home, clock=lambda: home.now, threads=1)
 
-    restore(place, name, Watched(home, asked=collect), over=True)
-    assert complaints(home) == []
-    assert read_fleet(home).entries["acme"].version == made("acme", 1)[1].version
+def _collect(store: SteeredStore, *, now: float) -> None:
+    store.repeats = True  # every deletion arrives twice
+    collect_garbage(store, retention=Retention(keep=1), clock=lambda: now, threads=1)
+
+
+def _restore(place: MemoryStore, name: str, store: SteeredStore) -> None:
+    restore_store(place, name, store, over=True, threads=1, sleep=store.sleep)
 
 
 def test_a_place_that_is_away_says_nothing_of_a_backup(home: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

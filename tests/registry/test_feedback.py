@@ -56,6 +56,12 @@ def store() -> MemoryStore:
     return MemoryStore(versioned=False)
 
 
+def test_a_view_of_nothing_that_is_no_abstention_is_counted(store: MemoryStore) -> None:
+    write(store, shown("s1", abstained=False), told("s1", "m1"))
+    total = report_tenant(store, "acme", days=1, now=NOW).total
+    assert (total.views, total.answered, total.accepted_at_1, total.by_hand) == (1, 1, 0, 1)
+
+
 def test_the_same_records_make_the_same_object() -> None:
     assert encode_object([b"{}", b"[]"]) == encode_object([b"{}", b"[]"])
     assert gzip.decompress(encode_object([b"{}", b"[]"])) == b"{}\n[]\n"

@@ -21,7 +21,6 @@ from registry.errors import (
     PublishConflict,
     TenantNotFound,
 )
-from registry.files import FileDigest
 from registry.fleet.control import (
     limit,
     make_plan,
@@ -34,32 +33,11 @@ from registry.fleet.control import (
     unlimit,
 )
 from registry.fleet.state import FleetEntry, FleetReader, PreloadPlan, TenantLimits, read_fleet, update_fleet
-from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard, model_key
+from registry.layout import FLEET_ROOT, MANIFEST, fleet_shard, model_key
 from registry.model.bundle import Manifest
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
-
-
-def manifest(tenant: str, number: int) -> Manifest:
-    """One of a tenant's versions."""
-    file = FileDigest(sha256="0" * 64, size=1)
-    return Manifest(
-        tenant=tenant,
-        program="0" * 64,
-        files={WEIGHTS: file, LABELS: file},
-        data_fingerprint="0" * 64,
-        settings={"seed": number},
-        metrics={},
-        threshold=0.5,
-    )
-
-
-def put_version(store: ObjectStore, tenant: str, number: int) -> Manifest:
-    """One of a tenant's versions, as far as anybody looks at it here."""
-    made = manifest(tenant, number)
-    for name, data in {WEIGHTS: b"w", LABELS: b"l", MANIFEST: made.to_bytes()}.items():
-        store.put(model_key(tenant, made.version, name), data)
-    return made
+from tests.registry.tiny_models import manifest, put_version
 
 
 def publish(store: ObjectStore, tenant: str, number: int) -> Manifest:

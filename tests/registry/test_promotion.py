@@ -18,14 +18,13 @@ from registry.errors import (
     PublishConflict,
     TenantNotFound,
 )
-from registry.files import FileDigest
 from registry.fleet.control import pin, promote, roll_back, set_shadow, stop_shadow
 from registry.fleet.promotion import WAITS, settles, shadows, takes_back, tries, waits, was_taken_back
 from registry.fleet.state import FleetEntry, TenantLimits, read_fleet, update_fleet
-from registry.layout import FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, model_key
-from registry.model.bundle import Manifest
+from registry.layout import FLEET_ROOT, MANIFEST, model_key
 from registry.store import ObjectStore
 from registry.store.local import LocalStore
+from tests.registry.tiny_models import manifest, put_version
 
 
 def ref(number: int) -> tuple[str, str]:
@@ -125,19 +124,6 @@ def test_a_first_model_waits_in_either_mode() -> None:
 # What an operator does
 
 
-def manifest(tenant: str, number: int) -> Manifest:
-    file = FileDigest(sha256="0" * 64, size=1)
-    return Manifest(
-        tenant=tenant,
-        program="0" * 64,
-        files={WEIGHTS: file, LABELS: file},
-        data_fingerprint="0" * 64,
-        settings={"seed": number},
-        metrics={},
-        threshold=0.5,
-    )
-
-
 def made(number: int, tenant: str = "acme") -> tuple[str, str]:
     """The version and the digest of one of a tenant's manifests."""
     return manifest(tenant, number).version, manifest(tenant, number).digest
@@ -157,9 +143,7 @@ def store(tmp_path: Path) -> ObjectStore:
     store = LocalStore(tmp_path / "store")
     for tenant, numbers in {"acme": (1, 2, 3, 4), "globex": (1, 2), "new": (1,)}.items():
         for number in numbers:
-            one = manifest(tenant, number)
-            for name, data in {WEIGHTS: b"w", LABELS: b"l", MANIFEST: one.to_bytes()}.items():
-                store.put(model_key(tenant, one.version, name), data)
+            put_version(store, tenant, number)
     update_fleet(store, {"new": lambda _: FleetEntry(reason="too few examples")})
     for tenant in ("acme", "globex"):
         have(store, lambda entry, tenant=tenant: entry.with_version(*made(1, tenant)), tenant)  # type: ignore[misc]
