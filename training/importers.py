@@ -221,15 +221,16 @@ class _Reading:
         before = self.found.examples[place]
         if (before.subject, before.body) != (example.subject, example.body):
             raise _BadRow(
-                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already, with another text"
+                f"ticket id {named([example.ticket_id])!r} stands in row {first_row} already, with another text"
             )
         if not example.macro_ids or not before.macro_ids:
             raise _BadRow(
-                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already; nothing fits, or a macro"
+                f"ticket id {named([example.ticket_id])!r} stands in row {first_row} already; nothing fits, or a macro"
             )
         if repeated := set(example.macro_ids) & set(before.macro_ids):
             raise _BadRow(
-                f"ticket id {_named([example.ticket_id])!r} stands in row {first_row} already with the label {min(repeated)!r}"
+                f"ticket id {named([example.ticket_id])!r} stands in row {first_row} already with the label "
+                f"{named([min(repeated)])!r}"
             )
         self.found.examples[place] = replace(before, also=(*before.also, *example.macro_ids))
         self._rows[example.ticket_id] = number, place
@@ -306,7 +307,7 @@ def _time(row: Mapping[str, Any], name: str) -> datetime | None:
     raise _BadRow(f"{name} is not a time; write it like 2026-03-01T09:30:00Z")
 
 
-def _named(found: Iterable[str]) -> str:
+def named(found: Iterable[str]) -> str:
     """What a file calls things, for a message: only what looks like a name, since a ticket may stand in its place."""
     return ", ".join(name if _SHOWN_NAME.fullmatch(name) else "…" for name in found)[:200] or "none"
 
@@ -344,16 +345,16 @@ def _check_columns(path: Path, header: list[str], mapping: ColumnMapping | None)
     if mapping is not None:
         if missing := mapping.missing(header):
             raise InvalidInput(
-                f"{path} has no column {missing[0]!r}, which the mapping names; it has {_named(header)}",
+                f"{path} has no column {missing[0]!r}, which the mapping names; it has {named(header)}",
                 remedy="Mend the mapping, or its delimiter.",
             )
     elif not set(header) & {*_TEXT, "subject", _COMMENTS} or not set(header) & set(_LABEL):
         raise InvalidInput(
-            f"{path} has the columns {_named(header)}",
+            f"{path} has the columns {named(header)}",
             remedy="It needs a text column (text or body) and a label column (label or macro_id).",
         )
     if len(set(header)) < len(header):
-        raise InvalidInput(f"{path} names a column twice: {_named(header)}", remedy="Rename one of them.")
+        raise InvalidInput(f"{path} names a column twice: {named(header)}", remedy="Rename one of them.")
 
 
 def _jsonl_rows(path: Path, mapping: ColumnMapping | None) -> _Rows:

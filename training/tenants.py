@@ -15,6 +15,7 @@ from registry.model.bundle import Label
 from registry.names import check_tenant
 from registry.store import ObjectStore
 from training.examples import Example
+from training.importers import named
 from training.lake import Lake, Merge
 
 # A catalogue's entity tag, the catalogue as it is, and as it shall be.
@@ -116,7 +117,8 @@ def _planned(
     known = {macro.id for macro in base.macros} if base else set()
     missing = sorted({macro for row in rows for macro in row.macro_ids} - known)
     if missing and base is not None and not add_macros:
-        shown = ", ".join(repr(label) for label in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
+        # Where the wrong column is taken for the label, they are what customers wrote.
+        shown = ", ".join(repr(named([label])) for label in missing[:_SHOWN]) + (", …" if len(missing) > _SHOWN else "")
         raise UnknownMacro(
             f"{len(missing)} labels are not in the catalogue of tenant {tenant}: {shown}",
             remedy="Give the catalogue that has them with --macros FILE, or make them macros with --add-macros.",

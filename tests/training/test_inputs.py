@@ -101,11 +101,12 @@ REPLY = ({"field": "comment_value", "value": "It is on its way"},)
         ([A, NEW], True),
         ([A, Macro(id="b", title="B", actions=REPLY), NEW], True),
         ([A, Macro(id="b", title="B", actions=({"field": "priority", "value": "high"},)), NEW], False),
-        ([A, Macro(id="b", title="B", restriction={"type": "User", "id": 1}), NEW], False),
+        ([A, Macro(id="b", title="B", restriction={"type": "User", "id": 1}), NEW], True),
+        ([A, Macro(id="b", title="B", restriction={"type": "Group", "id": 1}), NEW], False),
         ([A, B], False),
         ([A, B, Macro(id="new", title="Newer", active=False)], False),
     ],
-    ids=["same", "title", "retired", "gone", "reply", "action", "restriction", "unused gone", "unused changed"],
+    ids=["same", "title", "retired", "gone", "reply", "action", "own", "of a group", "unused gone", "unused changed"],
 )
 def test_of_the_catalogue_counts_what_training_reads(macros: list[Macro], matters: bool) -> None:
     assert changed(make_catalogue(macros)) == (["catalogue"] if matters else [])

@@ -129,6 +129,14 @@ def test_a_label_in_no_catalogue_is_named_and_nothing_is_written(store: LocalSto
     assert len(Lake(store).read("acme")) == 2
 
 
+def test_what_a_customer_wrote_is_not_repeated_where_it_was_taken_for_a_label(store: LocalStore) -> None:
+    import_examples(store, "acme", [example(1)])
+    with pytest.raises(UnknownMacro) as caught:
+        import_examples(store, "acme", [example(2, "please call Jane Canary"), example(3, "typo")])
+    assert "'…', 'typo'" in str(caught.value)
+    assert "Canary" not in str(caught.value)
+
+
 def test_a_given_catalogue_replaces_and_is_checked_against(store: LocalStore) -> None:
     catalogue = make_catalogue([Macro(id="ship", title="Ship", active=False)])
     import_examples(store, "acme", [example(1)], catalogue=catalogue)

@@ -424,9 +424,7 @@ def test_other_shapes_are_refused(store: LocalStore, serve: Serve, body: bytes) 
         synced(store, server)
 
 
-@pytest.mark.parametrize(
-    "fields", [{"generated_timestamp": float("inf")}, {"generated_timestamp": float("nan")}, {"requester_id": 2**70}]
-)
+@pytest.mark.parametrize("fields", [{"generated_timestamp": float("inf")}, {"requester_id": 2**70}, {"id": 2**70}])
 def test_numbers_that_are_none_are_refused(store: LocalStore, serve: Serve, fields: dict[str, Any]) -> None:
     account = small_account(1)
     account.tickets[0].update(fields)
