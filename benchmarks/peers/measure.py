@@ -63,6 +63,7 @@ class Measurement:
         self._save = save
         self._say = say
         self._loaded: list[str] = []
+        self._beside = 0  # tenants loaded for their first answers
         self._short: str | None = None
         self._before: tuple[int, Footprint] | None = None
 
@@ -197,6 +198,7 @@ class Measurement:
                     if name == "cached":
                         read_whole(file)
                 found.append(_first_answer(peer, tenant, place))
+                self._beside += 1
                 if time.monotonic() - began > self._sizes.cold_seconds:
                     break
             figures |= {f"{name}_{key}": value for key, value in percentiles(np.array(found)).items()}
@@ -213,8 +215,8 @@ class Measurement:
         if self._before is None:
             # The server itself, and what comes with its first models, is nobody's.
             self._have(peer, wanted[:2])
-            self._before = (len(self._loaded), peer.tree.footprint())
-        loaded_before, before = self._before
+            self._before = (self._held(peer), peer.tree.footprint())
+        held_before, before = self._before
         began = time.monotonic()
         if peer.has_ended():
             raise PeerFailed(peer.last_words())
@@ -226,8 +228,8 @@ class Measurement:
             raise
         seconds = time.monotonic() - began
         after = peer.tree.footprint()
-        more = len(self._loaded) - loaded_before
-        self._before = (len(self._loaded), after)
+        more = self._held(peer) - held_before
+        self._before = (self._held(peer), after)
         per_tenant = {
             f"{name}_bytes_per_tenant": None if more <= 0 or new is None or old is None else round((new - old) / more)
             for name, new, old in (
@@ -345,6 +347,11 @@ class Measurement:
             raise PeerFailed(f"{len(self._loaded)} tenants were loaded when it failed: {problem}") from None
         finally:
             self._keep_to_core(peer)
+
+    def _held(self, peer: Peer) -> int:
+        """Models that it has in memory: one that may keep so many lets others go for those that come."""
+        every = len(self._loaded) + self._beside
+        return min(every, peer.place.most) if peer.evicts else every
 
     def _ask_everything(self, peer: Peer, tenant: str) -> None:
         place = self._world.tenants.index(tenant)
