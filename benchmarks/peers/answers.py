@@ -52,6 +52,7 @@ def first_answer(peer: Peer, tenant: str, place: int) -> float:
 
 
 def answers_right(peer: Peer, row: Expected) -> bool:
+    """Whether a server answers what a model must say of a text. Raises PeerFailed for anything but 200."""
     with Client(peer.url_of(row.tenant)) as client:
         _, status, answer = client.send(peer.request(row.tenant, row.body, row.text))
     if status != 200:
