@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,20 +17,29 @@ from typing import Any
 import numpy as np
 
 from benchmarks.client import Client
-from benchmarks.expected import agrees
 from benchmarks.load import Samples, describe, percentiles, running
+from benchmarks.peers.answers import (
+    SWAP_MOST_SECONDS,
+    Figures,
+    answers_right,
+    as_figures,
+    described,
+    first_answer,
+    first_failure,
+    gone,
+    until_right,
+)
 from benchmarks.peers.cgroup import memory_group
 from benchmarks.peers.known import PEERS
 from benchmarks.peers.requests import EACH, Load, ask, ask_on
 from benchmarks.peers.results import Cell
-from benchmarks.peers.server import Peer, PeerCannot, PeerFailed, Place, call, call_failed
+from benchmarks.peers.server import Peer, PeerCannot, PeerFailed, Place
 from benchmarks.peers.sizes import ECHO, TEXTS, Session, Sizes
 from benchmarks.peers.tree import Footprint
-from benchmarks.peers.world import REPLACED, Expected, World
+from benchmarks.peers.world import REPLACED, World
 from benchmarks.processes import drop_pages, read_whole
 from benchmarks.stage import Cores
 
-Figures = dict[str, Any]
 Save = Callable[[Cell], None]
 Say = Callable[[str], None]
 
@@ -39,12 +47,7 @@ Say = Callable[[str], None]
 _OWN_BYTES = 1.5 * 1024**3
 _SWAP_CLIENTS = 8
 _SWAP_LEAD_SECONDS = 1.0
-_SWAP_MOST_SECONDS = 60.0
-_PAUSE_SECONDS = 0.01
 _WARM_UP = 50
-# What a server may take to answer anything at all before it counts as hung, and how often it is asked.
-_ALIVE_SECONDS = 10.0
-_ALIVE_TRIES = 3
 
 
 class Measurement:
@@ -63,6 +66,7 @@ class Measurement:
         self._save = save
         self._say = say
         self._loaded: list[str] = []
+        self._beside = 0  # tenants loaded for their first answers
         self._short: str | None = None
         self._before: tuple[int, Footprint] | None = None
 
@@ -82,8 +86,8 @@ class Measurement:
                 for cell in self._stood_on(left):
                     if over is None:
                         found = self._take(peer, cell)
-                        if found.error is not None and found.outcome != "skipped" and (gone := _gone(peer, cell.step)):
-                            over = f"{gone} after: {cell.step}, {cell.tenants} tenants"
+                        if found.error is not None and found.outcome != "skipped" and (why := gone(peer, cell.step)):
+                            over = f"{why} after: {cell.step}, {cell.tenants} tenants"
                     else:
                         found = replace(cell, outcome="skipped", error=over, date=_now())
                     if cell.key in left:
@@ -171,12 +175,12 @@ class Measurement:
         peer.start(tenants)
         seconds = time.monotonic() - began
         self._keep_to_core(peer)
-        return {"ready_seconds": round(seconds, 2), **_as_figures(peer.tree.footprint())}
+        return {"ready_seconds": round(seconds, 2), **as_figures(peer.tree.footprint())}
 
     def _same(self, peer: Peer, cell: Cell) -> Figures:  # noqa: ARG002  # a step
         rows = self._world.expected()
         self._have(peer, list(dict.fromkeys(row.tenant for row in rows)))
-        wrong = [row for row in rows if not _agrees(peer, row)]
+        wrong = [row for row in rows if not answers_right(peer, row)]
         if wrong:
             raise PeerFailed(
                 f"{len(wrong)} of {len(rows)} answers are not the runtime's, the first {wrong[0].tenant}'s"
@@ -196,7 +200,8 @@ class Measurement:
                     drop_pages(file)
                     if name == "cached":
                         read_whole(file)
-                found.append(_first_answer(peer, tenant, place))
+                found.append(first_answer(peer, tenant, place))
+                self._beside += 1
                 if time.monotonic() - began > self._sizes.cold_seconds:
                     break
             figures |= {f"{name}_{key}": value for key, value in percentiles(np.array(found)).items()}
@@ -213,8 +218,8 @@ class Measurement:
         if self._before is None:
             # The server itself, and what comes with its first models, is nobody's.
             self._have(peer, wanted[:2])
-            self._before = (len(self._loaded), peer.tree.footprint())
-        loaded_before, before = self._before
+            self._before = (self._held(peer), peer.tree.footprint())
+        held_before, before = self._before
         began = time.monotonic()
         if peer.has_ended():
             raise PeerFailed(peer.last_words())
@@ -226,8 +231,8 @@ class Measurement:
             raise
         seconds = time.monotonic() - began
         after = peer.tree.footprint()
-        more = len(self._loaded) - loaded_before
-        self._before = (len(self._loaded), after)
+        more = self._held(peer) - held_before
+        self._before = (self._held(peer), after)
         per_tenant = {
             f"{name}_bytes_per_tenant": None if more <= 0 or new is None or old is None else round((new - old) / more)
             for name, new, old in (
@@ -239,7 +244,7 @@ class Measurement:
         threads = round((after.threads - before.threads) / more, 3) if more > 0 else None
         figures = {"loaded": len(self._loaded), "more": more, "load_seconds": round(seconds, 2)}
         figures["bound_hits"] = peer.place.group.hits()
-        return {**figures, **_as_figures(after), **per_tenant, "threads_per_tenant": threads, "error": self._short}
+        return {**figures, **as_figures(after), **per_tenant, "threads_per_tenant": threads, "error": self._short}
 
     def _warm(self, peer: Peer, cell: Cell) -> Figures:
         assert cell.clients is not None
@@ -251,7 +256,7 @@ class Measurement:
         samples = load.closed(clients=cell.clients, seconds=self._sizes.seconds)
         if peer.has_ended():
             raise PeerFailed(f"it ended under load: {peer.last_words()}")
-        return {**_described(samples), **self._why(peer, samples, cell.tenants)}
+        return {**described(samples), **self._why(peer, samples, cell.tenants)}
 
     def _swap(self, peer: Peer, cell: Cell) -> Figures:
         load = self._load(peer, cell.tenants, "50 words")
@@ -262,7 +267,7 @@ class Measurement:
             began = time.monotonic()
             try:
                 peer.replace(REPLACED)
-                _until_agreeing(peer, self._world.expected("next"), began + _SWAP_MOST_SECONDS)
+                until_right(peer, self._world.expected("next"), began + SWAP_MOST_SECONDS)
                 took.append(time.monotonic() - began)
             except (PeerFailed, PeerCannot) as problem:
                 failed.append(problem)
@@ -282,7 +287,7 @@ class Measurement:
         if failed:
             raise failed[0]
         latency = np.concatenate([run.latency[run.status == 200] for run in runs])
-        wrong = [_first_failure(run) for run in runs]
+        wrong = [first_failure(run) for run in runs]
         error = next((text for text in wrong if text), None)
         failures = sum(int((run.status != 200).sum()) for run in runs)
         return {
@@ -310,12 +315,12 @@ class Measurement:
             raise PeerFailed(f"it ended under load: {peer.last_words()}")
         failures = int((samples.status != 200).sum())
         return {
-            **_described(samples),
+            **described(samples),
             "failures": failures,
             "closed_rps": describe(closed)["rps"],
             "closed_failures": int((closed.status != 200).sum()),
             "most": peer.place.most,
-            "error": _first_failure(samples),
+            "error": first_failure(samples),
         }
 
     # What steps stand on
@@ -345,6 +350,11 @@ class Measurement:
             raise PeerFailed(f"{len(self._loaded)} tenants were loaded when it failed: {problem}") from None
         finally:
             self._keep_to_core(peer)
+
+    def _held(self, peer: Peer) -> int:
+        """Models that it has in memory: one that may keep so many lets others go for those that come."""
+        every = len(self._loaded) + self._beside
+        return min(every, peer.place.most) if peer.evicts else every
 
     def _ask_everything(self, peer: Peer, tenant: str) -> None:
         place = self._world.tenants.index(tenant)
@@ -379,75 +389,6 @@ class Measurement:
 
 class _Skipped(Exception):
     """The bench does not go on with it; says why."""
-
-
-def _gone(peer: Peer, step: str) -> str | None:
-    """Why nothing more can come of a server in which a step failed; None for one that still answers something."""
-    if step == "ready":
-        return "it never took requests"
-    if peer.has_ended():
-        return "it was not there any more"
-    for _ in range(_ALIVE_TRIES):
-        with contextlib.suppress(PeerFailed):
-            call(peer.url, "GET", "/", seconds=_ALIVE_SECONDS)
-            return None
-    return "it did not answer anything any more"
-
-
-def _first_answer(peer: Peer, tenant: str, place: int) -> float:
-    """Seconds until a tenant's first answer, with having it loaded where that is somebody's task."""
-    time.sleep(_PAUSE_SECONDS)
-    if not peer.explicit:
-        with Client(peer.url_of(tenant)) as client:
-            return ask_on(client, peer, tenant, place)[0]
-    began = time.perf_counter()
-    peer.load(tenant)
-    ask(peer, tenant, place)
-    return time.perf_counter() - began
-
-
-def _agrees(peer: Peer, row: Expected) -> bool:
-    with Client(peer.url_of(row.tenant)) as client:
-        _, status, answer = client.send(peer.request(row.tenant, row.body, row.text))
-    if status != 200:
-        raise PeerFailed(call_failed(row.tenant, status, answer))
-    return agrees(peer.labels(answer), row.scores)
-
-
-def _until_agreeing(peer: Peer, rows: Iterable[Expected], deadline: float) -> None:
-    """Wait until a tenant answers as it must. Raises PeerFailed."""
-    for row in rows:
-        while not _agrees(peer, row):
-            if time.monotonic() > deadline:
-                raise PeerFailed(f"after {_SWAP_MOST_SECONDS:.0f} s {row.tenant} is answered by the version before")
-            time.sleep(_PAUSE_SECONDS)
-
-
-def _described(samples: Samples) -> Figures:
-    found = describe(samples)
-    statuses = found.pop("statuses")
-    return {**found, "failures": found["requests"] - statuses.get("200", 0)}
-
-
-def _first_failure(samples: Samples) -> str | None:
-    places = np.flatnonzero(samples.status != 200)
-    if not len(places):
-        return None
-    first = int(places[0])
-    status = int(samples.status[first])
-    if status <= 0:
-        return "unanswered" if status == 0 else "the connection was lost"
-    return call_failed("a request", status, samples.answers[first])
-
-
-def _as_figures(footprint: Footprint) -> Figures:
-    return {
-        "processes": footprint.processes,
-        "threads": footprint.threads,
-        "pss_bytes": footprint.pss,
-        "resident_bytes": footprint.resident,
-        "charged_bytes": footprint.charged,
-    }
 
 
 def _now() -> str:
