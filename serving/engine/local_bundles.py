@@ -49,11 +49,13 @@ class LocalModel:
     """A model in memory, with what may be suggested and the executor of its program.
 
     Attributes:
+        tenant: whose it is, by its manifest.
         policy: what of its macros may be shown.
         memory: the mapping itself; its end gives the memory back.
     """
 
     bound: BoundModel
+    tenant: str
     policy: Policy
     executor: Executor
     version: str
@@ -168,7 +170,8 @@ class LocalBundles:
         bound = running.program.bind(mapped)
         bound.check(running.features)
         self._metrics.phase("map", time.monotonic() - began)
-        return LocalModel(bound, policy, running.executor, mapped.manifest.version, nbytes, _memory(mapped), mapped)
+        manifest, executor = mapped.manifest, running.executor
+        return LocalModel(bound, manifest.tenant, policy, executor, manifest.version, nbytes, _memory(mapped), mapped)
 
     def _program(self, digest: str) -> RunningProgram:
         check_trusted(digest, self._trusted)

@@ -10,7 +10,7 @@ import asyncio
 import gc
 import weakref
 from bisect import bisect_right
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -38,6 +38,7 @@ class Unloadable(Protocol):
 
 
 M = TypeVar("M", bound=Unloadable)
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,14 +131,14 @@ class LocalModels(Generic[M]):
         """
         if target is not None and target in self._models:
             return self._models[target]
-        fitting = [loaded for loaded in self._models.values() if target is None or loaded.target == target]
-        if len(fitting) > 1:
-            raise ModelNotFound(
-                f"{len(fitting)} models are loaded that this could mean", remedy="Ask for one by the name it was given."
-            )
-        if not fitting:
-            raise not_loaded()
-        return fitting[0]
+        return the_only(self.meant(None, target))
+
+    def meant(self, alias: str | None, target: str | None) -> list[Loaded[M]]:
+        """What `find`, and without an alias `find_by_target`, choose from; found in as many steps as nothing is."""
+        fitting = [] if alias is not None else [one for one in self._models.values() if target in (None, one.target)]
+        name = target if alias is None else alias
+        named = None if name is None else self._models.get(name)
+        return fitting if named is None else [named]
 
     def page(self, *, after: str | None, limit: int) -> tuple[list[Loaded[M]], bool]:
         """Models in the order of their aliases, from the first one after `after`, and whether there are more."""
@@ -210,6 +211,17 @@ class LocalModels(Generic[M]):
             except TimeoutError:
                 gc.collect()
         self._nbytes -= nbytes
+
+
+def the_only(fitting: Sequence[T]) -> T:
+    """The model that fits. Raises ModelNotFound where none does, or several do."""
+    if len(fitting) > 1:
+        raise ModelNotFound(
+            f"{len(fitting)} models are loaded that this could mean", remedy="Ask for one by the name it was given."
+        )
+    if not fitting:
+        raise not_loaded()
+    return fitting[0]
 
 
 def not_loaded() -> ModelNotFound:

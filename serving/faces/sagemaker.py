@@ -39,7 +39,7 @@ from registry.model.runtime import BoundModel, Features
 from serving.access import Grant, OpenDoor, PublishedAccess, add_access_metrics
 from serving.engine.executor import Executor, Scores
 from serving.engine.local_bundles import LocalBundles, LocalModel
-from serving.engine.local_models import Loaded, LocalModels, not_loaded
+from serving.engine.local_models import Loaded, LocalModels, the_only
 from serving.errors import Problem, add_error_handlers, problem_response
 from serving.faces.edge import CallerWatch, Edge
 from serving.faces.guard import Authentication, GuardedRoute, grant_of, needs
@@ -265,29 +265,24 @@ class _Face:
         return Response(answer.model_dump_json(), media_type="application/json")
 
     def _find(self, alias: str | None, target: str | None, grant: Grant) -> LocalModel:
-        """The model that a caller means; of other tenants' it is told what it would be if they were not loaded."""
-        try:
-            model = (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
-        except ModelNotFound:
-            if grant.tenant is None:
-                raise
-        else:
-            if grant.covers(model.bound.manifest.tenant):
-                return model
-            del model  # or the error would keep it in memory
-        raise not_loaded()
+        """The model that a caller means: a tenant's caller among its own alone, whatever else is loaded."""
+        if grant.tenant is None:
+            return (self._models.find_by_target(target) if alias is None else self._models.find(alias)).model
+        # In the same steps for another tenant's as for none. In one expression: an error would keep what a name is given to
+        # in memory.
+        return the_only([one.model for one in self._models.meant(alias, target) if one.model.tenant == grant.tenant])
 
     async def _suggest(self, alias: str | None, target: str | None, body: bytes, grant: Grant) -> SuggestionResponse:
         model = self._find(alias, target, grant)
         lent = _Lent(model.bound)
         if (trace := current_trace()) is not None:
-            trace.set("macrofleet.tenant", model.bound.manifest.tenant)
+            trace.set("macrofleet.tenant", model.tenant)
             trace.set("macrofleet.model.version", model.version)
         try:
             asked = _parse(body)
             if asked.explain:
                 raise InvalidInput("explanations are not given here", remedy="Send false, or leave it out.")
-            scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.bound.manifest.tenant)
+            scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.tenant)
             return self._answer(model, asked, scores)
         finally:
             lent.take_back()
