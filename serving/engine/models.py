@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from registry.disk.tier import DiskTier
-from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, ProgramCorrupt
+from registry.errors import BundleCorrupt, InvalidInput, ModelNotFound, OutOfResources, ProgramCorrupt
 from registry.model.bundle import Manifest
 from registry.model.mapped import MappedModel
 from registry.model.runtime import BoundModel
@@ -66,7 +66,7 @@ class Models:
         self._for_programs = Workers("program", 1)
         self._programs: dict[str, RunningProgram] = {}
         self._opening: SingleFlight[str, RunningProgram] = SingleFlight()
-        # One at a time for a version: an installation that finds nothing whole clears the place first.
+        # A new version is wanted on disk and in memory at once, and fetched once; a request waits for neither of them.
         self._installing: SingleFlight[tuple[ModelRef, bool], Manifest] = SingleFlight()
 
     @property
@@ -145,7 +145,12 @@ class Models:
             return await workers.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest, evict=evict)
 
         try:
-            return await self._installing.run((ref, evict), install)
+            try:
+                return await self._installing.run((ref, workers is self._for_requests), install)
+            except OutOfResources:
+                if not evict:
+                    raise
+                return await install()  # what it waited for may have been one that evicts nothing
         except ModelNotFound as error:
             # To a caller this is a model that is damaged, not a tenant that has none yet.
             raise BundleCorrupt(f"the fleet names a version that is not there: {error}") from error
