@@ -295,7 +295,11 @@ def claim_left(root: Path) -> list[LeftJournal]:
     for name in names:
         folder = _LockedFolder.take(root / name) if _WRITER.fullmatch(name) else None
         if folder is not None:
-            found = (_segment(path) for path in sorted(folder.path.iterdir()))
+            try:
+                found = [_segment(path) for path in sorted(folder.path.iterdir())]
+            except OSError:
+                folder.leave()  # for another time: what is held here nobody else can take
+                continue
             claimed.append(LeftJournal(folder, [segment for segment in found if segment is not None]))
     return claimed
 
@@ -316,8 +320,12 @@ class _LockedFolder:
             path.mkdir(mode=0o700)
             taken = cls.take(path)  # else somebody took it for left at that very moment
             if taken is not None:
-                for folder in (root, root.parent, root.parent.parent):
-                    _sync_folder(folder)
+                try:
+                    for folder in (root, root.parent, root.parent.parent):
+                        _sync_folder(folder)
+                except OSError:
+                    taken.leave()  # or every attempt would keep a descriptor: of a process that has none left, perhaps
+                    raise
                 return taken
         raise OSError(0, "folders are taken away as they are made")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import resource
 import signal
@@ -15,6 +16,7 @@ import pytest
 
 import registry
 from registry.errors import FeedbackUnavailable
+from serving.feedback import journal as module
 from serving.feedback.journal import LONGEST_SECONDS, Journal, LeftJournal, Segment, claim_left
 
 PROJECT = Path(registry.__file__).parent.parent
@@ -243,3 +245,42 @@ def test_no_record_is_added_before_the_file_has_a_name_on_the_disk(
     journal.append([b"x"], sync=True)
     (folder,) = (tmp_path / "feedback").iterdir()
     assert synced == [str(tmp_path / "feedback"), str(tmp_path), str(tmp_path.parent), str(folder)]
+
+
+def descriptors() -> set[str]:
+    return set(os.listdir("/proc/self/fd"))
+
+
+def test_a_journal_that_cannot_begin_keeps_no_descriptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EMFILE, f"no descriptor is left for {path}")
+
+    journal = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "_sync_folder", refuse)
+        for _ in range(3):
+            with pytest.raises(FeedbackUnavailable):
+                journal.append([b"{}"], sync=True)
+    assert descriptors() == before
+    assert list(tmp_path.iterdir()) == []
+    journal.append([b"{}"], sync=True)
+    journal.close()
+
+
+def test_what_cannot_be_listed_is_left_for_another_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
+    journal.append([b"{}"], sync=True)
+    journal.close()
+
+    def refuse(path: Path) -> None:
+        raise OSError(errno.EMFILE, f"no descriptor is left for {path}")
+
+    before = descriptors()
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "iterdir", refuse)
+        assert claim_left(tmp_path) == []
+    assert descriptors() == before
+    (left,) = claim_left(tmp_path)
+    assert len(left.segments) == 1
+    left.close()
