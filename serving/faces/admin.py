@@ -6,13 +6,13 @@ What shall hold on every replica (pins, limits, the preload plan, roll-backs) is
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from pydantic.dataclasses import dataclass
 
-from serving.access import PublishedAccess
+from serving.access import Grant, PublishedAccess
 from serving.data_plane import DataPlane
 from serving.engine.cache import ModelStatus
 from serving.faces.guard import GuardedRoute, grant_of, needs
@@ -58,13 +58,16 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
         grant = grant_of(request)
         models = data_plane.models() if grant.tenant is None else data_plane.models_of([grant.tenant])
         found = [each for each in models if each.tenant > after and state in (None, each.state)]
-        page = found[:limit]
+        page = [replace(each, error=_told(each.error, grant)) for each in found[:limit]]
         return ModelPage(models=page, next=page[-1].tenant if len(found) > limit else None)
 
     @router.get("/models/{tenant}", summary="One model of this replica")
     @needs("tenant-admin")
-    async def model(tenant: str) -> ModelDetail:
-        return ModelDetail(**asdict(data_plane.model(tenant)), shadow=data_plane.shadow(tenant))
+    async def model(tenant: str, request: Request) -> ModelDetail:
+        grant, found, shadow = grant_of(request), data_plane.model(tenant), data_plane.shadow(tenant)
+        if shadow is not None:
+            shadow = replace(shadow, error=_told(shadow.error, grant))
+        return ModelDetail(**{**asdict(found), "error": _told(found.error, grant)}, shadow=shadow)
 
     @router.post("/models/{tenant}/load", summary="Have a model in memory")
     @needs("operator")
@@ -92,3 +95,8 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
         return {"generation": 0 if access is None else await access.refresh()}
 
     return router
+
+
+def _told(error: str | None, grant: Grant) -> str | None:
+    """Why a load failed, as a caller may know it: what the error says names files and addresses, which are an operator's."""
+    return error if error is None or grant.has("operator") else "the last load failed; the server's log says why"

@@ -6,14 +6,25 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator
+from typing import cast
 
 import httpx
 import pytest
+from fastapi import FastAPI
+from starlette.types import Message
 
 from benchmarks.fleets import publish_tenants
 from registry.fleet.state import FleetEntry, update_fleet
+from registry.keys.published import Scope
 from registry.store.local import LocalStore
+from serving.access import Grant
 from serving.app import Apps, create_apps
+from serving.data_plane import DataPlane
+from serving.engine.cache import ModelStatus
+from serving.faces.admin import make_admin_router
+from serving.faces.guard import GRANT
+from serving.trials.comparing import Comparison
+from serving.trials.shadows import ShadowReport
 from tests.serving.conftest import MakeSettings
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, spin, until_ready
 
@@ -94,6 +105,53 @@ async def test_an_unload_does_not_wait_for_a_store_that_hangs(
     finally:
         gate.set()
         await refreshing
+
+
+@pytest.mark.parametrize(("scope", "told"), [("operator", True), ("tenant-admin", False)])
+async def test_why_a_load_failed_is_an_operators_to_read(scope: Scope, told: bool) -> None:
+    """The error's words name files and addresses."""
+    secret = "s3://bucket/prefix and /srv/disk"
+
+    class Plane:
+        def model(self, tenant: str) -> ModelStatus:
+            return ModelStatus(tenant=tenant, version="0" * 16, error=secret)
+
+        def models(self) -> list[ModelStatus]:
+            return [self.model("acme")]
+
+        def models_of(self, tenants: list[str]) -> list[ModelStatus]:
+            return [self.model(tenant) for tenant in tenants]
+
+        def shadow(self, tenant: str) -> ShadowReport:
+            return ShadowReport(
+                version="1" * 16,
+                champion=None,
+                state="absent",
+                error=secret,
+                requests={},
+                same_first=None,
+                same_three=None,
+                comparison=Comparison(),
+            )
+
+    app = FastAPI()
+    app.include_router(make_admin_router(cast(DataPlane, Plane()), None))
+    grant = Grant(None if told else "acme", frozenset({scope}))
+    for path in ("/admin/models", "/admin/models/acme"):
+        messages: list[Message] = []
+
+        async def receive() -> Message:
+            raise AssertionError
+
+        async def send(message: Message) -> None:
+            messages.append(message)  # noqa: B023
+
+        asked = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], GRANT: grant}
+        await app(asked, receive, send)
+        body = b"".join(message.get("body", b"") for message in messages)
+        assert messages[0]["status"] == 200
+        assert (secret.encode() in body) == told
+        assert told or b"the last load failed" in body
 
 
 async def test_a_refresh_reads_the_fleet_at_once(client: httpx.AsyncClient, store: LocalStore) -> None:
