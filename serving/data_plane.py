@@ -106,7 +106,7 @@ class DataPlane:
             on_evicted=lambda _, cause: self.metrics.evicted("disk", cause),
         )
         self._files = Workers("files", 1, nice=10)
-        # Apart: a store that hangs must not keep evicted models mapped, nor the process from ending.
+        # Apart: a store that hangs must not keep evicted models mapped, nor hold up what is written at the end.
         self._fleet_reader = Workers("fleet", 1, nice=10)
         self._readers = Workers("catalogue", 2, nice=5)
         self._models = Models(
