@@ -7,7 +7,7 @@ import enum
 import logging
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import islice
@@ -358,6 +358,10 @@ class ModelCache(Generic[M]):
                 self._evict(slot, "unloaded")
         for holding in present:
             await holding.gone.wait()
+
+    def tenants(self) -> Collection[str]:
+        """Who has something in memory, or on its way there."""
+        return self._slots.keys()
 
     def status(self, ref: ModelRef) -> ModelStatus:
         """What is known of the model that the fleet names for a tenant."""

@@ -7,6 +7,7 @@ What shall hold on every replica (pins, limits, the preload plan, roll-backs) is
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -56,10 +57,13 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
     ) -> ModelPage:
         """Size, state, last use, hits, load and wait times of every tenant's model that the caller may know of."""
         grant = grant_of(request)
-        models = data_plane.models() if grant.tenant is None else data_plane.models_of([grant.tenant])
-        found = [each for each in models if each.tenant > after and state in (None, each.state)]
-        page = [replace(each, error=_told(each.error, grant)) for each in found[:limit]]
-        return ModelPage(models=page, next=page[-1].tenant if len(found) > limit else None)
+        if grant.tenant is None:
+            found = data_plane.models_after(after, state=state)
+        else:
+            own = data_plane.models_of([grant.tenant])
+            found = (each for each in own if each.tenant > after and state in (None, each.state))
+        page = [replace(each, error=_told(each.error, grant)) for each in islice(found, limit)]
+        return ModelPage(models=page, next=page[-1].tenant if next(found, None) else None)
 
     @router.get("/models/{tenant}", summary="One model of this replica")
     @needs("tenant-admin")

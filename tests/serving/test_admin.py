@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import cast
 
 import httpx
@@ -62,6 +62,23 @@ async def test_models_are_listed_by_page_and_state(client: httpx.AsyncClient) ->
     assert (await client.get("/admin/models/beta")).json()["state"] == "ready"
 
 
+async def test_a_page_looks_at_no_more_than_it_shows(
+    client: httpx.AsyncClient, apps: Apps, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked_at: list[str] = []
+    model = apps.data_plane.model
+
+    def noted(tenant: str) -> ModelStatus:
+        looked_at.append(tenant)
+        return model(tenant)
+
+    monkeypatch.setattr(apps.data_plane, "model", noted)
+    assert await listed(client, limit=1) == (["acme"], "acme")
+    assert looked_at == ["acme", "beta"]
+    assert await listed(client, state="ready") == ([], None)
+    assert looked_at == ["acme", "beta"]
+
+
 @pytest.mark.parametrize(("tenant", "status"), [("nobody", 404), ("new", 409)])
 async def test_what_has_no_model(client: httpx.AsyncClient, tenant: str, status: int) -> None:
     for method, path in (("GET", ""), ("POST", "/load"), ("POST", "/unload")):
@@ -116,8 +133,8 @@ async def test_why_a_load_failed_is_an_operators_to_read(scope: Scope, told: boo
         def model(self, tenant: str) -> ModelStatus:
             return ModelStatus(tenant=tenant, version="0" * 16, error=secret)
 
-        def models(self) -> list[ModelStatus]:
-            return [self.model("acme")]
+        def models_after(self, tenant: str, *, state: str | None) -> Iterator[ModelStatus]:
+            yield self.model("acme")
 
         def models_of(self, tenants: list[str]) -> list[ModelStatus]:
             return [self.model(tenant) for tenant in tenants]
