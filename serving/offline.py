@@ -84,9 +84,9 @@ def explain_offline(
         most_spans=_MOST_SPANS,
     )
     threshold = model.manifest.threshold
-    report = _report(tenant, opened, chosen)
-    if chosen.macros and float(scores.max()) < threshold:
-        report |= {"abstained": True, "reason": "below_threshold"}
+    # What would be shown, of what may be: a macro that may not and one that is asked for by name say nothing of that.
+    would = choose(scores, opened.shown, exclude=(), limit=3, threshold=threshold)
+    report = {**_report(tenant, opened, chosen), "abstained": not would.macros, "reason": would.reason}
     for row, explanation in zip(report["macros"], explained, strict=True):
         row["explanation"] = [{"text": one.text, "contribution": one.contribution} for one in explanation]
     return {**report, "threshold": round(threshold, 6), "text": body}
