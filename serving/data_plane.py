@@ -423,7 +423,7 @@ class DataPlane:
         return [self.model(tenant) for tenant in sorted(tenants) if self._watch.serves(tenant)]
 
     def model(self, tenant: str) -> ModelStatus:
-        """One tenant's model. Raises TenantNotFound, ModelNotFound and NotReady like `suggest`."""
+        """One tenant's model. Raises TenantNotFound, ModelNotFound and NotReady like `answer`."""
         return self._cache.status(self._watch.wanted(tenant))
 
     def shadow(self, tenant: str) -> ShadowReport | None:
@@ -439,7 +439,7 @@ class DataPlane:
         """Let go of a tenant's model and its shadow; done when their memory is free. The next request loads them again.
 
         Raises:
-            TenantNotFound, ModelNotFound, NotReady: see `suggest`.
+            TenantNotFound, ModelNotFound, NotReady: see `answer`.
         """
         self._watch.wanted(tenant)
         began = time.monotonic()
