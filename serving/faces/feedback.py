@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import OrderedDict
 from typing import Annotated
 
 from fastapi import APIRouter, Request
@@ -18,6 +19,8 @@ from serving.faces.product import SECURITY_SCHEME
 from serving.feedback.log import FeedbackLog
 
 _ROUTE = "/v1/tenants/{tenant:path}/feedback"
+# Events, of some 150 bytes each: those of minutes on a busy server.
+_REMEMBERED = 10_000
 _SUGGESTION = r"^[A-Za-z0-9_-]{1,64}$"
 _PROBLEMS = {
     401: "There is no API key, or none that is valid.",
@@ -78,9 +81,32 @@ class FeedbackResponse(BaseModel):
     feedback_id: str
 
 
+class Once:
+    """Tells of an event whether it is new, by the names of those that came last.
+
+    Args:
+        most: how many are remembered.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._seen: OrderedDict[str, None] = OrderedDict()
+
+    def is_new(self, name: str) -> bool:
+        """Whether it was not asked for before, as far as that is remembered; the next time it was."""
+        if name in self._seen:
+            self._seen.move_to_end(name)
+            return False
+        self._seen[name] = None
+        if len(self._seen) > self._most:
+            self._seen.popitem(last=False)
+        return True
+
+
 def make_feedback_router(data_plane: DataPlane, log: FeedbackLog) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=GuardedRoute)
+    heard = Once(_REMEMBERED)
 
     @router.post(
         _ROUTE,
@@ -121,7 +147,8 @@ def make_feedback_router(data_plane: DataPlane, log: FeedbackLog) -> APIRouter:
             "applied": told.applied,
         }
         await log.keep(record)
-        if told.model_version is not None and told.shown:
+        # A caller whose answer was lost sends it again, and a trial of a version must not count it twice.
+        if heard.is_new(name) and told.model_version is not None and told.shown:
             data_plane.hear(tenant, told.model_version, accepted=told.applied in told.shown)
         return FeedbackResponse(feedback_id=name)
 

@@ -25,6 +25,7 @@ from registry.fleet.state import FleetEntry, update_fleet
 from registry.settings import StoreSettings
 from registry.store.local import LocalStore
 from serving.app import Apps, create_apps
+from serving.faces.feedback import Once
 from serving.settings import ServingSettings
 from serving.suggestions.views import is_held_back
 from tests.serving.access_world import key_for, publish
@@ -58,6 +59,22 @@ async def client(plain: LocalStore, settings: ServingSettings) -> AsyncIterator[
     async with serving(create_apps(settings, plain).public) as made:
         await until_ready(made)
         yield made
+
+
+async def test_what_is_sent_again_is_heard_once(plain: LocalStore, settings: ServingSettings) -> None:
+    apps = create_apps(settings, plain)
+    async with serving(apps.public) as client:
+        await until_ready(client)
+        for event in ("one", "one", "two", "one"):
+            answer = await client.post(ROUTE, json={**SAID, "model_version": "0" * 16, "event_id": event})
+            assert answer.status_code == 202
+    assert apps.data_plane._canaries.all_heard() == {("accepted",): 2, ("declined",): 0}
+
+
+def test_the_events_that_came_last_are_remembered() -> None:
+    once = Once(2)
+    assert [once.is_new(name) for name in "abacabb"] == [True, True, False, True, False, True, False]
+    assert len(once._seen) == 2
 
 
 async def test_what_was_accepted_is_in_the_store_after_the_server(plain: LocalStore, settings: ServingSettings) -> None:
