@@ -6,7 +6,7 @@ import asyncio
 import threading
 import weakref
 from collections.abc import AsyncIterator, Iterator
-from typing import cast
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -163,7 +163,14 @@ async def test_why_a_load_failed_is_an_operators_to_read(scope: Scope, told: boo
         async def send(message: Message) -> None:
             messages.append(message)  # noqa: B023
 
-        asked = {"type": "http", "method": "GET", "path": path, "query_string": b"", "headers": [], GRANT: grant}
+        asked: dict[str, Any] = {
+            "type": "http",
+            "method": "GET",
+            "path": path,
+            "query_string": b"",
+            "headers": [],
+            GRANT: grant,
+        }
         await app(asked, receive, send)
         body = b"".join(message.get("body", b"") for message in messages)
         assert messages[0]["status"] == 200
