@@ -101,6 +101,7 @@ class HotTenant:
             "all_replicas_rps": round(self.all_rps, 1),
             "offered_rps": round(self.rate, 1),
             "parts": [round(part, 3) for part in self.parts],
+            "failed": self.failed,
             "even": describe(self.even),
             "hot": describe(self.hot),
             "unmeasured": self.unmeasured,

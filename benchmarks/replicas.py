@@ -126,7 +126,8 @@ def measure_replicas(
     )
     figures = {
         "affinity": None if affine.share is None else round(affine.share, 4),
-        "failed": sum(int((run.status != 200).sum()) for run in runs.values()) + busy.failed,
+        "failed": sum(int((run.status != 200).sum()) for run in runs.values())
+        + (0 if busy.unmeasured else busy.failed),
         "moved_without_need": sum(len(moved) for moved, _ in moves.values()),
         "slowest_recovery_seconds": slowest,
         "hot_replicas": None if busy.unmeasured else sum(part >= _PART for part in busy.parts),
