@@ -181,7 +181,10 @@ class Proxy:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_DRAIN_SECONDS):
                     await asyncio.sleep(_NOTICE_SECONDS)
-                    for face in self._listen:
+                    for face, address in self._listen.items():
+                        # It closes them by its own clock, and whoever still comes must not be cut off.
+                        while await _takes_connections(address):
+                            await asyncio.sleep(_POLL_SECONDS)
                         while await self._gauge(f"http.{face}.downstream_rq_active"):
                             await asyncio.sleep(_POLL_SECONDS)
         await self._end()
@@ -267,6 +270,15 @@ class Proxy:
     async def _ask(self, method: str, path: str) -> bytes | None:
         """The body of what its administration answers with 200; None for anything else."""
         return None if self._admin is None else await asyncio.to_thread(_asked, self._admin, method, path)
+
+
+async def _takes_connections(address: Address) -> bool:
+    try:
+        _, writer = await asyncio.open_connection(address.host, address.port)
+    except OSError:
+        return False
+    writer.close()
+    return True
 
 
 def _port(listener: Mapping[str, Any]) -> int:
