@@ -210,7 +210,13 @@ class _Event:
 def _serving(stage: Stage, replicas: int, *, memory_bytes: int) -> Iterator[Group]:
     log = stage.folder / "envoy.log"
     arguments = ["--replicas", f"{replicas}..{replicas + 1}", "--separate-disks", "--access-log", str(log)]
-    settings = {"memory_bytes": memory_bytes, "preload": "share", "fleet_poll_seconds": 1}
+    settings = {
+        "memory_bytes": memory_bytes,
+        "preload": "share",
+        "fleet_poll_seconds": 1,
+        # A busy tenant is to fill its replica, and not to be refused for having had its part.
+        "tenant_concurrency": 1024,
+    }
     with stage.server(settings, arguments=arguments) as server:
         yield Group(server, log, replicas)
 
