@@ -27,7 +27,9 @@ class Workers:
     def __init__(self, name: str, count: int, *, nice: int = 0) -> None:
         def stand_back() -> None:
             if nice and sys.platform == "linux":
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), nice)
+                # From where the process is, which may stand back itself: nobody but root may come forward.
+                own = threading.get_native_id()
+                os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + nice))
 
         self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name, initializer=stand_back)
         # The pool starts a thread only when none is idle: occupy all until the last one is there.

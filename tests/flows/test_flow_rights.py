@@ -26,8 +26,7 @@ from flows.runs import RunPlan, keep_plan, run_name
 from registry.database import DatabaseSettings, opened_database
 from registry.keys.book import KeyBook
 from registry.keys.publishing import publish_keys
-from registry.layout import program_key
-from registry.model.program import RELEASED_PROGRAMS
+from registry.model.program import publish_program
 from registry.settings import StoreSettings, TrackingSettings
 from registry.store import open_store
 from registry.tracking.models import Tracking
@@ -118,7 +117,7 @@ class Worker:
 
 @pytest.fixture(scope="module")
 def worker(
-    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path, prefect_server: None
+    tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path, bag_folder: Path, prefect_server: None
 ) -> Iterator[tuple[Worker, list[Call]]]:
     """Every flow, once or twice."""
     folder = tmp_path_factory.mktemp("worker")
@@ -139,7 +138,7 @@ def worker(
         patch.setattr(flows.retrain_fleet, "Retraining", WithoutTensorFlow)
         patch.setattr(flows.retrain_shard, "Retraining", WithoutTensorFlow)
         made = Worker(server, folder, patch, heard)
-        day(made, folder)
+        day(made, folder, bag_folder)
         yield made, heard.calls
 
 
@@ -151,7 +150,7 @@ def tickets(folder: Path, *, more: int = 0) -> str:
     return str(folder / "tickets.csv")
 
 
-def day(worker: Worker, folder: Path) -> None:
+def day(worker: Worker, folder: Path, program: Path) -> None:
     """What workers do for a fleet until one of its tenants is deleted."""
     for tenant in ("acme", "globex"):
         worker.run(single_flows.import_tickets, tenant, tickets(folder), add_macros=True)
@@ -174,10 +173,8 @@ def day(worker: Worker, folder: Path) -> None:
         tracking = Tracking.from_settings(TrackingSettings(), StoreSettings())
         tracking.drop_alias("acme", "champion")
     with worker.as_("release", "somebody"):  # nothing was fitted, so that there is no program yet
-        open_store(StoreSettings()).put(program_key(RELEASED_PROGRAMS["bag"], "files.json"), b"{}")
-    worker.run(single_flows.verify_fleet, repair=True)
-    with worker.as_("training", "verify_fleet"):
-        single_flows.verify_fleet(deep=True, return_state=True)  # that the program is none is beside the point
+        publish_program(open_store(StoreSettings()), program)
+    worker.run(single_flows.verify_fleet, repair=True, deep=True)
     worker.run(single_flows.tidy_lake)
     worker.run(single_flows.copy_region, collect=True)
     worker.run(single_flows.collect_garbage)

@@ -200,6 +200,8 @@ class Composed:
         words, user = self._words(name, [*entrypoint, *(word.replace("$$", "$") for word in command)], root=name)
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
+            # As container engines do it: who opens /dev/stdout anew has to be its owner.
+            _give(log, user)
             process = subprocess.Popen(
                 words, env=environment, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
             )
@@ -302,8 +304,7 @@ class Composed:
             if not place.exists():
                 place.mkdir(parents=True)
                 place.chmod(0o700)
-                who, group = (int(part) if part.isdigit() else part for part in user.split(":"))
-                shutil.chown(place, who, group)
+                _give(place, user)
             lines += bound(place, target, read_only=mode == ["ro"])
         image = service.image
         if image is not None and image.volume not in {target for _, target in service.mounts}:
@@ -314,6 +315,11 @@ class Composed:
         for target, own in mounted.items():
             lines += bound(own, target, read_only=True)
         return [*lines, f"mount -o remount,ro {root}"] if service.spec.get("read_only") else lines
+
+
+def _give(path: Path, user: str) -> None:
+    who, group = (int(part) if part.isdigit() else part for part in user.split(":"))
+    shutil.chown(path, who, group)
 
 
 def _as(user: str) -> list[str]:
