@@ -77,8 +77,8 @@ def test_what_serves_neither_waits_nor_runs_beside_itself(entry: FleetEntry) -> 
 @given(entry=entries(), version=REFS)
 def test_a_trial_that_is_taken_back_leaves_the_entry_as_it_was(entry: FleetEntry, version: tuple[str, str]) -> None:
     trying = tries(entry, *version)
-    if trying == entry or not trying.is_canary:
-        return
+    if trying.version == entry.version or not trying.is_canary:
+        return  # no trial, or the one that was under way
     back = takes_back(trying)
     names = ("version", "manifest", "previous", "previous_manifest", "hold_version")
     assert [getattr(back, name) for name in names] == [getattr(entry, name) for name in names]
