@@ -46,7 +46,8 @@ def _write(program: Path, folder: Path, bundles: Sequence[Path]) -> None:
 def _save(program: Path, bundle: Path, folder: Path) -> None:
     limit_threads()
     import tensorflow as tf
-    import tensorflow_text  # noqa: F401  # registers the operations that programs use
+
+    from registry.model import text_operations  # noqa: F401  # registers the operations that programs use
 
     mapped = map_bundle(bundle, tenant=None)
     loaded = tf.saved_model.load(str(program))
