@@ -80,7 +80,10 @@ def bytes_per_tenant(run: PeerRun, peer: str, kind: str) -> float | None:
     no longer what its tenants take.
     """
     steps = _memory_steps(run, peer)
-    largest = _largest([cell for cell in steps if not cell.figures.get("bound_hits")] or steps)
+    below = [cell for cell in steps if not cell.figures.get("bound_hits")]
+    # Where some had to go again, what was added is less than what the step's tenants take.
+    kept = [cell for cell in below if cell.figures.get("loaded", 0) >= cell.tenants]
+    largest = _largest(kept or below or steps)
     if largest is None:
         return None
     value = largest.figures.get(f"{kind}_bytes_per_tenant")

@@ -133,7 +133,7 @@ def finished(**changed: float) -> PeerRun:
 
 def memory(peer: str, tenants: int, size: float, threads: float = 0.0, bound_hits: int = 0) -> Cell:
     sizes = {f"{kind}_bytes_per_tenant": size for kind in ("pss", "resident", "charged")}
-    more = {"more": tenants - 4, "threads_per_tenant": threads, "bound_hits": bound_hits}
+    more = {"loaded": tenants, "more": tenants - 4, "threads_per_tenant": threads, "bound_hits": bound_hits}
     return cell(peer, "memory", tenants, {**sizes, **more})
 
 
@@ -180,8 +180,14 @@ def test_a_tenants_memory_is_that_of_the_step_with_most_of_them() -> None:
     run = finished()
     run = run.with_cell(memory(OURS, 100, 7))
     assert bytes_per_tenant(run, OURS, "resident") == 7
-    without = {"pss_bytes_per_tenant": 5, "resident_bytes_per_tenant": None, "more": 900}
+    without = {"pss_bytes_per_tenant": 5, "resident_bytes_per_tenant": None, "more": 900, "loaded": 1000}
     assert bytes_per_tenant(run.with_cell(cell(OURS, "memory", 1000, without)), OURS, "resident") == 5
+
+
+def test_memory_is_not_taken_from_a_step_in_which_some_had_to_go_again() -> None:
+    crowded = memory(OURS, 2000, 3)
+    run = finished().with_cell(dataclasses.replace(crowded, figures={**crowded.figures, "loaded": 1886}))
+    assert bytes_per_tenant(run, OURS, "charged") == 10
 
 
 def test_memory_is_not_taken_from_a_step_that_met_the_bound() -> None:
