@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import FastAPI
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from registry.deletion.tombstones import is_buried
+from registry.deletion.tombstones import buried_among
 from registry.store import ObjectStore
 from serving.access import (
     ANY_SUGGESTION,
@@ -111,7 +111,7 @@ def create_apps(
     home = home_of(store)
     feedback = FeedbackLog(
         journals_folder(settings.disk_folder, home.url),
-        Shipper(home, is_known=data_plane.knows, is_deleted=lambda tenant: is_buried(home, tenant)),
+        Shipper(home, is_known=data_plane.knows, deleted_among=lambda tenants: buried_among(home, tenants)),
         max_bytes=settings.feedback_bytes,
         segment_bytes=settings.feedback_segment_bytes,
         segment_seconds=settings.feedback_segment_seconds,

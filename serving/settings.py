@@ -58,7 +58,7 @@ class ServingSettings(BaseSettings):
         feedback_bytes: of feedback and impressions that are on local disk and not in the store yet; more feedback is refused.
         feedback_segment_bytes, feedback_segment_seconds: size and age at which what was written is shipped to the store.
         feedback_objects_per_hour: of the store that a server makes of it, about: one a tenant and segment, so segments of many
-            tenants are shipped less often, every six hours at least.
+            tenants are shipped less often, every six hours at least, or when they have an eighth of `feedback_bytes`.
         holdback_share: of views with something to show, what share shows nothing, where the fleet says nothing else.
         holdback_salt: of the choice of these; the same at all replicas.
         read_from: of a store and its copy in another region, which is near and read first.

@@ -39,6 +39,10 @@ _FULL_RETRY_SECONDS = 30.0
 # A segment waits no longer because of the tenants in it: what a disk has that goes with its machine is lost.
 LONGEST_SECONDS = 6 * 3600.0
 _ATTEMPTS = 8
+# In front of a record's JSON.
+_HEAD = len(b"1f0a2b3c ")
+# Of what all segments may have together, one has an eighth at most, so that others fit beside one that is being shipped.
+_LARGEST_SHARE = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,18 +64,19 @@ class Segment:
     begun: float
     size: int
 
-    def records(self) -> Iterator[bytes]:
-        """The records' JSON, without what was torn or damaged."""
-        damaged = 0
+    def records(self) -> Iterator[tuple[int, bytes]]:
+        """Where each record's JSON begins, and that JSON, without what was torn or damaged."""
+        damaged = begin = 0
         with self.path.open("rb") as file:
             for line in file:
                 record = _record_of(line)
                 if record is not None:
-                    yield record
+                    yield begin + _HEAD, record
                 elif not line.endswith(b"\n"):
                     _LOG.info("a record that was being written in a crash is left out", extra={"file": str(self.path)})
                 else:
                     damaged += 1
+                begin += len(line)
         if damaged:
             # Behind what was synced last there may be a hole after a power cut; anything else is the disk's fault.
             _LOG.warning("lines of a journal are no records", extra={"file": str(self.path), "lines": damaged})
@@ -95,8 +100,9 @@ class Journal:
         root: the folder of all journals of one store on this machine.
         max_bytes: of all segments that wait; more is refused.
         segment_bytes, segment_seconds: size and age at which another segment is begun.
-        tenant_seconds: so long is a segment given for each tenant in it, where that is longer, up to `LONGEST_SECONDS`: each
-            is an object of the store.
+        tenant_seconds: so long is a segment given for each tenant in it, up to `LONGEST_SECONDS`, whatever its size and age,
+            since each is an object of the store; but none has more than an eighth of `max_bytes`, where that is more than
+            `segment_bytes`.
         wall: seconds since the epoch.
     """
 
@@ -140,18 +146,18 @@ class Journal:
             begun.append(current.begun)
         return min(begun, default=None)
 
-    def append(self, records: Sequence[bytes], *, sync: bool, tenants: Iterable[str] = ()) -> None:
+    def append(self, lines: Sequence[bytes], *, sync: bool, tenants: Iterable[str] = ()) -> None:
         """Add records, all or none.
 
         Args:
-            records: JSON, without line ends.
+            lines: of `line_of`.
             tenants: whose they are.
             sync: return only once they are on the disk.
 
         Raises:
             FeedbackUnavailable: the journal is at its bound, or the disk refuses; none was added.
         """
-        data = b"".join(_line(record) for record in records)
+        data = b"".join(lines)
         if self.nbytes + len(data) > self._max_bytes:
             raise FeedbackUnavailable(
                 f"the journal of feedback has {self.nbytes} bytes that are not shipped yet, and may have {self._max_bytes}",
@@ -173,9 +179,11 @@ class Journal:
         current = self._current
         if current is None or not current.size:
             return
-        longest = max(self._segment_seconds, min(len(current.tenants) * self._tenant_seconds, LONGEST_SECONDS))
         # A clock that was set back must not keep records here until it has caught up.
-        if force or current.size >= self._segment_bytes or abs(self._wall() - current.begun) >= longest:
+        age = abs(self._wall() - current.begun)
+        least = min(len(current.tenants) * self._tenant_seconds, LONGEST_SECONDS)
+        due = age >= least and (age >= self._segment_seconds or current.size >= self._segment_bytes)
+        if force or due or current.size >= max(self._segment_bytes, self._max_bytes // _LARGEST_SHARE):
             self._seal(current)
 
     def sealed(self) -> list[Segment]:
@@ -382,7 +390,12 @@ def _segment(path: Path, begun: float | None = None) -> Segment | None:
     )
 
 
-def _line(record: bytes) -> bytes:
+def line_of(record: bytes) -> bytes:
+    """A record's line in a journal.
+
+    Args:
+        record: JSON, without line ends.
+    """
     return b"%08x %s\n" % (zlib.crc32(record), record)
 
 

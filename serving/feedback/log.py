@@ -15,8 +15,9 @@ from typing import Any
 from pydantic_core import to_json
 
 from registry.errors import FeedbackUnavailable, MacrofleetError
-from serving.feedback.journal import Journal, LeftJournal, Segment, claim_left
-from serving.feedback.shipping import NotUnderstood, Shipper, parts_of
+from serving.feedback.journal import Journal, LeftJournal, Segment, claim_left, line_of
+from serving.feedback.pace import Pace
+from serving.feedback.shipping import NotUnderstood, Part, Shipper, parts_of
 from serving.metrics import Metrics
 from serving.threads import Workers
 
@@ -32,6 +33,10 @@ _CLAIM_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 60.0
 _LAST_SHIPPING_SECONDS = 5.0
 _SHIPPING_THREADS = 4
+# Of a processor, what shipping gets while requests may come, unless the journal fills up: more where its fill is above the
+# one figure, all at the other, where views are soon left out.
+_SHIPPING_SHARE = 0.1
+_CALM_FILL, _URGENT_FILL = 0.3, 0.45
 
 
 @dataclass(slots=True)
@@ -87,7 +92,7 @@ class FeedbackLog:
         self._clock = clock
         self._wall = wall
         self._waiting: deque[tuple[str, bytes, asyncio.Future[None]]] = deque()
-        self._impressions: deque[dict[str, Any]] = deque()
+        self._impressions: deque[tuple[str, bytes]] = deque()
         self._committing: asyncio.Task[None] | None = None
         self._left: list[LeftJournal] = []
         self._writer: Workers | None = None
@@ -96,6 +101,7 @@ class FeedbackLog:
         self._pause = 0.0
         self._next_shipping = 0.0
         self._shipping = asyncio.Lock()
+        self._pace = Pace(self._shipping_share, threads=_SHIPPING_THREADS)
         self.tally = Tally()
 
     @property
@@ -120,7 +126,7 @@ class FeedbackLog:
             self.tally.refused += 1
             raise FeedbackUnavailable("too much feedback waits for the disk", retry_after_seconds=1.0)
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append((record["tenant"], to_json(record), done))
+        self._waiting.append((record["tenant"], line_of(to_json(record)), done))
         self._commit()
         await done
 
@@ -139,19 +145,19 @@ class FeedbackLog:
         if len(self._impressions) >= _MOST_IMPRESSIONS:
             self.tally.dropped += 1
             return
-        self._impressions.append(
-            {
-                "tenant": tenant,
-                "kind": "shown",
-                "at": self._wall(),
-                "suggestion_id": suggestion_id,
-                "model_version": model_version,
-                "ticket_id": ticket_id,
-                "macros": macro_ids,
-                "abstained": abstained,
-                "held_back": held_back,
-            }
-        )
+        record = {
+            "tenant": tenant,
+            "kind": "shown",
+            "at": self._wall(),
+            "suggestion_id": suggestion_id,
+            "model_version": model_version,
+            "ticket_id": ticket_id,
+            "macros": macro_ids,
+            "abstained": abstained,
+            "held_back": held_back,
+        }
+        # Here, and not in the journal's thread for all views of a second: that thread would hold up the loop.
+        self._impressions.append((tenant, line_of(to_json(record))))
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -168,8 +174,9 @@ class FeedbackLog:
             await self._settle()
             await self._writer.run(self._journal.rotate, force=True)
             try:
-                async with asyncio.timeout(_LAST_SHIPPING_SECONDS):
-                    await self._ship_round()
+                with self._pace.hurried():
+                    async with asyncio.timeout(_LAST_SHIPPING_SECONDS):
+                        await self._ship_round()
             except (TimeoutError, MacrofleetError, OSError) as problem:
                 _LOG.warning("feedback stays on the disk for the next server", exc_info=problem)
             await self._writer.run(self._journal.close)
@@ -183,7 +190,8 @@ class FeedbackLog:
         assert self._writer is not None, "it is not running"
         await self._settle()
         await self._writer.run(self._journal.rotate, force=True)
-        await self._ship_round()
+        with self._pace.hurried():
+            await self._ship_round()
 
     # Writing
 
@@ -234,7 +242,7 @@ class FeedbackLog:
                     else:
                         done.set_exception(problem)
 
-    def _write(self, records: Sequence[tuple[str, bytes]], impressions: Sequence[Mapping[str, Any]]) -> None:
+    def _write(self, records: Sequence[tuple[str, bytes]], impressions: Sequence[tuple[str, bytes]]) -> None:
         """Runs in the journal's thread."""
         self._journal.rotate()
         if impressions:
@@ -245,13 +253,14 @@ class FeedbackLog:
                 raise FeedbackUnavailable(
                     "journals of servers that are no more are not shipped yet", retry_after_seconds=30.0
                 )
-            self._journal.append([data for _, data in records], sync=True, tenants=[tenant for tenant, _ in records])
+            self._journal.append([line for _, line in records], sync=True, tenants=[tenant for tenant, _ in records])
 
-    def _write_impressions(self, impressions: Sequence[Mapping[str, Any]]) -> None:
+    def _write_impressions(self, impressions: Sequence[tuple[str, bytes]]) -> None:
         try:
             if self._journal.fill < _IMPRESSIONS_FILL:
-                data = [to_json(impression) for impression in impressions]
-                self._journal.append(data, sync=False, tenants=[impression["tenant"] for impression in impressions])
+                self._journal.append(
+                    [line for _, line in impressions], sync=False, tenants=[tenant for tenant, _ in impressions]
+                )
                 self.tally.kept += len(impressions)
                 return
         except FeedbackUnavailable as problem:
@@ -297,18 +306,48 @@ class FeedbackLog:
 
     async def _ship(self, segment: Segment) -> None:
         assert self._shippers is not None
-        parts = await self._shippers.run(parts_of, segment)
         shippers = self._shippers
+        parts = await shippers.run(parts_of, segment, self._pace)
+        for tenant in await shippers.run(self._shipper.dropped, parts):
+            del parts[tenant]
+            _LOG.info("feedback on a deleted tenant was dropped")
+        # A part is not a task: a thousand of them would be made in one turn of the loop, which would stand still as long.
+        left = deque(parts.items())
         # All end, also where one fails: their threads would go on beside the next attempt.
         done = await asyncio.gather(
-            *(shippers.run(self._shipper.ship, segment, tenant, lines) for tenant, lines in parts.items()),
-            return_exceptions=True,
+            *(shippers.run(self._ship_parts, left) for _ in range(_SHIPPING_THREADS)), return_exceptions=True
         )
+        counts: dict[str, int] = {}
         for result in done:
             if isinstance(result, BaseException):
                 raise result
-        self.tally.objects += sum(map(bool, done))
-        self.tally.shipped += sum(len(lines) for lines, there in zip(parts.values(), done, strict=True) if there)
+            counts |= result
+        for tenant in await shippers.run(self._shipper.take_back, segment, list(counts)):
+            del counts[tenant]
+        self.tally.objects += len(counts)
+        self.tally.shipped += sum(counts.values())
+
+    def _ship_parts(self, left: deque[tuple[str, Part]]) -> dict[str, int]:
+        """Runs in a thread, beside others that take from the same parts; how many records it shipped of each tenant."""
+        counts: dict[str, int] = {}
+        while True:
+            try:
+                tenant, part = left.popleft()
+            except IndexError:
+                return counts
+            try:
+                lines = part.lines()
+                self._shipper.ship(part.segment, tenant, lines)
+            except BaseException:
+                left.clear()  # the others need not try what is tried again anyhow
+                raise
+            counts[tenant] = len(lines)
+            self._pace.rest()
+
+    def _shipping_share(self) -> float:
+        """Of a processor, for all of shipping. Asked in its threads."""
+        urgency = (self.nbytes / self._max_bytes - _CALM_FILL) / (_URGENT_FILL - _CALM_FILL)
+        return _SHIPPING_SHARE + (1 - _SHIPPING_SHARE) * min(max(urgency, 0.0), 1.0)
 
 
 def add_feedback_metrics(metrics: Metrics, log: FeedbackLog) -> None:

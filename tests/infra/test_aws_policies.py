@@ -176,7 +176,9 @@ class World:
     def ship_of_deleted(self) -> None:
         """Feedback that was put before it was known that its tenant is deleted."""
         segment = Segment(path=self.folder, writer="w", number=7, day="2026-11-03", begun=0.0, size=0)
-        assert not Shipper(self.store(), is_deleted=lambda _: True).ship(segment, "acme", [b"{}"])
+        shipper = Shipper(self.store(), deleted_among=set)
+        shipper.ship(segment, "acme", [b"{}"])
+        assert shipper.take_back(segment, ["acme"]) == {"acme"}
 
     def copy(self) -> None:
         """To another region, twice: the second time there is little to do."""

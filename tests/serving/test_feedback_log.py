@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import threading
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +15,13 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from pydantic_core import to_json
 
-from registry.deletion.tombstones import is_buried
+from registry.deletion.tombstones import buried_among
 from registry.errors import FeedbackUnavailable, StoreUnavailable
 from registry.feedback.records import Shown
 from serving.feedback import log as module
-from serving.feedback.journal import Journal, claim_left
+from serving.feedback.journal import Journal, claim_left, line_of
 from serving.feedback.log import FeedbackLog, add_feedback_metrics
+from serving.feedback.pace import Pace
 from serving.feedback.shipping import Shipper
 from serving.metrics import Metrics
 from tests.registry.memory_store import MemoryStore
@@ -185,12 +188,12 @@ async def test_a_segment_costs_a_write_and_a_read_for_each_tenant(tmp_path: Path
             return super().list(prefix)
 
     store = Counting(versioned=False)
-    shipper = Shipper(store, is_deleted=lambda tenant: is_buried(store, tenant))
+    shipper = Shipper(store, deleted_among=lambda tenants: buried_among(store, tenants))
     async with running(tmp_path, store, shipper=shipper) as log:
         for number in range(200):
             await log.keep(record(number, tenant=f"tenant-{number % 50}"))
         await log.flush()
-        assert requests == {"put": 50, "get": 50}
+        assert requests == {"put": 50, "list": 1}
         assert (log.tally.objects, log.tally.shipped) == (50, 200)
 
 
@@ -243,7 +246,7 @@ async def test_a_running_server_takes_over_from_one_that_died(tmp_path: Path, st
     async with running(tmp_path, store, tick_seconds=0.001, clock=lambda: now[0]) as log:
         await spin()
         dead = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
-        dead.append([to_json(record(7))], sync=True)
+        dead.append([line_of(to_json(record(7)))], sync=True)
         dead.close()
         now[0] += 31
         await eventually(lambda: log.tally.shipped == 1)  # which is counted after it was written
@@ -255,9 +258,9 @@ async def test_what_another_release_left_is_left_to_it_whole(
 ) -> None:
     """An older server that follows a newer one (a rollback) neither ships half of a segment nor removes it."""
     newer = Journal(tmp_path, max_bytes=1 << 20, segment_bytes=1 << 16, segment_seconds=3600)
-    newer.append([to_json(record(1)), b'{"tenant":"acme","of":"a later release"}'], sync=True)
+    newer.append([line_of(to_json(record(1))), line_of(b'{"tenant":"acme","of":"a later release"}')], sync=True)
     newer.rotate(force=True)
-    newer.append([to_json(record(2))], sync=True)
+    newer.append([line_of(to_json(record(2)))], sync=True)
     newer.close()
     async with running(tmp_path, store) as log:
         await log.flush()
@@ -302,20 +305,47 @@ async def test_a_store_that_hangs_costs_no_views(tmp_path: Path) -> None:
     assert len(stored(store)) == 2
 
 
+async def test_the_fuller_the_journal_the_more_of_a_processor_shipping_gets(tmp_path: Path) -> None:
+    log = make_log(tmp_path, MemoryStore(versioned=False), max_bytes=100_000)
+    found = []
+    for _ in range(5):
+        found.append(round(log._shipping_share(), 2))
+        log._journal.append([line_of(b"x" * 12_000)], sync=False)
+    assert found == [0.1, 0.1, 0.1, 0.46, 1.0]
+    log._journal.close()
+
+
+async def test_a_flush_does_not_wait_for_shipping_that_rests(
+    tmp_path: Path, store: MemoryStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "_SHIPPING_THREADS", 1)
+    async with running(tmp_path, store) as log:
+        log._pace = Pace(lambda: 1e-6, used=itertools.count().__next__)  # a second of work, then eleven days of rest
+        await log.keep(record(1))
+        await log._settle()
+        await log._writer.run(log._journal.rotate, force=True)  # type: ignore[union-attr]
+        resting = asyncio.create_task(log._ship_round())
+        await eventually(lambda: len(stored(store)) == 1)
+        assert not resting.done()
+        await log.flush()
+        await resting
+        assert log.nbytes == 0
+
+
 async def test_feedback_on_deleted_tenants_is_dropped(tmp_path: Path, store: MemoryStore) -> None:
-    asked: list[str] = []
+    asked: list[list[str]] = []
 
-    def is_deleted(tenant: str) -> bool:
-        asked.append(tenant)
-        return tenant == "deleted"
+    def deleted_among(tenants: Iterable[str]) -> set[str]:
+        asked.append(sorted(tenants))
+        return {"deleted"}.intersection(tenants)
 
-    shipper = Shipper(store, is_known=lambda tenant: tenant == "acme", is_deleted=is_deleted)
+    shipper = Shipper(store, is_known=lambda tenant: tenant == "acme", deleted_among=deleted_among)
     async with running(tmp_path, store, shipper=shipper) as log:
         for number, tenant in enumerate(("acme", "deleted", "unknown")):
             await log.keep(record(number, tenant=tenant))
     assert [len(stored(store, tenant)) for tenant in ("acme", "deleted", "unknown")] == [1, 0, 1]
     # Before writing of those that the fleet does not have, and after it of all.
-    assert sorted(asked) == ["acme", "deleted", "unknown", "unknown"]
+    assert asked == [["deleted", "unknown"], ["acme", "unknown"]]
     assert log.tally.shipped == 2
     assert list(tmp_path.iterdir()) == []
 
@@ -324,7 +354,7 @@ async def test_feedback_on_a_tenant_that_is_deleted_as_it_is_shipped_does_not_st
     store = MemoryStore(versioned=True)
     deleted: set[str] = set()
     store.on_put = lambda _: deleted.add("acme")
-    async with running(tmp_path, store, shipper=Shipper(store, is_deleted=lambda tenant: tenant in deleted)) as log:
+    async with running(tmp_path, store, shipper=Shipper(store, deleted_among=deleted.intersection)) as log:
         await log.keep(record(1))
     assert list(store.states()) == []
     assert log.tally.shipped == 0
