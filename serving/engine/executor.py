@@ -222,9 +222,19 @@ class Executor:
 
     def _start_soon(self, loop: asyncio.AbstractEventLoop) -> None:
         if not self._busy:
-            # In the loop's next turn, so that requests that arrived together are a batch together.
             self._busy = True
-            loop.call_soon(self._start, loop)
+            loop.call_soon(self._start_when_all_are_in, loop, 0)
+
+    def _start_when_all_are_in(self, loop: asyncio.AbstractEventLoop, before: int) -> None:
+        """Start in a later turn of the loop for as long as each turn brings requests: those are a batch together.
+
+        A turn with nothing to do takes microseconds. What begins a batch right away leaves out those whose sockets were
+        read in the same turn, and most of a batch's cost does not depend on its size.
+        """
+        if before < self._waiting < self._max_tickets:
+            loop.call_soon(self._start_when_all_are_in, loop, self._waiting)
+        else:
+            self._start(loop)
 
     def _start(self, loop: asyncio.AbstractEventLoop) -> None:
         batch = self._next_batch()
@@ -307,7 +317,7 @@ class Executor:
         for job, outcome in zip(batch, outcomes, strict=True):
             _settle(job, outcome)
         if self._busy and self._thread is None:
-            loop.call_soon(self._start, loop)  # after these answers are on their way
+            loop.call_soon(self._start_when_all_are_in, loop, 0)  # after these answers are on their way
 
     def _spared(self, spare: Spare) -> Scores | Exception:
         """The outcome of what nobody waits for. None of it is observed: it would mix with what requests took."""

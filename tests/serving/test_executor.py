@@ -305,6 +305,21 @@ async def test_in_the_loop_what_came_together_is_one_batch(program: FakeProgram,
     assert threading.active_count() == before
 
 
+async def test_in_the_loop_what_comes_in_the_turns_after_is_in_the_same_batch(
+    program: FakeProgram, make: Callable[..., Executor]
+) -> None:
+    program.gate.set()
+    executor = make(in_thread=False, max_tickets=3)
+    tasks = []
+    for n in (1, 2, 3, 4):  # sockets are read one after the other: each request is there a turn later
+        tasks.append(ask(executor, "x" * n))
+        await asyncio.sleep(0)
+    await asyncio.gather(*tasks)
+    assert program.batches == [["x", "xx", "xxx"], ["xxxx"]]
+    await ask(executor, "alone")
+    assert program.batches[2:] == [["alone"]]
+
+
 async def test_in_the_loop_a_batch_is_answered_before_the_next_one_begins(
     program: FakeProgram, make: Callable[..., Executor]
 ) -> None:
