@@ -357,7 +357,7 @@ def main() -> None:
     plan: Plan = pickle.load(sys.stdin.buffer)
     if plan.core is not None:
         os.sched_setaffinity(0, {plan.core})
-    if plan.ahead:
+    if sys.platform == "linux":
         with contextlib.suppress(PermissionError):  # who may not is late, and the report says so
             os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
     with open(int(sys.argv[1]), "wb") as output:

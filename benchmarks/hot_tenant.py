@@ -138,11 +138,11 @@ def measure_hot_tenant(
     everything = _capacity(load, alike, seconds, connections)
     rate = FILL * one / float(weights[0])
     step("as much load, all tenants alike", 0.73)
-    even = run_load(load.offered(alike, rate=rate, seconds=seconds, keep_answers=True, ahead=True))
+    even = run_load(load.offered(alike, rate=rate, seconds=seconds, keep_answers=True))
     step("one tenant with ten times the traffic of the others", 0.76)
     began = time.time()
     with _watched(group, number) as busiest:
-        hot = run_load(load.offered(weights, rate=rate, seconds=seconds, keep_answers=True, ahead=True))
+        hot = run_load(load.offered(weights, rate=rate, seconds=seconds, keep_answers=True))
     requests = group.requests(began, time.time())
     return HotTenant(
         one_rps=one,

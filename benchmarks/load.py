@@ -4,6 +4,9 @@ Open loop: requests go out when their time has come, whatever is still unanswere
 the request *should* have gone. A generator that waits for answers (a closed loop) slows down with the server and leaves
 out of its figures exactly the requests that would have waited ("coordinated omission"). A closed loop is only used to
 find a server's capacity.
+
+The generator goes before everything else on its core (SCHED_FIFO), where it may. Without that it is late by as long as the
+kernel lets others run, also on a core of its own: the kernel's own threads take that for milliseconds.
 """
 
 from __future__ import annotations
@@ -47,8 +50,6 @@ class Plan:
         seconds: length of a closed loop, which goes through `picks` again and again; None goes through them once.
         patience_seconds: how long the end waits for answers that are still out.
         core: the core to run on; None leaves it to the kernel.
-        ahead: go before everything else on its core (SCHED_FIFO), where this process may have it: for servers that have all
-            cores. Without it a generator that shares its core is late by as long as the kernel lets others run.
         keep_answers: keep every answer's body.
         keep_refusals: keep the first 4 KiB of every answer that is no success, its head included.
         more_urls: servers beside `url`, for an open loop over several.
@@ -65,7 +66,6 @@ class Plan:
     seconds: float | None = None
     patience_seconds: float = 5.0
     core: int | None = None
-    ahead: bool = False
     keep_answers: bool = False
     keep_refusals: bool = False
     more_urls: Sequence[str] = ()

@@ -249,7 +249,7 @@ def _during(
     thread.start()
     pieces = []
     while not done.is_set():
-        with running(load.offered(shares, rate=rate, seconds=_AROUND_SECONDS, ahead=True)) as run:
+        with running(load.offered(shares, rate=rate, seconds=_AROUND_SECONDS)) as run:
             pieces.append(run.result())
     thread.join()
     if failures:
