@@ -26,7 +26,8 @@ from registry.fleet.state import Fleet, FleetReader, PreloadPlan
 from registry.model.explain import Contribution
 from registry.store import ObjectStore
 from serving.admission import Admission, Pacer
-from serving.engine.cache import Lease, ModelCache, ModelStatus
+from serving.engine.cache import Lease, ModelCache
+from serving.engine.model_status import ModelStatus
 from serving.engine.models import Models, ServedModel
 from serving.engine.preload import Preload, Progress, plan_models
 from serving.engine.traffic import Traffic

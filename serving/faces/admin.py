@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass
 
 from serving.access import Grant, PublishedAccess
 from serving.data_plane import DataPlane
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.faces.guard import GuardedRoute, grant_of, needs
 from serving.trials.shadows import ShadowReport
 

@@ -18,7 +18,7 @@ from starlette.responses import JSONResponse, Response
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
 from registry.text.ticket import asked_text
 from serving.data_plane import Readiness
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.errors import inference_error, problem_for, problem_headers, retry_headers
 from serving.faces.edge import MAX_BODY_BYTES, CallerWatch
 from serving.faces.guard import GuardedRoute, grant_of, needs

@@ -20,7 +20,7 @@ from registry.store.local import LocalStore
 from serving.access import Grant
 from serving.app import Apps, create_apps
 from serving.data_plane import DataPlane
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.faces.admin import make_admin_router
 from serving.faces.guard import GRANT
 from serving.trials.comparing import Comparison

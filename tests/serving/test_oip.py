@@ -47,7 +47,7 @@ from registry.store.local import LocalStore
 from serving.access import OpenDoor
 from serving.app import create_apps
 from serving.data_plane import Readiness
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.engine.preload import Progress
 from serving.errors import add_error_handlers
 from serving.faces.edge import MAX_BODY_BYTES, Edge
