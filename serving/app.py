@@ -136,7 +136,8 @@ def create_apps(
         # Whoever reaches a loopback address can reach the operator's as well.
         doorkeepers = {"public": OpenDoor(ANY_SUGGESTION if settings.insecure else EVERYTHING), "operator": OpenDoor()}
     face = SuggestionFace(
-        data_plane, Views(observer or feedback, share_of=data_plane.holdback_share, salt=settings.holdback_salt)
+        data_plane.answering,
+        Views(observer or feedback, share_of=data_plane.holdback_share, salt=settings.holdback_salt),
     )
     public = _App(
         face,
@@ -167,12 +168,14 @@ def create_apps(
         app.include_router(make_health_router(data_plane))
     public.include_router(make_router(face))
     public.include_router(make_batch_router(face))
-    public.include_router(make_feedback_router(data_plane, feedback))
+    public.include_router(make_feedback_router(data_plane.answering, data_plane.outcomes, feedback))
     operator.include_router(make_router(face), include_in_schema=False)
     operator.include_router(make_batch_router(face), include_in_schema=False)
-    operator.include_router(make_admin_router(data_plane, access))
+    operator.include_router(make_admin_router(data_plane.controls, access))
     operator.include_router(make_metrics_router(data_plane.metrics, GuardedRoute))
-    operator.include_router(make_oip_router(data_plane))
+    operator.include_router(
+        make_oip_router(data_plane.answering, data_plane.controls, is_ready=lambda: data_plane.readiness().ready)
+    )
     return Apps(public, operator, data_plane, access, feedback)
 
 

@@ -107,6 +107,14 @@ class FleetWatch:
         entry = self._fleet.entries.get(tenant) if self._fleet else None
         return entry is not None and entry.serves
 
+    def knows(self, tenant: str) -> bool:
+        """Whether the fleet has a tenant. May be called from any thread.
+
+        A store without a fleet has all of them: it is more likely to be the wrong one than to have lost every tenant.
+        """
+        fleet = self._fleet
+        return fleet is None or not fleet.generation or tenant in fleet.entries
+
     async def next_fleet(self, after: Fleet | None) -> Fleet:
         """The current fleet, as soon as it is another one than `after`."""
         while self._fleet is None or self._fleet is after:

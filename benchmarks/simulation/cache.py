@@ -1,4 +1,4 @@
-"""The memory tier of one simulated replica: who stays, by the rules of `serving.engine.cache`, all models alike in size.
+"""The memory tier of one simulated replica: who stays, by the rules of `serving.engine.eviction`, all models alike in size.
 
 W-TinyLFU with exact counts: a new model enters a window; what the window cannot hold takes the place of the least busy of
 those least recently leased, where it was at least as busy. A test holds this to the real cache.

@@ -121,6 +121,16 @@ class Models:
         _LOG.info("model loaded", extra={"tenant": ref.tenant, "version": ref.version, "from": source})
         return found
 
+    async def load_beside(self, ref: ModelRef, *, demand: bool) -> ServedModel:  # noqa: ARG002  # a shadow: no request waits
+        """As `load`, but installed first without evicting anything from the disk tier.
+
+        Raises:
+            OutOfResources: see `prepare`.
+            MacrofleetError: see `load`.
+        """
+        await self.prepare(ref)
+        return await self.load(ref, demand=False)
+
     async def program(self, digest: str) -> RunningProgram:
         """A program that is ready to work; loaded, which takes seconds, when it is first asked for.
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -14,11 +15,14 @@ from pydantic import ConfigDict, Field
 
 from registry.documents import Document
 from registry.errors import InvalidInput
+from serving.engine.traffic import Traffic
+from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
 _NAME = "traffic.json"
 _MAX_BYTES = 64 * 1024 * 1024
 _MAX_TENANTS = 100_000
+_SECONDS = 60.0
 
 
 class TrafficRecord(Document):
@@ -57,3 +61,37 @@ def write_traffic(folder: Path, requests: Mapping[str, float]) -> None:
             raise
     except OSError as problem:
         _LOG.warning("the record of recent traffic cannot be written", exc_info=problem)
+
+
+class TrafficRecorder:
+    """Keeps the record of one process's traffic. Owned by one event loop.
+
+    Args:
+        traffic: what is counted.
+        folder: the disk tier's.
+        workers: the thread that reads and writes it.
+    """
+
+    def __init__(self, traffic: Traffic, folder: Path, *, workers: Workers) -> None:
+        self._traffic = traffic
+        self._folder = folder
+        self._workers = workers
+
+    async def restore(self) -> None:
+        """Add what the last server counted."""
+        self._traffic.restore(await self._workers.run(read_traffic, self._folder))
+
+    async def write(self) -> None:
+        """Replace the record by what is counted now."""
+        await self._workers.run(write_traffic, self._folder, self._traffic.requests())
+
+    async def forget_all_but(self, tenants: Container[str]) -> None:
+        """Drop tenants that are not in the fleet any more, from the record as well."""
+        if self._traffic.forget_all_but(tenants):
+            await self.write()
+
+    async def run(self) -> None:
+        """Write it once a minute, until cancelled."""
+        while True:
+            await asyncio.sleep(_SECONDS)
+            await self.write()

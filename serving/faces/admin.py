@@ -14,8 +14,8 @@ from fastapi import APIRouter, Query, Request
 from pydantic.dataclasses import dataclass
 
 from serving.access import Grant, PublishedAccess
-from serving.data_plane import DataPlane
-from serving.engine.cache import ModelStatus
+from serving.controls import Controls
+from serving.engine.model_status import ModelStatus
 from serving.faces.guard import GuardedRoute, grant_of, needs
 from serving.trials.shadows import ShadowReport
 
@@ -39,7 +39,7 @@ class ModelDetail(ModelStatus):
     shadow: ShadowReport | None
 
 
-def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> APIRouter:
+def make_admin_router(controls: Controls, access: PublishedAccess | None) -> APIRouter:
     """The routes below `/admin`: an operator's, but that a tenant's administrator may look at its own model.
 
     Args:
@@ -58,9 +58,9 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
         """Size, state, last use, hits, load and wait times of every tenant's model that the caller may know of."""
         grant = grant_of(request)
         if grant.tenant is None:
-            found = data_plane.models_after(after, state=state)
+            found = controls.models_after(after, state=state)
         else:
-            own = data_plane.models_of([grant.tenant])
+            own = controls.models_of([grant.tenant])
             found = (each for each in own if each.tenant > after and state in (None, each.state))
         page = [replace(each, error=_told(each.error, grant)) for each in islice(found, limit)]
         return ModelPage(models=page, next=page[-1].tenant if next(found, None) else None)
@@ -68,7 +68,7 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
     @router.get("/models/{tenant}", summary="One model of this replica")
     @needs("tenant-admin")
     async def model(tenant: str, request: Request) -> ModelDetail:
-        grant, found, shadow = grant_of(request), data_plane.model(tenant), data_plane.shadow(tenant)
+        grant, found, shadow = grant_of(request), controls.model(tenant), controls.shadow(tenant)
         if shadow is not None:
             shadow = replace(shadow, error=_told(shadow.error, grant))
         return ModelDetail(**{**asdict(found), "error": _told(found.error, grant)}, shadow=shadow)
@@ -77,20 +77,20 @@ def make_admin_router(data_plane: DataPlane, access: PublishedAccess | None) -> 
     @needs("operator")
     async def load(tenant: str) -> ModelStatus:
         """Answers when it is there. It may be evicted again; to keep it, pin it in the fleet."""
-        return await data_plane.load_model(tenant)
+        return await controls.load_model(tenant)
 
     @router.post("/models/{tenant}/unload", summary="Let go of a model's memory")
     @needs("operator")
     async def unload(tenant: str) -> ModelStatus:
         """Answers when the last request that used it is done and the memory is free. The next request loads it again."""
-        await data_plane.unload_model(tenant)
-        return data_plane.model(tenant)
+        await controls.unload_model(tenant)
+        return controls.model(tenant)
 
     @router.post("/fleet/refresh", summary="Read the fleet now")
     @needs("operator")
     async def refresh() -> dict[str, Any]:
         """Answers when it was read; new versions then take over as they are loaded."""
-        return {"generation": await data_plane.refresh_fleet()}
+        return {"generation": await controls.refresh_fleet()}
 
     @router.post("/access/refresh", summary="Read the API keys now")
     @needs("operator")

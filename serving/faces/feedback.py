@@ -12,11 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from registry.feedback.records import feedback_id
 from registry.model.bundle import MacroId
-from serving.data_plane import DataPlane
+from serving.answering import Answering
 from serving.errors import PROBLEM_JSON, ProblemDetails
 from serving.faces.guard import GuardedRoute, needs
 from serving.faces.product import SECURITY_SCHEME
 from serving.feedback.log import FeedbackLog
+from serving.outcomes import Outcomes
 
 _ROUTE = "/v1/tenants/{tenant:path}/feedback"
 # Events, of some 150 bytes each: those of minutes on a busy server.
@@ -103,7 +104,7 @@ class Once:
         return True
 
 
-def make_feedback_router(data_plane: DataPlane, log: FeedbackLog) -> APIRouter:
+def make_feedback_router(answering: Answering, outcomes: Outcomes, log: FeedbackLog) -> APIRouter:
     """The route."""
     router = APIRouter(route_class=GuardedRoute)
     heard = Once(_REMEMBERED)
@@ -125,7 +126,7 @@ def make_feedback_router(data_plane: DataPlane, log: FeedbackLog) -> APIRouter:
     @needs("feedback")
     async def feedback(tenant: str, request: Request) -> FeedbackResponse:
         """Accepted once it is on the server's disk; it reaches reports and training within minutes to an hour."""
-        data_plane.ask(tenant)
+        answering.ask(tenant)
         told = _parse(await request.body())
         name = feedback_id(
             tenant,
@@ -149,7 +150,7 @@ def make_feedback_router(data_plane: DataPlane, log: FeedbackLog) -> APIRouter:
         await log.keep(record)
         # A caller whose answer was lost sends it again, and a trial of a version must not count it twice.
         if heard.is_new(name) and told.model_version is not None and told.shown:
-            data_plane.hear(tenant, told.model_version, accepted=told.applied in told.shown)
+            outcomes.hear(tenant, told.model_version, accepted=told.applied in told.shown)
         return FeedbackResponse(feedback_id=name)
 
     return router

@@ -17,8 +17,7 @@ from starlette.responses import JSONResponse, Response
 
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
 from registry.text.ticket import asked_text
-from serving.data_plane import Readiness
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.errors import inference_error, problem_for, problem_headers, retry_headers
 from serving.faces.edge import MAX_BODY_BYTES, CallerWatch
 from serving.faces.guard import GuardedRoute, grant_of, needs
@@ -55,12 +54,28 @@ _MILLISECONDS = re.compile(r"[1-9][0-9]{0,4}")
 _LOG = logging.getLogger(__name__)
 
 
-class OipDataPlane(Protocol):
-    """What this face asks of `serving.data_plane.DataPlane`."""
+class OipAnswering(Protocol):
+    """What this face asks of `serving.answering.Answering`."""
 
-    def readiness(self) -> Readiness:
-        """Whether requests may be sent here."""
+    def ask(self, tenant: str) -> None:
+        """Refuse a ticket of a tenant that is over its limits."""
         ...
+
+    async def answer(
+        self,
+        tenant: str,
+        text: str,
+        *,
+        ticket: str | None,
+        limit: int,
+        timeout_seconds: float | None = None,
+    ) -> Answer:
+        """Suggestions for one ticket."""
+        ...
+
+
+class OipControls(Protocol):
+    """What this face asks of `serving.controls.Controls`."""
 
     def models(self) -> Sequence[ModelStatus]:
         """Every tenant of the fleet that has a model."""
@@ -80,22 +95,6 @@ class OipDataPlane(Protocol):
 
     async def unload_model(self, tenant: str) -> None:
         """Done when its memory is given back."""
-        ...
-
-    def ask(self, tenant: str) -> None:
-        """Refuse a ticket of a tenant that is over its limits."""
-        ...
-
-    async def answer(
-        self,
-        tenant: str,
-        text: str,
-        *,
-        ticket: str | None,
-        limit: int,
-        timeout_seconds: float | None = None,
-    ) -> Answer:
-        """Suggestions for one ticket."""
         ...
 
 
@@ -123,8 +122,12 @@ class _OipRoute(GuardedRoute):
         return answer
 
 
-def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
-    """The routes of `/v2` over a data plane."""
+def make_oip_router(answering: OipAnswering, controls: OipControls, *, is_ready: Callable[[], bool]) -> APIRouter:
+    """The routes of `/v2`.
+
+    Args:
+        is_ready: whether requests may be sent here.
+    """
     # The protocol's own documents describe it better than a schema made of what FastAPI sees.
     router = APIRouter(prefix="/v2", route_class=_OipRoute, include_in_schema=False)
 
@@ -142,10 +145,10 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
         wanted = _wanted(asked)
         timeout_seconds = _timeout_seconds(asked, headers.get("X-Request-Timeout-Ms"))
         if version is not None:
-            _model(data_plane, tenant, version)
+            _model(controls, tenant, version)
         with CallerWatch(request.receive):
             answers = await _suggest(
-                data_plane,
+                answering,
                 tenant,
                 texts,
                 request_id=asked.id,
@@ -172,7 +175,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
 
     @router.get("/health/ready")
     async def ready() -> Response:
-        return _ready(data_plane.readiness().ready)
+        return _ready(is_ready())
 
     @router.get("")
     @router.get("/")
@@ -188,7 +191,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
     @router.get("/models/{tenant}/versions/{version}")
     @needs("suggest")
     async def metadata(tenant: str, version: str | None = None) -> dict[str, Any]:
-        model = _model(data_plane, tenant, version)
+        model = _model(controls, tenant, version)
         return {
             "name": model.tenant,
             "versions": [_version(model)],
@@ -201,7 +204,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
     @router.get("/models/{tenant}/versions/{version}/ready")
     @needs("suggest")
     async def model_ready(tenant: str, version: str | None = None) -> Response:
-        model = _model(data_plane, tenant, version)
+        model = _model(controls, tenant, version)
         return _ready(model.serving_version is not None, name=model.tenant)
 
     @router.post("/repository/index")
@@ -209,7 +212,7 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
     async def index(request: Request) -> Response:
         asked = _repository_request(await request.body())
         tenant = grant_of(request).tenant
-        models = data_plane.models() if tenant is None else data_plane.models_of([tenant])
+        models = controls.models() if tenant is None else controls.models_of([tenant])
         return JSONResponse([_indexed(model) for model in models if model.serving_version or not asked.ready])
 
     @router.post("/repository/models/{tenant}/load")
@@ -217,14 +220,14 @@ def make_oip_router(data_plane: OipDataPlane) -> APIRouter:
     async def load(tenant: str, request: Request) -> Response:
         if _repository_request(await request.body()).parameters:
             raise InvalidInput("a load takes no parameters", remedy="The fleet alone says what is served.")
-        await data_plane.load_model(tenant)
+        await controls.load_model(tenant)
         return Response(media_type="application/json")
 
     @router.post("/repository/models/{tenant}/unload")
     @needs("operator")
     async def unload(tenant: str, request: Request) -> Response:
         _repository_request(await request.body())  # "unload_dependents": no model has any
-        await data_plane.unload_model(tenant)
+        await controls.unload_model(tenant)
         return Response(media_type="application/json")
 
     @router.api_route("/{rest:path}", methods=["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"])
@@ -258,8 +261,8 @@ def _version(model: ModelStatus) -> str:
     return model.serving_version or model.version
 
 
-def _model(data_plane: OipDataPlane, tenant: str, version: str | None) -> ModelStatus:
-    model = data_plane.model(tenant)
+def _model(controls: OipControls, tenant: str, version: str | None) -> ModelStatus:
+    model = controls.model(tenant)
     if version not in {None, _version(model)}:
         raise _wrong_version(tenant, _version(model))
     return model
@@ -356,7 +359,7 @@ def _timeout_seconds(asked: InferenceRequest, milliseconds: str | None) -> float
 
 
 async def _suggest(
-    data_plane: OipDataPlane,
+    answering: OipAnswering,
     tenant: str,
     texts: Sequence[str],
     *,
@@ -371,11 +374,11 @@ async def _suggest(
     """
 
     async def answered(text: str, ticket: str | None, left: float | None) -> Answer:
-        return await data_plane.answer(tenant, text, ticket=ticket, limit=limit, timeout_seconds=left)
+        return await answering.answer(tenant, text, ticket=ticket, limit=limit, timeout_seconds=left)
 
     tickets = [None if request_id is None else f"{request_id}:{index}" for index in range(len(texts))]
     for _ in texts:
-        data_plane.ask(tenant)
+        answering.ask(tenant)
     ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for _ in range(_ATTEMPTS):
         left = None if ends is None else max(0.0, ends - time.monotonic())

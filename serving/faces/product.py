@@ -15,6 +15,7 @@ from registry.errors import InvalidInput, MacrofleetError, NotPermitted
 from registry.model.bundle import MacroId
 from registry.text.ticket import asked_text, customer_messages
 from serving.access import Grant
+from serving.answering import Answering
 from serving.data_plane import DataPlane
 from serving.errors import (
     PROBLEM_JSON,
@@ -199,8 +200,8 @@ class SuggestionFace:
 
     path = _ROUTE
 
-    def __init__(self, data_plane: DataPlane, views: Views) -> None:
-        self._data_plane = data_plane
+    def __init__(self, answering: Answering, views: Views) -> None:
+        self._answering = answering
         self._views = views
 
     @staticmethod
@@ -219,7 +220,7 @@ class SuggestionFace:
         """The answer to a request that is refused before anything is read of it; None lets it in."""
         try:
             grant.check("suggest", tenant)
-            self._data_plane.ask(tenant)
+            self._answering.ask(tenant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         return None
@@ -242,14 +243,14 @@ class SuggestionFace:
 
         Raises:
             RequestValidationError: the body is no request.
-            MacrofleetError: what `DataPlane.ask` and `DataPlane.answer` raise.
+            MacrofleetError: what `Answering.ask` and `Answering.answer` raise.
         """
         self.ask(tenant)
         return await self.answer_asked(tenant, body, timeout_ms, grant)
 
     def ask(self, tenant: str) -> None:
-        """Count a request against its tenant's limits. Raises what `DataPlane.ask` raises."""
-        self._data_plane.ask(tenant)
+        """Count a request against its tenant's limits. Raises what `Answering.ask` raises."""
+        self._answering.ask(tenant)
 
     async def answer_asked(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
         """What `answer` gives, for who has asked already."""
@@ -262,7 +263,7 @@ class SuggestionFace:
                 "explanations are for administrators", remedy="Ask with a key that has the scope tenant-admin."
             )
         timeout_seconds = None if timeout_ms is None else timeout_ms / 1000
-        answer = await self._data_plane.answer(
+        answer = await self._answering.answer(
             tenant,
             text,
             ticket=asked.ticket.id,
@@ -280,7 +281,7 @@ class SuggestionFace:
             {"id": macro.id, "title": macro.title, "score": macro.score} for macro in suggested
         ]
         if asked.explain:
-            explained = await self._data_plane.explain(tenant, text, answer, timeout_seconds=timeout_seconds)
+            explained = await self._answering.explain(tenant, text, answer, timeout_seconds=timeout_seconds)
             for macro, explanation in zip(macros, explained, strict=True):
                 macro["explanation"] = [{"text": one.text, "contribution": one.contribution} for one in explanation]
         # A SuggestionResponse, which a test holds this to; validating what we made ourselves takes five times as long.

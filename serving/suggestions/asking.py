@@ -27,7 +27,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """The arguments of `DataPlane.answer`.
+    """The arguments of `Answering.answer`.
 
     Attributes:
         seconds: until the caller stops waiting.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from serving.engine.cache import ModelStatus
+from serving.engine.model_status import ModelStatus
 from serving.fleet_watch import ModelRef
 from serving.metrics import Metrics
 from serving.trials.canaries import HEARD, OUTCOMES, WHICH, Canaries

@@ -331,7 +331,7 @@ def test_metrics_of_the_autoscaler_are_made_of_metrics_of_ours(cluster: Cluster)
     scaler = cluster.all("HorizontalPodAutoscaler")["macrofleet-serving"]["spec"]
     asked = {each["pods"]["metric"]["name"] for each in scaler["metrics"] if each["type"] == "Pods"}
     assert asked == {rule["name"]["as"] for rule in rules}
-    code = "".join((PROJECT / "serving" / name).read_text() for name in ("metrics.py", "data_plane.py"))
+    code = "".join((PROJECT / "serving" / name).read_text() for name in ("metrics.py", "gauges.py"))
     for rule in rules:
         (series,) = re.findall(r"^(macrofleet_\w+)\{", rule["seriesQuery"])
         assert f'"{series}"' in code

@@ -19,8 +19,8 @@ from registry.keys.published import Scope
 from registry.store.local import LocalStore
 from serving.access import Grant
 from serving.app import Apps, create_apps
-from serving.data_plane import DataPlane
-from serving.engine.cache import ModelStatus
+from serving.controls import Controls
+from serving.engine.model_status import ModelStatus
 from serving.faces.admin import make_admin_router
 from serving.faces.guard import GRANT
 from serving.trials.comparing import Comparison
@@ -66,13 +66,13 @@ async def test_a_page_looks_at_no_more_than_it_shows(
     client: httpx.AsyncClient, apps: Apps, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked_at: list[str] = []
-    model = apps.data_plane.model
+    model = apps.data_plane.controls.model
 
     def noted(tenant: str) -> ModelStatus:
         looked_at.append(tenant)
         return model(tenant)
 
-    monkeypatch.setattr(apps.data_plane, "model", noted)
+    monkeypatch.setattr(apps.data_plane.controls, "model", noted)
     assert await listed(client, limit=1) == (["acme"], "acme")
     assert looked_at == ["acme", "beta"]
     assert await listed(client, state="ready") == ([], None)
@@ -152,7 +152,7 @@ async def test_why_a_load_failed_is_an_operators_to_read(scope: Scope, told: boo
             )
 
     app = FastAPI()
-    app.include_router(make_admin_router(cast(DataPlane, Plane()), None))
+    app.include_router(make_admin_router(cast(Controls, Plane()), None))
     grant = Grant(None if told else "acme", frozenset({scope}))
     for path in ("/admin/models", "/admin/models/acme"):
         messages: list[Message] = []

@@ -118,7 +118,7 @@ async def test_an_error_that_is_not_the_domains_is_not_quoted(world: World) -> N
 
 
 async def test_the_least_recently_leased_goes_first(world: World) -> None:
-    world.cache._main.budget = 2
+    world.cache._eviction.main.budget = 2
     for tenant in "ab":
         await (await loaded(world, tenant)).end()
     await (await loaded(world, "a")).end()
@@ -128,7 +128,7 @@ async def test_the_least_recently_leased_goes_first(world: World) -> None:
 
 
 async def test_a_leased_model_is_never_evicted(world: World) -> None:
-    world.cache._main.budget = 1
+    world.cache._eviction.main.budget = 1
     first = await loaded(world, "a")
     second = await loaded(world, "b")
     assert world.in_memory() == {("a", "1"), ("b", "1")}
@@ -140,7 +140,7 @@ async def test_a_leased_model_is_never_evicted(world: World) -> None:
 
 
 async def test_nothing_is_evicted_between_its_load_and_its_first_use(world: World) -> None:
-    world.cache._main.budget = 1
+    world.cache._eviction.main.budget = 1
     first, second = Holder(world, "a"), Holder(world, "b")
     await spin()
     # Both loads end in the same turn of the loop, before either caller has run.
@@ -165,7 +165,7 @@ async def test_a_model_larger_than_the_budget_serves_and_goes(world: World) -> N
 
 
 async def test_a_scan_of_the_tail_evicts_nobody_who_is_busier(world: World) -> None:
-    world.cache._main.budget = 2
+    world.cache._eviction.main.budget = 2
     for _ in range(2):
         for tenant in "ab":
             await (await loaded(world, tenant)).end()
@@ -180,7 +180,7 @@ async def test_a_scan_of_the_tail_evicts_nobody_who_is_busier(world: World) -> N
 
 
 async def test_one_large_model_must_be_as_busy_as_all_it_would_drive_out(world: World) -> None:
-    world.cache._main.budget = 5
+    world.cache._eviction.main.budget = 5
     for tenant in "abcde":
         world.fleet[tenant] = "1"
         await (await loaded(world, tenant)).end()
@@ -194,7 +194,7 @@ async def test_one_large_model_must_be_as_busy_as_all_it_would_drive_out(world: 
 
 
 async def test_what_is_pinned_stays(world: World) -> None:
-    world.cache._main.budget = 1
+    world.cache._eviction.main.budget = 1
     world.pins = {"a"}
     await (await loaded(world, "a")).end()
     for tenant in "bcbcbc":
@@ -207,7 +207,7 @@ async def test_what_is_pinned_stays(world: World) -> None:
 
 
 async def test_a_pinned_model_comes_in_whoever_is_busier(world: World) -> None:
-    world.cache._main.budget = 1
+    world.cache._eviction.main.budget = 1
     for _ in range(9):
         await (await loaded(world, "a")).end()
     world.pins = {"b"}
@@ -285,7 +285,7 @@ async def test_a_swap_changes_what_a_model_counts(world: World) -> None:
     world.finish(ref("a", "2"))
     await swap
     assert world.cache.nbytes == 7
-    assert world.cache._main.nbytes + world.cache._window.nbytes == 7
+    assert sum(region.nbytes for region in (world.cache._eviction.main, world.cache._eviction.window)) == 7
 
 
 async def test_renewing_loads_what_is_not_there_and_shares_a_load_under_way(world: World) -> None:

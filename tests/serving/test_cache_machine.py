@@ -276,14 +276,14 @@ class CacheMachine(RuleBasedStateMachine):
     @invariant()
     def both_agree(self) -> None:
         cache, oracle = self.world.cache, self.oracle
-        assert list(cache._window.slots) == oracle.window
-        assert list(cache._main.slots) == oracle.main
+        assert list(cache._eviction.window.slots) == oracle.window
+        assert list(cache._eviction.main.slots) == oracle.main
         assert {(pending.tenant, pending.version) for pending in self.world.pending} == oracle.pending
         mapped = set(oracle.serving.items()) | oracle.retiring
         assert self.world.in_memory() == mapped
         assert cache.nbytes == sum(SIZES[tenant] for tenant, _ in mapped)
-        assert cache._window.nbytes == oracle.size(oracle.window)
-        assert cache._main.nbytes == oracle.size(oracle.main)
+        assert cache._eviction.window.nbytes == oracle.size(oracle.window)
+        assert cache._eviction.main.nbytes == oracle.size(oracle.main)
 
     @invariant()
     def budgets_are_exceeded_by_leased_and_pinned_models_only(self) -> None:

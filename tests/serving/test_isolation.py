@@ -49,7 +49,11 @@ INFERENCE = json.dumps(
 ).encode()
 # What does not tell of a request's own handling, or moves by itself.
 COUNTED = ("macrofleet_cache_hits", "macrofleet_cold_loads", "macrofleet_model_loads", "macrofleet_evictions")
-ASKED = ("ask", "answer", "hear", "explain", "models", "models_of", "model", "shadow", "load_model", "unload_model")
+ASKED = {
+    "answering": ("ask", "answer", "explain"),
+    "outcomes": ("hear",),
+    "controls": ("models", "models_of", "models_after", "model", "shadow", "load_model", "unload_model"),
+}
 
 
 class Counted:
@@ -210,14 +214,14 @@ async def world_in(folder: Path, bag: BuiltProgram) -> AsyncIterator[World]:
 
 def watch(world: World, data_plane: Any) -> None:
     """Note what the faces ask of the data plane."""
-    for name in ASKED:
-        method = getattr(data_plane, name)
+    for part, name in ((getattr(data_plane, part), name) for part, names in ASKED.items() for name in names):
+        method = getattr(part, name)
 
         def noted(*args: Any, _name: str = name, _method: Any = method, **kwargs: Any) -> Any:
             world.asked.append((_name, args[0] if args else None))
             return _method(*args, **kwargs)
 
-        setattr(data_plane, name, noted)
+        setattr(part, name, noted)
 
 
 def places(apps: dict[str, FastAPI]) -> Iterator[Place]:

@@ -168,7 +168,7 @@ async def test_a_download_that_hangs_holds_up_no_other_tenants_change(
             leave(store, "globex")
             await eventually(lambda: len(apps.data_plane._cache) == 2)
             version = publish_again(store, bag, "initech", tmp_path / "initech")
-            await eventually(lambda: apps.data_plane.model("initech").serving_version == version)
+            await eventually(lambda: apps.data_plane.controls.model("initech").serving_version == version)
             assert (await ask(client, "acme")).status_code == 200
         finally:
             holding.go.set()

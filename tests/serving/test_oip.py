@@ -46,13 +46,11 @@ from registry.model.program import publish_program
 from registry.store.local import LocalStore
 from serving.access import OpenDoor
 from serving.app import create_apps
-from serving.data_plane import Readiness
-from serving.engine.cache import ModelStatus
-from serving.engine.preload import Progress
+from serving.engine.model_status import ModelStatus
 from serving.errors import add_error_handlers
 from serving.faces.edge import MAX_BODY_BYTES, Edge
 from serving.faces.guard import Authentication
-from serving.faces.oip import HEADER_LENGTH, MAX_TICKETS, OipDataPlane, make_oip_router
+from serving.faces.oip import HEADER_LENGTH, MAX_TICKETS, make_oip_router
 from serving.logs import JsonFormatter
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -68,10 +66,10 @@ MACROS = tuple(SuggestedMacro(f"m{index}", f"Mäcro {index}", score) for index, 
 
 @dataclass
 class PaperPlane:
-    """A data plane with three macros for every text; those that begin with "-" get none.
+    """Answering and controls of a data plane with three macros for every text; those that begin with "-" get none.
 
     Attributes:
-        failure: raised by everything but `readiness`.
+        failure: raised by everything but `ask`.
         versions: what the next answers come from; without any, version 1.
         asked: the arguments of `answer`.
     """
@@ -84,15 +82,6 @@ class PaperPlane:
     versions: list[str] = field(default_factory=list)
     asked: list[dict[str, Any]] = field(default_factory=list)
     loads: list[str] = field(default_factory=list)
-
-    def readiness(self) -> Readiness:
-        return Readiness(
-            ready=self.is_ready,
-            draining=False,
-            generation=1,
-            fleet_age_seconds=0.0,
-            progress=Progress(models=1, on_disk=1, skipped=0, failed={}),
-        )
 
     def models(self) -> list[ModelStatus]:
         if self.failure is not None:
@@ -136,12 +125,12 @@ class PaperPlane:
         return Answer(suggestion_id=f"s-{ticket}", model_version=version, suggestions=Suggestions(macros))
 
 
-def make_app(data_plane: OipDataPlane, metrics: Metrics | None = None) -> FastAPI:
+def make_app(plane: PaperPlane, metrics: Metrics | None = None) -> FastAPI:
     app, metrics = FastAPI(redirect_slashes=False), metrics or Metrics()
     app.add_middleware(Authentication, doorkeeper=OpenDoor(), metrics=metrics)
     app.add_middleware(Edge, metrics=metrics)
     add_error_handlers(app)
-    app.include_router(make_oip_router(data_plane))
+    app.include_router(make_oip_router(plane, plane, is_ready=lambda: plane.is_ready))
     return app
 
 

@@ -142,7 +142,7 @@ async def test_a_version_of_a_later_format_leaves_the_old_one_serving(
         )
         again = await client.post("/v1/tenants/beta/suggestions", json=ticket())
         assert (again.status_code, again.json()["model_version"]) == (200, first["model_version"])
-        (status,) = [model for model in apps.data_plane.models() if model.tenant == "beta"]
+        (status,) = [model for model in apps.data_plane.controls.models() if model.tenant == "beta"]
         assert "format 2" in str(status.error)
 
 
