@@ -46,6 +46,11 @@ def curve(text: str, percentiles: Iterable[float]) -> list[float]:
     return [histogram.get_value_at_percentile(percentile) / 1000 for percentile in percentiles]
 
 
+def mean_seconds(text: str) -> float:
+    """The mean latency. Raises ValueError: the text is no histogram."""
+    return float(_decoded(text).get_mean_value()) / 1e6
+
+
 def _empty() -> HdrHistogram:
     from hdrh.histogram import HdrHistogram
 

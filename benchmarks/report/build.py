@@ -9,6 +9,7 @@ from pathlib import Path
 from benchmarks.report.markdown import csv_text, fill, table
 from benchmarks.report.marks import marks_table
 from benchmarks.report.plots import PLOTS, digest_of, draw, plotted_digest
+from benchmarks.report.scaling import scaling
 from benchmarks.report.sizing import losses, machines
 from benchmarks.report.stored import Results, doubts_of, rests_on
 from benchmarks.report.tables import Table, checks, costs, figures, latencies, peers, peers_summary, runs, simulations
@@ -26,11 +27,12 @@ TABLES: Mapping[str, Callable[[Results], Table]] = {
     "runs": runs,
     "machines": machines,
     "losses": losses,
+    "scaling": scaling,
 }
 #: Which of them each document has.
 DOCUMENTS: Mapping[str, tuple[str, ...]] = {
     "benchmarks.md": ("marks", "figures", "servers", "peers", "latency", "cost", "simulation", "check", "runs"),
-    "sizing.md": ("machines", "losses"),
+    "sizing.md": ("machines", "losses", "scaling"),
 }
 #: Where CSV files and plots are, beside the documents.
 FOLDER = "benchmarks"
@@ -46,6 +48,7 @@ _COMPUTED: Mapping[str, tuple[str, ...]] = {
     "simulation": ("simulate",),
     "machines": ("warm", "cold", "scale"),
     "losses": ("simulate",),
+    "scaling": ("warm", "cold", "scale"),
 }
 _NOTHING = "Nothing was measured yet.\n"
 

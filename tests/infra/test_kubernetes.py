@@ -16,6 +16,8 @@ import jsonschema
 import pytest
 from ruamel.yaml import YAML
 
+from benchmarks.cost.measured import RESULTS, read_measured, read_report
+from benchmarks.report.scaling import FEWEST, scaling_targets
 from flows.console.settings import ConsoleSettings
 from flows.identities import Pools, identity_of
 from flows.settings import FlowSettings
@@ -26,6 +28,7 @@ from registry.store import open_store
 from registry.store.local import LocalStore
 from serving.app import create_app
 from serving.doors import DrainPlan
+from serving.metrics import Metrics
 from serving.proxy.ring import ANCHOR
 from serving.proxy.ring_members import check_ring, ring_members
 from serving.settings import ServingSettings
@@ -335,6 +338,37 @@ def test_metrics_of_the_autoscaler_are_made_of_metrics_of_ours(cluster: Cluster)
     for rule in rules:
         (series,) = re.findall(r"^(macrofleet_\w+)\{", rule["seriesQuery"])
         assert f'"{series}"' in code
+
+
+def test_targets_of_the_autoscaler_are_those_that_were_measured(cluster: Cluster) -> None:
+    """Rounded, and no further off than a quarter: figures are taken again now and then, and scatter."""
+    spec = cluster.all("HorizontalPodAutoscaler")["macrofleet-serving"]["spec"]
+    found = {}
+    for each in spec["metrics"]:
+        what = each[each["type"].lower()]
+        value = what["target"].get("averageValue") or what["target"]["averageUtilization"]
+        name = what["name"] if "name" in what else what["metric"]["name"]
+        found[name] = float(value.removesuffix("m")) / 1000 if str(value).endswith("m") else float(value)
+    targets = scaling_targets(read_measured(), read_report(RESULTS, "warm"))
+    assert spec["minReplicas"] == FEWEST
+    assert found == {
+        "macrofleet_queue_depth": pytest.approx(targets.queue_depth, rel=0.25),
+        "macrofleet_cold_loads_from_store_per_second": pytest.approx(targets.loads_from_store, rel=0.25),
+        "macrofleet_cold_loads_from_disk_per_second": pytest.approx(targets.loads_from_disk, rel=0.25),
+        "cpu": pytest.approx(100 * targets.processor, rel=0.25),
+    }
+
+
+def test_the_adapter_asks_for_sources_that_loads_have(cluster: Cluster) -> None:
+    sources = set()
+    for rule in read_rules(cluster):
+        (series,) = re.findall(r'source="(\w+)"', rule["seriesQuery"]) or [None]
+        (asked,) = re.findall(r'source="(\w+)"', rule["metricsQuery"]) or [None]
+        assert series == asked
+        assert series is None or f"_from_{series}_" in rule["name"]["as"]
+        sources.add(series)
+    text = Metrics().exposition()[0].decode()
+    assert sources - {None} == set(re.findall(r'macrofleet_cold_loads_total\{source="(\w+)"\}', text))
 
 
 def read_rules(cluster: Cluster) -> list[dict[str, Any]]:
