@@ -27,7 +27,7 @@ test: $(INSTALLED) ## run the tests, two at a time by file (PYTEST_ARGS=… is h
 test-workers: $(INSTALLED) ## tests of real Prefect workers, machines that are cut off and the composition brought up (as root), and Ray nodes (with macrofleet[ray]), on a quiet machine
 	$(BIN)/python -m pytest tests/workers $(PYTEST_ARGS)
 
-test-replicas: $(INSTALLED) ## servers behind Envoy, under load, while they die, come and go: minutes of all cores
+test-replicas: $(INSTALLED) ## servers behind Envoy, under load, while they die, come and go, and an upgrade and the way back: minutes of all cores
 	$(BIN)/python -m pytest tests/replicas $(PYTEST_ARGS)
 
 lint: $(INSTALLED) ## ruff, mypy --strict and the import contracts
