@@ -183,7 +183,8 @@ async def test_every_metric_that_is_named_is_there_with_its_labels(known: dict[s
     assert len(EXPRESSIONS) > 100
 
 
-def test_a_metric_that_is_not_there_would_be_found(known: dict[str, dict[str, set[str]]]) -> None:
+@pytest.mark.anyio
+async def test_a_metric_that_is_not_there_would_be_found(known: dict[str, dict[str, set[str]]]) -> None:
     named = named_by('sum by (colour) (rate(macrofleet_requests_total{face=~"api|gopher"}[5m])) > macrofleet_nonsense')
     assert named == {
         "macrofleet_requests_total": {"face": {"api", "gopher"}, "colour": set()},
@@ -354,7 +355,8 @@ def test_dashboards_are_whole() -> None:
         assert used <= variables
 
 
-def test_no_tenant_is_named_that_nobody_asked_for(console_page: str, pages: str) -> None:
+@pytest.mark.anyio
+async def test_no_tenant_is_named_that_nobody_asked_for(console_page: str, pages: str) -> None:
     names = set(console_names(12)) - {WATCHED}
     assert not [name for name in names if name in console_page or name in pages]
     assert WATCHED in console_page
