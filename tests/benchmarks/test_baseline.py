@@ -19,7 +19,7 @@ from benchmarks.baseline import (
     read_baseline,
     with_table,
 )
-from benchmarks.ratios import Run, read_run
+from benchmarks.ratios import Run, read_run, title
 from benchmarks.regressions import BASELINE, PAGE
 from registry.errors import InvalidInput
 from tests.benchmarks.runs import COLD, FEATURISE, MACHINE, SCORE, made_bench, made_run
@@ -208,6 +208,13 @@ def test_a_damaged_baseline_is_refused(text: str) -> None:
 def test_the_documentation_has_the_baselines_figures() -> None:
     page = PAGE.read_text()
     assert with_table(page, read_baseline(BASELINE.read_bytes())) == page
+
+
+def test_the_baseline_has_a_request_and_all_of_its_parts() -> None:
+    found = {title(bench) for bench in read_baseline(BASELINE.read_bytes()).benches}
+    parts = "normalise", "tokenise 1", "score", "bind", "verify", "lease of warm models", "fleet diff", "parse manifest"
+    featurised = {f"featurise {tickets}" for tickets in (1, 8, 32, 64)}
+    assert found >= {*parts, *featurised, "http warm", "cold from disk", "cold from s3", "swap"}
 
 
 def test_the_baseline_names_benches_that_exist() -> None:

@@ -232,6 +232,13 @@ def test_every_runbook_is_an_alerts() -> None:
     assert used == set(RUNBOOKS.glob("*.md"))
 
 
+def test_panels_that_runbooks_name_are_there() -> None:
+    titles = {panel["title"] for path in DASHBOARDS for panel in json.loads(path.read_text())["panels"]}
+    named = {name for path in RUNBOOKS.glob("*.md") for name in re.findall(r'"([A-Z][^":]+)"', path.read_text())}
+    assert len(named & titles) > 5
+    assert named - titles == {"Needs a look"}  # the console's
+
+
 def test_dashboards_are_whole() -> None:
     boards = [json.loads(path.read_text()) for path in DASHBOARDS]
     assert {board["uid"] for board in boards} == {f"macrofleet-{path.stem}" for path in DASHBOARDS}
