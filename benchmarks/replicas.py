@@ -220,8 +220,10 @@ def _serving(stage: Stage, replicas: int, *, memory_bytes: int) -> Iterator[Grou
         "memory_bytes": memory_bytes,
         "preload": "share",
         "fleet_poll_seconds": 1,
-        # A busy tenant is to fill its replica, and not to be refused for having had its part.
+        # A busy tenant is to fill its replica, and not to be refused for having had its part: of requests under way, and of
+        # the queue, where a quarter is a tenant's (eight batches of the default, less than a tenth of a second's).
         "tenant_concurrency": 1024,
+        "max_queue": 4096,
     }
     with stage.server(settings, arguments=arguments) as server:
         yield Group(server, log, replicas)
