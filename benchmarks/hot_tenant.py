@@ -5,6 +5,10 @@ within the bound of one replica of three. A quick replica that is not full has s
 that would have to spread, and nothing does. So the load is chosen by what one replica can take, which is measured in the
 same run by asking it alone. Requests are batches: their work is the servers', and little of it Envoy's or the generator's,
 who share the cores.
+
+A machine with fewer cores than replicas, Envoy and generator is full before any replica is. There the kernel gives each
+replica a part of a core for as long as this takes (`benchmarks.processor_limit`): the tenant's own is full then, and the
+machine is not.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ import numpy as np
 from benchmarks.client import Operator, total
 from benchmarks.load import Floats, Samples, describe, percentiles, run_load
 from benchmarks.processes import processor_seconds
+from benchmarks.processor_limit import limited
 from benchmarks.proxy_log import Request
 from benchmarks.replica_group import SAMPLE_SECONDS, Group
 from benchmarks.stage import TenantLoad
@@ -35,6 +40,9 @@ FILL = 1.0
 # Where the load would be more of the capacity of all, it is the machine that is full, and not one replica.
 _MOST_OF_ALL = 0.85
 _ANSWERED = b'"status":200'
+# Envoy's and the generator's; without them and a core for each replica the replicas have this part of all cores together.
+_OTHERS_CORES = 2
+_REPLICAS_PART = 0.45
 
 
 @dataclass(slots=True)
@@ -65,6 +73,7 @@ class HotTenant:
         parts: the replicas' parts in the busy tenant's requests, the largest first.
         failed: batches that were not answered with 200, and tickets of others that were not.
         busiest: its own replica meanwhile.
+        replica_cores: what the kernel gave each replica; None is all that it took.
     """
 
     one_rps: float
@@ -75,6 +84,7 @@ class HotTenant:
     parts: list[float]
     failed: int
     busiest: Busiest
+    replica_cores: float | None
 
     @property
     def unmeasured(self) -> list[str]:
@@ -83,7 +93,7 @@ class HotTenant:
             return []
         reason = (
             f"the load that fills one replica, {self.rate:.0f} batches a second, is more than {_MOST_OF_ALL:.0%} of what "
-            f"all take here, {self.all_rps:.0f}: {os.cpu_count()} cores cannot tell a full replica from a full machine"
+            f"all take here, {self.all_rps:.0f}: that does not tell a full replica from a full machine of {os.cpu_count()} cores"
         )
         return [reason]
 
@@ -97,6 +107,7 @@ class HotTenant:
         """For a report."""
         return {
             "tickets_a_batch": TICKETS,
+            "replica_cores": self.replica_cores,
             "one_replica_rps": round(self.one_rps, 1),
             "all_replicas_rps": round(self.all_rps, 1),
             "offered_rps": round(self.rate, 1),
@@ -112,6 +123,8 @@ def measure_hot_tenant(
     group: Group, names: Sequence[str], *, replicas: int, core: int | None, seconds: float, connections: int, step: Step
 ) -> HotTenant:
     """Load that one replica could not take alone, most of it one tenant's.
+
+    Where there is no core for each replica, and two more, each is held to a part of one meanwhile.
 
     Args:
         group: with all replicas ready.
@@ -129,20 +142,21 @@ def measure_hot_tenant(
     alike = np.full(len(tenants), 1 / len(tenants))
     weights = np.array([HOT, *[1.0] * len(neighbours)])
     weights /= weights.sum()
-
-    step("what one replica can take", 0.7)
     alone = TenantLoad(f"http://{own}", tenants[:1], core=core, tickets=TICKETS)
-    one = _capacity(alone, np.ones(1), seconds, connections)
     load = TenantLoad(group.url, tenants, core=core, tickets=TICKETS)
     load.touch_all()
-    everything = _capacity(load, alike, seconds, connections)
-    rate = FILL * one / float(weights[0])
-    step("as much load, all tenants alike", 0.73)
-    even = run_load(load.offered(alike, rate=rate, seconds=seconds, keep_answers=True))
-    step("one tenant with ten times the traffic of the others", 0.76)
-    began = time.time()
-    with _watched(group, number) as busiest:
-        hot = run_load(load.offered(weights, rate=rate, seconds=seconds, keep_answers=True))
+    cores, pids = replica_cores(replicas), [group.pid_of(number) for number in range(replicas)]
+    with contextlib.nullcontext(False) if cores is None else limited(pids, cores) as held:
+        step("what one replica can take", 0.7)
+        one = _capacity(alone, np.ones(1), seconds, connections)
+        everything = _capacity(load, alike, seconds, connections)
+        rate = FILL * one / float(weights[0])
+        step("as much load, all tenants alike", 0.73)
+        even = run_load(load.offered(alike, rate=rate, seconds=seconds, keep_answers=True))
+        step("one tenant with ten times the traffic of the others", 0.76)
+        began = time.time()
+        with _watched(group, number) as busiest:
+            hot = run_load(load.offered(weights, rate=rate, seconds=seconds, keep_answers=True))
     requests = group.requests(began, time.time())
     return HotTenant(
         one_rps=one,
@@ -153,7 +167,14 @@ def measure_hot_tenant(
         parts=replica_parts(requests, names[0]),
         failed=sum(not_answered(run) for run in (even, hot)),
         busiest=busiest,
+        replica_cores=cores if held else None,
     )
+
+
+def replica_cores(replicas: int) -> float | None:
+    """What each replica shall have of a core; None where each can have one, and Envoy and the generator too."""
+    cores = os.cpu_count() or 1
+    return None if cores >= replicas + _OTHERS_CORES else round(_REPLICAS_PART * cores / replicas, 2)
 
 
 def replica_parts(requests: Sequence[Request], tenant: str) -> list[float]:

@@ -24,7 +24,7 @@ from serving.replicas.states import Action, Event
 
 # How long Envoy may take to follow; a restart goes on after that, for health checks bring it the same.
 _FOLLOW_SECONDS = 10.0
-# How long the others may take to have the tenants of one that is restarted; what is missing then is fetched when asked for.
+# How long the others may take to have the tenants of one that leaves; what is missing then is fetched when asked for.
 _HAND_OVER_SECONDS = 120.0
 _PREPARED_POLL_SECONDS = 0.2
 _SAMPLE_SECONDS = 1.0
@@ -199,10 +199,10 @@ class Supervisor:
 
     async def _hand_over(self, keeper: Keeper) -> None:
         """Have the others preload a replica's tenants before they are asked for them, each of which would wait for its model."""
-        others = [other for other in self._keepers.values() if other is not keeper and other.in_service]
-        if self._gateway is None or not others:
+        if self._gateway is None:
             return
         self._gateway.place(self._keepers.keys() - {keeper.number})
+        others = [other for other in self._keepers.values() if other is not keeper and other.in_service]
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_HAND_OVER_SECONDS):
                 for other in others:
@@ -239,6 +239,7 @@ class Supervisor:
     def _ask_for(self, more: int) -> None:
         """One more or one fewer, by hand; the load decides again afterwards."""
         if not self._stopping:
+            _LOG.info("told to have one replica %s", "more" if more > 0 else "fewer")
             self._helpers.append(asyncio.create_task(self._change_by(more)))
 
     async def _change_by(self, more: int) -> None:
@@ -285,9 +286,7 @@ class Supervisor:
         while len(self._keepers) > wanted and not self._stopping:
             number = max(self._keepers)
             keeper = self._keepers[number]
-            assert self._gateway is not None
-            # First on the ring, so that the others have its tenants before they are asked for them.
-            self._gateway.place(self._keepers.keys() - {number})
+            await self._hand_over(keeper)
             await self._take_out(keeper)
             keeper.tell(Event.STOP)
             with contextlib.suppress(KeyError):

@@ -101,7 +101,15 @@ def test_a_full_machine_is_not_a_full_replica() -> None:
     def found(rate: float) -> HotTenant:
         even, hot = run_of((200, TICKETS)), run_of((200, TICKETS), seconds=0.003)
         return HotTenant(
-            one_rps=100, all_rps=200, rate=rate, even=even, hot=hot, parts=[1.0], failed=0, busiest=Busiest([1.0, 3.0])
+            one_rps=100,
+            all_rps=200,
+            rate=rate,
+            even=even,
+            hot=hot,
+            parts=[1.0],
+            failed=0,
+            busiest=Busiest([1.0, 3.0]),
+            replica_cores=0.3,
         )
 
     assert found(169).unmeasured == []

@@ -6,6 +6,7 @@ else; `macrofleet bench replicas --check` holds it to that as well.
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -26,12 +27,12 @@ def report() -> dict[str, Any]:
 def test_a_figure_is_what_it_must_be(report: dict[str, Any], figure: str) -> None:
     if figure == "hot_replicas" and report["hot_tenant"]["unmeasured"]:
         pytest.skip(report["hot_tenant"]["unmeasured"][0])
-    assert report["passed"][figure], report
+    assert report["passed"][figure], json.dumps(report, indent=1)
 
 
 def test_the_events_happened(report: dict[str, Any]) -> None:
     """Or the figures would be those of a quiet time."""
     for event in EVENTS:
-        assert report["events"][event]["tenants_moved"] > 0, report
-    assert report["events"]["killed"]["tried_again"] > 0, report
-    assert report["under_bound"] > 500, report
+        assert report["events"][event]["tenants_moved"] > 0, json.dumps(report, indent=1)
+    assert report["events"]["killed"]["tried_again"] > 0, json.dumps(report, indent=1)
+    assert report["under_bound"] > 500, json.dumps(report, indent=1)

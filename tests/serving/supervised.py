@@ -22,7 +22,7 @@ PROJECT = Path(registry.__file__).parent.parent
 
 # A process that behaves as a server does towards its supervisor, and keeps a record. What it does wrong, `FAULT` says.
 FAKE = """
-import json, os, signal, socket, sys
+import json, os, signal, socket, sys, time
 folder, number, fault = os.environ["FOLDER"], os.environ["MACROFLEET_REPLICA"], os.environ.get("FAULT", "")
 
 def note(what):
@@ -32,16 +32,18 @@ def note(what):
 def stop(*_):
     note("stopped")
     if fault != "does not end":
-        os._exit(0)
+        listener.setblocking(False)  # who has come before is answered, as a server does it
 
+while os.path.exists(folder + "/away-" + number):
+    time.sleep(0.01)
 note("started")
 if fault == "refuses" and number == "1":
     sys.exit(1)
 if fault == "watches":
     from serving.replicas.process import end_with_supervisor
     end_with_supervisor()
-signal.signal(signal.SIGTERM, stop)
 listener = socket.create_server(("127.0.0.1", int(os.environ["MACROFLEET_PORT"])))
+signal.signal(signal.SIGTERM, stop)
 path = sys.argv[sys.argv.index("--ready-file") + 1]
 with open(path + "~", "w") as file:
     file.write(f"http://127.0.0.1:{listener.getsockname()[1]}\\n" * 2)
@@ -57,7 +59,10 @@ def preloaded():
     return len(members)
 
 while True:
-    connection, _ = listener.accept()
+    try:
+        connection, _ = listener.accept()
+    except BlockingIOError:
+        os._exit(0)
     with connection:
         request = connection.recv(1000)
         unready = os.path.exists(folder + "/unready")

@@ -127,16 +127,16 @@ async def retries(client: httpx.AsyncClient, folder: Path) -> int:
 
 
 async def until_refused(url: str) -> int:
-    """Ask until nobody takes connections any more; how many were answered before, none of them badly."""
-    answers = 0
+    """Ask until nobody takes connections any more; how many answers said farewell before, none of them a bad one."""
+    farewells = 0
     async with httpx.AsyncClient(timeout=30) as client:
         while True:
             try:
                 got = await client.post(f"{url}/v1/tenants/{TENANTS[0]}/suggestions", json={})
             except httpx.ConnectError:
-                return answers
+                return farewells
             assert got.status_code == 200
-            answers += 1
+            farewells += got.headers.get("Connection") == "close"
 
 
 @pytest.fixture
@@ -154,8 +154,12 @@ async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path
         assert url not in [public for public, _ in lines[1:]]
         await until_answered_by(client, url, 0, 1, 2)
         async with asking(url) as statuses:
+            # It would come back within a second, and on a busy machine that is no time to ask for all tenants.
+            away = tmp_path / "away-1"
+            away.touch()
             os.kill(supervisor.started(1)[0], signal.SIGKILL)
             await until_answered_by(client, url, 0, 2)
+            away.unlink()
             await eventually(lambda: len(supervisor.started(1)) == 2)
             await until_answered_by(client, url, 0, 1, 2)
 
@@ -167,31 +171,37 @@ async def test_one_is_killed_and_comes_back_and_all_are_restarted(tmp_path: Path
             assert [len(supervisor.started(number)) for number in range(3)] == [2, 3, 2]
             # Nothing had to be: each had been taken out before it was told to end.
             assert await retries(client, tmp_path) == tried_again
-        assert_handed_over(supervisor.record()[before:])
+        assert handed_over(supervisor.record()[before:]) == [0, 1, 2]
         assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0", "replica-1", "replica-2"]
         assert set(statuses) == {200}
         assert await supervisor.urls() == lines
         ending = asyncio.create_task(until_refused(url))
         assert await supervisor.stop() == 0
-        answers = await ending
-        assert answers > 10
+        assert await ending > 0
         assert not any(is_alive(pid) for _, _, pid in supervisor.record())
         with pytest.raises(httpx.ConnectError):
             await client.get(url)
 
 
-def assert_handed_over(record: list[tuple[str, int, int]]) -> None:
-    """Before one was told to end, both others had what the ring without it gives to them."""
+def handed_over(record: list[tuple[str, int, int]], *, replicas: int = 3, gone: bool = False) -> list[int]:
+    """Who was told to end, each after all others had what the ring without it gives to them.
+
+    Args:
+        gone: whether they do not come back.
+    """
     prepared: set[int] = set()
     stopped = []
+    there = set(range(replicas))
     for what, number, _ in record:
-        if what == "prepared-for-2":
+        if what == f"prepared-for-{len(there) - 1}":
             prepared.add(number)
         if what == "stopped":
-            assert prepared >= {0, 1, 2} - {number}, record
+            assert prepared >= there - {number}, record
             stopped.append(number)
             prepared.clear()
-    assert stopped == [0, 1, 2]
+            if gone:
+                there.remove(number)
+    return stopped
 
 
 @pytest.mark.anyio
@@ -206,19 +216,18 @@ async def test_there_are_as_many_as_the_load_asks_for(tmp_path: Path, client: ht
             set_load(tmp_path, 1.9)
             await until_answered_by(client, url, 0, 1, 2)
             await eventually(lambda: len((tmp_path / "urls").read_text().splitlines()) == 4)
+            before = len(supervisor.record())
             set_load(tmp_path, 0.1)
             await until_answered_by(client, url, 0)
             await eventually(lambda: len((tmp_path / "urls").read_text().splitlines()) == 2)
             assert (tmp_path / "envoy" / "ring").read_text().split() == ["replica-0"]
             set_load(tmp_path, 0.5)  # neither busy nor, for two of them, quiet
             supervisor.process.send_signal(signal.SIGTTOU)  # there is no fewer
+            await eventually(lambda: '"told to have one replica fewer"' in supervisor.log)
             supervisor.process.send_signal(signal.SIGTTIN)
             await until_answered_by(client, url, 0, 1)
         assert set(statuses) == {200}
-        assert [(what, number) for what, number, _ in supervisor.record() if what == "stopped"] == [
-            ("stopped", 2),
-            ("stopped", 1),
-        ]
+        assert handed_over(supervisor.record()[before:], gone=True) == [2, 1]
         assert await supervisor.stop() == 0
 
 
