@@ -50,7 +50,7 @@ class Outcome:
         return asdict(self)
 
 
-def failure(tenant: str, problem: Exception) -> Outcome:
+def failure(tenant: str, problem: BaseException) -> Outcome:
     """The outcome of a tenant that could not be trained."""
     if not isinstance(problem, MacrofleetError):
         return Outcome(tenant=tenant, state="failed", reason=f"{type(problem).__name__}; where is in this run's log")

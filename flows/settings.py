@@ -12,6 +12,9 @@ from registry.settings import TrackingSettings, user_cache
 from training.choosing import LATENCY_BUDGET_MILLISECONDS
 from training.settings import TrainingSettings
 
+# A month: more is a slip of the hand, and infinity is more than what waits can be told.
+_MOST_SECONDS = 30 * 86_400.0
+
 
 def _cores() -> int:
     """The cores that this process may use."""
@@ -35,9 +38,9 @@ class FlowSettings(TrackingSettings, TrainingSettings):
     model_config = TrackingSettings.model_config  # the two bases differ
 
     disk_folder: Path = Field(default_factory=user_cache)
-    latency_budget_milliseconds: float = Field(default=LATENCY_BUDGET_MILLISECONDS, gt=0)
+    latency_budget_milliseconds: float = Field(default=LATENCY_BUDGET_MILLISECONDS, gt=0, le=60_000)
     lease_seconds: float = Field(default=LEASE_SECONDS, gt=0, le=MOST_LEASE_SECONDS)
-    lease_longest_seconds: float = Field(default=LONGEST_SECONDS, gt=0)
+    lease_longest_seconds: float = Field(default=LONGEST_SECONDS, gt=0, le=_MOST_SECONDS)
     training_processes: int = Field(default_factory=_cores, ge=0, le=256)
-    training_seconds: float = Field(default=900, gt=0)
-    training_memory_bytes: int = Field(default=4 * 1024**3, ge=1024**3)
+    training_seconds: float = Field(default=900, gt=0, le=_MOST_SECONDS)
+    training_memory_bytes: int = Field(default=4 * 1024**3, ge=1024**3, le=1024**5)

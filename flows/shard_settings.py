@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from flows.runs import MAX_SHARDS
 from flows.shard_fan import Patience
+
+# A week at most: who waits cannot be told more than some years, and none of this is meant to take so long.
+Seconds = Annotated[float, Field(gt=0, le=7 * 86_400.0)]
 
 
 class ShardSettings(BaseSettings):
@@ -24,11 +29,11 @@ class ShardSettings(BaseSettings):
 
     shards: int = Field(default=0, ge=0, le=MAX_SHARDS)
     ray_address: str | None = None
-    shard_beat_seconds: float = Field(default=5.0, gt=0)
-    shard_lost_seconds: float = Field(default=60.0, gt=0)
-    shard_start_seconds: float = Field(default=300.0, gt=0)
-    shard_idle_seconds: float = Field(default=3600.0, gt=0)
-    shard_poll_seconds: float = Field(default=2.0, gt=0)
+    shard_beat_seconds: Seconds = 5.0
+    shard_lost_seconds: Seconds = 60.0
+    shard_start_seconds: Seconds = 300.0
+    shard_idle_seconds: Seconds = 3600.0
+    shard_poll_seconds: Seconds = 2.0
 
     @property
     def patience(self) -> Patience:

@@ -213,6 +213,8 @@ def tidy_lake(tenants: list[str] | None = None, *, dry_run: bool = False) -> Sta
 def copy_region(*, collect: bool = False) -> State[None]:
     """Bring the copy in another region up to date: `macrofleet regions copy`.
 
+    Fails where something that the fleet names is not whole in the store: all else is copied, and the log names this.
+
     Args:
         collect: then delete there what nobody needs any more.
 
@@ -230,8 +232,13 @@ def copy_region(*, collect: bool = False) -> State[None]:
         book.begin()
         done = regions.copy_region(store, copied_to)
         gone = len(garbage.collect_garbage(copied_to).deleted) if collect else 0
+        for version in (*done.missing, *done.damaged):
+            get_run_logger().error("not whole in the store, and not copied: %s", version)
     said = f"generation {done.generation} (was {done.before}): {done.models} models, {done.documents} other objects"
-    return Completed(message=f"{said}; removed {done.removed} objects and {gone} old models")
+    said += f"; removed {done.removed} objects and {gone} old models"
+    if not done.whole:
+        return Failed(message=f"{said}; {len(done.missing) + len(done.damaged)} versions are not whole, see the log")
+    return Completed(message=said)
 
 
 @flow(name="delete_tenant", validate_parameters=False)

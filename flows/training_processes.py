@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 # Libraries that read these when they are imported: processes that train side by side must not fight for cores.
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "POLARS_MAX_THREADS")
 
+# By its name: to import it from the library would start its threads before a process has said how many.
+_PANIC = "PanicException"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TenantJob:
@@ -53,7 +56,10 @@ def train_one(retraining: Retraining, job: TenantJob, told: Told) -> TenantDone:
         return TenantDone(outcome=retraining.train(job.tenant, progress=told, **job.options))
     except MacrofleetError as problem:
         return TenantDone(outcome=failure(job.tenant, problem))
-    except Exception as problem:  # noqa: BLE001  # whatever it is, it is one tenant's
+    except BaseException as problem:  # whatever it is, it is one tenant's
+        # A library in Rust panics with something that is no Exception; in this process, too, that is one tenant's.
+        if not isinstance(problem, Exception) and type(problem).__name__ != _PANIC:
+            raise
         where = "".join(traceback.format_tb(problem.__traceback__))
         return TenantDone(outcome=failure(job.tenant, problem), where=f"{type(problem).__name__} at\n{where}")
 

@@ -15,6 +15,7 @@ FLEET_ROOT = "fleet/root.json"
 FLEET_PREFIX = "fleet/"
 ACCESS_KEYS = "access/keys.json"
 TENANTS_PREFIX = "tenants/"
+PROGRAMS_PREFIX = "programs/"
 COLLECTION = "garbage/run.json"
 # In a copy of a store only.
 COPY_MARK = "copy/mark.json"
@@ -73,7 +74,7 @@ def tenant_settings_key(tenant: str) -> str:
 
 def program_key(digest: str, name: str) -> str:
     """The key of one file of a program."""
-    return f"programs/{digest}/{name}"
+    return f"{PROGRAMS_PREFIX}{digest}/{name}"
 
 
 def examples_key(tenant: str) -> str:

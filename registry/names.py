@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from typing import IO
 
 from registry.errors import InvalidInput, InvalidTenant
 
@@ -51,7 +52,24 @@ def mentions(tenant: str, text: str) -> bool:
         >>> mentions("acme", "tenant acme: trained"), mentions("acme", "acme-2 and pacme")
         (True, False)
     """
-    return re.search(rf"(?<![a-zA-Z0-9_-]){re.escape(tenant)}(?![a-zA-Z0-9_-])", text) is not None
+    return re.search(_by_itself(tenant), text) is not None
+
+
+def mentioned_in(tenant: str, stream: IO[bytes], *, chunk: int = 1 << 20) -> bool:
+    """Like `mentions`, of a stream of any length, of which no more than a chunk is held."""
+    pattern = re.compile(_by_itself(check_tenant(tenant)).encode())
+    # Begins with a byte that was judged before, so that a name cut in two by the end of a chunk is seen whole in the next one.
+    text, begin = b"", 0
+    while more := stream.read(chunk):
+        text += more
+        if any(found.end() < len(text) for found in pattern.finditer(text, begin)):
+            return True
+        text, begin = text[-len(tenant) - 1 :], 1 if len(text) > len(tenant) else begin
+    return pattern.search(text, begin) is not None
+
+
+def _by_itself(tenant: str) -> str:
+    return rf"(?<![a-zA-Z0-9_-]){re.escape(tenant)}(?![a-zA-Z0-9_-])"
 
 
 def slug(text: str) -> str:

@@ -6,13 +6,13 @@ import asyncio
 import hashlib
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from registry.errors import AccessUnavailable, MacrofleetError, NotAuthenticated, NotPermitted, TenantNotFound
-from registry.keys.published import MAX_KEY_CHARACTERS, AccessReader, PublishedKeys, Scope
+from registry.keys.published import MAX_KEY_CHARACTERS, KeysFollower, PublishedKey, PublishedKeys, Scope
 from registry.store import ObjectStore
 from serving.metrics import Metrics
 from serving.settings import ServingSettings
@@ -95,12 +95,24 @@ class OpenDoor:
         return self._grant
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Known:
-    """What was read last, by digest."""
+    """What was read last, by digest; of which generation."""
 
-    keys: PublishedKeys | None = None
+    generation: int = 0
     grants: Mapping[bytes, Grant] = field(default_factory=dict)
+
+
+def _known(heading: PublishedKeys, keys: Iterable[PublishedKey]) -> _Known:
+    """What a server keeps of the keys, of which there may be hundreds of thousands: what is alike is kept once."""
+    alike: dict[Grant, Grant] = {}
+    scopes: dict[tuple[Scope, ...], frozenset[Scope]] = {}
+    grants = {}
+    for key in keys:
+        held = scopes.setdefault(key.scopes, frozenset(key.scopes))
+        grant = Grant(key.tenant, held, key.expires)
+        grants[bytes.fromhex(key.digest)] = alike.setdefault(grant, grant)
+    return _Known(heading.generation, grants)
 
 
 class PublishedAccess:
@@ -127,7 +139,7 @@ class PublishedAccess:
         clock: Callable[[], float] = time.monotonic,
         wall: Callable[[], float] = time.time,
     ) -> None:
-        self._reader = AccessReader(store)
+        self._reader = KeysFollower(store, _known)
         self._poll_seconds = poll_seconds
         self._stale_seconds = stale_seconds
         self._clock = clock
@@ -150,7 +162,7 @@ class PublishedAccess:
     @property
     def generation(self) -> int:
         """Of the keys that hold; 0 where there are none."""
-        return self._known.keys.generation if self._known.keys else 0
+        return self._known.generation
 
     @property
     def count(self) -> int:
@@ -193,24 +205,14 @@ class PublishedAccess:
         assert self._workers is not None, "it is not running"
         async with self._reading:
             began = self._clock()  # what is published while it is read need not be in it
-            known = await self._workers.run(self._read)
-            if self._read_at is None and known.keys is None:
+            known = await self._workers.run(self._reader.refresh)
+            if self._read_at is None and known is None:
                 _LOG.warning("there are no API keys, so nobody is let in: `macrofleet keys create` makes one")
-            if known is not self._known:
+            if known is not None and known is not self._known:
                 self._known = known
                 _LOG.info("API keys", extra={"generation": self.generation, "keys": self.count})
             self._read_at = began
             return self.generation
-
-    def _read(self) -> _Known:
-        keys = self._reader.refresh()
-        if keys is self._known.keys:
-            return self._known
-        grants = {
-            bytes.fromhex(key.digest): Grant(key.tenant, frozenset(key.scopes), key.expires)
-            for key in (keys.keys if keys else ())
-        }
-        return _Known(keys, grants)
 
     async def _poll(self) -> None:
         while True:

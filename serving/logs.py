@@ -6,10 +6,10 @@ import json
 import logging
 import os
 import time
-import traceback
 from contextvars import ContextVar
 
 from registry.errors import MacrofleetError
+from serving.stacks import stack_of
 
 # The request that the current task works for, and the tenant it names; empty outside of one.
 REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
@@ -50,7 +50,7 @@ class JsonFormatter(logging.Formatter):
             if isinstance(error, MacrofleetError):
                 fields["problem"] = str(error)
             else:
-                fields["stack"] = "".join(traceback.format_tb(error.__traceback__))
+                fields["stack"] = stack_of(error)
         return json.dumps(fields, ensure_ascii=False, default=str)
 
 

@@ -89,8 +89,8 @@ class ServingSettings(BaseSettings):
     shadow_share: Annotated[float, Field(ge=0, le=1)] = 1.0
     shadow_queue: Annotated[int, Field(ge=1)] = 64
     trusted_programs: Annotated[frozenset[Digest], NoDecode] = frozenset(RELEASED_PROGRAMS.values())
-    fleet_poll_seconds: Annotated[float, Field(gt=0)] = 5
-    catalogue_seconds: Annotated[float, Field(gt=0)] = 30
+    fleet_poll_seconds: Annotated[float, Field(gt=0, le=86_400)] = 5
+    catalogue_seconds: Annotated[float, Field(gt=0, le=86_400)] = 30
     answer_bytes: Annotated[int, Field(ge=0)] = 32 * 1024**2
     answer_tenant_share: Annotated[float, Field(gt=0, le=1)] = 0.125
     request_timeout_ms: Annotated[int, Field(ge=1, le=60_000)] = 1000

@@ -40,6 +40,8 @@ def join_feedback(
     - The macro that was applied last, as feedback says, is the label: it makes one where the import had none, and takes the
       place of one that the import had, unless that was among those applied anyway. That an agent applied none of what was
       shown is no label: it does not say that nothing fits.
+    - A suggestion is one ticket's. Feedback that names another ticket than its view did is of no ticket: it would relabel
+      one that nobody was asked about. Where no view is known (it may have been left out) its word is taken.
     - `prompted` is True where the label was among what was shown for the ticket, and False where the ticket was viewed and
       the label was not: nothing was good enough, the view was held back, or the agent chose something else. It stays None
       where no view is known.
@@ -51,7 +53,14 @@ def join_feedback(
     """
     told: dict[str, _Told] = {}
     of_suggestion: dict[str, str] = {}
-    silent: list[Feedback] = []
+    early: list[Feedback] = []
+
+    def hear(record: Feedback, seen_for: str | None) -> None:
+        """Note an event of the ticket that its suggestion was for; what says another one is of none."""
+        ticket = record.ticket_id or seen_for
+        if ticket is not None and seen_for in (None, ticket):
+            _hear(told.setdefault(ticket, _Told()), record)
+
     for record in records:
         if isinstance(record, Shown):
             if record.ticket_id is not None:
@@ -59,13 +68,12 @@ def join_feedback(
                 one = told.setdefault(record.ticket_id, _Told())
                 one.views += 1
                 one.shown.update(() if record.held_back else record.macros)
-        elif record.ticket_id is not None:
-            _hear(told.setdefault(record.ticket_id, _Told()), record)
+        elif (ticket := of_suggestion.get(record.suggestion_id)) is not None:
+            hear(record, ticket)
         else:
-            silent.append(record)
-    for record in silent:  # the view may come after it
-        if (ticket := of_suggestion.get(record.suggestion_id)) is not None:
-            _hear(told[ticket], record)
+            early.append(record)
+    for record in early:  # the view came after it, or is not known
+        hear(record, of_suggestion.get(record.suggestion_id))
     return [_joined(example, told.get(example.ticket_id), known) for example in examples]
 
 

@@ -74,20 +74,20 @@ def list_backups(place: Place = None, as_json: Json = False) -> None:
 
     Example: macrofleet backup list --in s3://macrofleet-backups
     """
-    from registry.backup.documents import backup_names, read_backup
+    from registry.backup.documents import backup_names
+    from registry.backup.lists import read_heading
 
     there = _open_place(place)
     rows: list[dict[str, Any]] = []
     for name in backup_names(there):
-        found = read_backup(there, name)
-        size = sum(one.content.size for one in found.objects.values())
+        found = read_heading(there, name)
         rows.append(
             {
                 "name": name,
                 "source": found.source,
                 "generation": found.generation,
-                "objects": len(found.objects),
-                "bytes": size,
+                "objects": found.objects,
+                "bytes": found.bytes,
                 "databases": sorted(found.databases),
             }
         )
@@ -173,12 +173,13 @@ def restore(
 
 def _restore_databases(place: ObjectStore, name: str, *, over: bool, without: Collection[str]) -> dict[str, Any]:
     from registry.backup.databases import restore_keys, restore_tracking
-    from registry.backup.documents import KEYS, TRACKING, fetch_content, read_backup
+    from registry.backup.documents import KEYS, TRACKING, fetch_content
+    from registry.backup.lists import read_heading
     from registry.database import DatabaseSettings
     from registry.files import scratch_folder
     from registry.settings import TrackingSettings, read_settings
 
-    kept = read_backup(place, name).databases
+    kept = read_heading(place, name).databases
     told: dict[str, Any] = {}
     with scratch_folder("macrofleet-restore-") as folder:
         for part, content in kept.items():

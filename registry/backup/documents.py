@@ -1,16 +1,14 @@
-"""What a backup consists of, and where its parts lie: a list of objects by their content's digest, and the contents once each."""
+"""Where the parts of a backup lie: a list of objects by their content's digest (`registry.backup.lists`), and the contents once
+each."""
 
 from __future__ import annotations
 
-import gzip
 import re
-import zlib
 from pathlib import Path
 from typing import Annotated, Any, Final
 
 from pydantic import Field
 
-from registry.conditional import put_over
 from registry.documents import Document
 from registry.errors import BackupCorrupt, InvalidInput, ObjectNotFound
 from registry.files import ContentDigest, download, scratch_folder
@@ -30,7 +28,6 @@ BLOBS_PREFIX: Final = "blobs/"
 KEYS: Final = "keys.json"
 TRACKING: Final = "mlflow.db"
 NAME: Final = re.compile(r"[0-9]{8}T[0-9]{6}Z")
-_MAX_BYTES = 512 * 1024 * 1024
 
 
 class BackedUp(Document):
@@ -38,29 +35,6 @@ class BackedUp(Document):
 
     content: ContentDigest
     etag: str
-
-
-class Backup(Document):
-    """One backup, whole.
-
-    Attributes:
-        name: when it was begun, in UTC.
-        source: the store's URL.
-        generation: of the fleet that it has.
-        objects: by key.
-        databases: `keys.json`, the API keys, and `mlflow.db`, where MLflow's records are a file of SQLite.
-    """
-
-    format: Annotated[int, Field(ge=1, le=1)] = 1
-    name: Annotated[str, Field(pattern=rf"^{NAME.pattern}$")]
-    source: str
-    generation: Annotated[int, Field(ge=0)]
-    objects: dict[str, BackedUp]
-    databases: dict[str, ContentDigest] = Field(default_factory=dict)
-
-    def contents(self) -> set[str]:
-        """The digests of all contents."""
-        return {one.content.sha256 for one in self.objects.values()} | {one.sha256 for one in self.databases.values()}
 
 
 class KeysDump(Document):
@@ -88,32 +62,6 @@ def backup_names(place: ObjectStore) -> list[str]:
     """The backups that came to their end, the latest first."""
     found = (info.key.removeprefix(BACKUPS_PREFIX).removesuffix(".json.gz") for info in place.list(BACKUPS_PREFIX))
     return sorted(filter(NAME.fullmatch, found), reverse=True)
-
-
-def read_backup(place: ObjectStore, name: str) -> Backup:
-    """A backup's list.
-
-    Raises:
-        InvalidInput: there is no such backup.
-        BackupCorrupt: it cannot be read.
-    """
-    key = backup_key(name)
-    try:
-        data = place.get(key, max_bytes=_MAX_BYTES).data
-    except ObjectNotFound:
-        raise InvalidInput(
-            f"{place.url} has no backup {name}", remedy="`macrofleet backup list` says which there are."
-        ) from None
-    try:
-        text = gzip.decompress(data)
-    except (OSError, EOFError, zlib.error) as problem:
-        raise BackupCorrupt(f"{place.url}/{key} is damaged ({problem})", remedy="Take another backup.") from None
-    return Backup.parse(text, what=f"{place.url}/{key}", error=BackupCorrupt)
-
-
-def write_backup(place: ObjectStore, backup: Backup) -> None:
-    """Write a backup's list, which makes a backup of what lies there. Raises PreconditionFailed: there is one of that name."""
-    put_over(place, backup_key(backup.name), gzip.compress(backup.to_bytes(), mtime=0), etag=None)
 
 
 def fetch_content(place: ObjectStore, content: ContentDigest, path: Path) -> None:

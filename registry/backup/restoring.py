@@ -17,14 +17,14 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from registry.backup.documents import Backup, backup_names, fetch_content, rank, read_backup, read_content
+from registry.backup.documents import backup_names, fetch_content, rank, read_content
+from registry.backup.lists import Backup, opened_backup
 from registry.deletion.places import FleetPlace, forget_own
 from registry.deletion.remains import find_remains, owner_of
 from registry.deletion.tombstones import Tombstone, buried_among, settle
@@ -48,7 +48,7 @@ from registry.garbage.collecting import claim
 from registry.layout import FLEET_PREFIX, FLEET_ROOT, LABELS, MANIFEST, WEIGHTS, fleet_shard_key, model_key
 from registry.models import read_manifest
 from registry.store import ObjectStore
-from registry.threads import in_threads
+from registry.threads import in_threads, stream_in_threads
 
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
@@ -56,6 +56,8 @@ Step = Callable[[str, float], None]
 _THREADS = 8
 # Between looks at a version that a collector is just deleting, as `registry.publishing` has them.
 _PAUSES = (0.1, 0.3, 1.0, 3.0, 5.0, 10.0)
+# The manifest last, as in publishing.
+_FILES = (WEIGHTS, LABELS, MANIFEST)
 _ROOT_RANK = rank(FLEET_ROOT)
 _FLEET_RANK = rank(FLEET_PREFIX)
 
@@ -106,8 +108,7 @@ def restore_store(
         PublishConflict: others write the fleet, or delete what is restored.
         StoreError: one of the stores failed.
     """
-    backup = read_backup(place, name)
-    with scratch_folder("macrofleet-restore-") as folder:
+    with opened_backup(place, name) as backup, scratch_folder("macrofleet-restore-") as folder:
         restorer = _Restorer(place, store, backup, folder, step=step, sleep=sleep, threads=threads)
         return restorer.run(over=over)
 
@@ -131,27 +132,39 @@ class _Restorer:
         self._step = step
         self._sleep = sleep
         self._threads = threads
-        self._counting = threading.Lock()
         self._finished = 0
-        self._wrote: set[str] = set()
-        self._there: set[str] = set()
-        root = backup.objects.get(FLEET_ROOT)
-        self._root_digest = root.content.sha256 if root is not None else ""
+        self._wrote = 0
+        self._there = 0
+        # Of the list only what all else goes by is held; the rest is gone through once for each rank.
+        self._few: dict[str, ContentDigest] = {}
+        self._owners: set[str] = set()
+        for key, one in backup.objects():
+            if rank(key) in (0, _FLEET_RANK, _ROOT_RANK):
+                self._few[key] = one.content
+            elif (owner := owner_of(key)) is not None:
+                self._owners.add(owner)
+        self._root_digest = self._few[FLEET_ROOT].sha256 if FLEET_ROOT in self._few else ""
         self._root = self._read_root_of_backup()
+        # Of the versions that the fleet names, how many of their files were written here and now.
+        self._fresh: dict[tuple[str, str], int] = {}
+        self._manifests: set[tuple[str, str]] = set()
 
     def run(self, *, over: bool) -> Restored:
         in_place = self._look(over=over)
         self._step("restoring who was deleted", 0.0)
         self._restore_tombstones()
-        left_out = {0, _ROOT_RANK, _FLEET_RANK} if in_place else {0, _ROOT_RANK}
-        keys = [key for key in self._backup.objects if rank(key) not in left_out]
-        buried = buried_among(self._store, {owner for key in keys if (owner := owner_of(key))})
-        wanted = [key for key in keys if owner_of(key) not in buried]
-        for turn in range(1, _ROOT_RANK):
-            self._restore([key for key in wanted if rank(key) == turn], of=len(wanted))
+        entries = self._entries(self._root) if self._root is not None else {}
+        buried = buried_among(self._store, self._owners)
+        self._fresh = {
+            (tenant, version): 0
+            for tenant, entry in entries.items()
+            if tenant not in buried
+            for version in named_versions(entry)
+        }
+        for turn in range(1, _FLEET_RANK if in_place else _ROOT_RANK):
+            self._restore(turn, without=buried)
         if self._root is not None:
-            entries = self._entries(self._root)
-            self._claim({tenant: entry for tenant, entry in entries.items() if tenant not in buried})
+            self._claim()
             if in_place:
                 self._edit_fleet(entries, self._root.preload)
             else:
@@ -159,10 +172,10 @@ class _Restorer:
         self._step("leaving out who was deleted since", 0.95)
         deleted = self._forget_buried(buried)
         return Restored(
-            name=self._backup.name,
+            name=self._backup.heading.name,
             generation=read_root(self._store).generation,
-            written=len(self._wrote),
-            there=len(self._there),
+            written=self._wrote,
+            there=self._there,
             deleted=deleted,
         )
 
@@ -182,7 +195,8 @@ class _Restorer:
                 if over:
                     return True
                 raise InvalidInput(
-                    f"{self._store.url} has a fleet, generation {now.generation}; the backup has {self._backup.generation}",
+                    f"{self._store.url} has a fleet, generation {now.generation}; the backup has "
+                    f"{self._backup.heading.generation}",
                     remedy="Restore to an empty bucket or folder, or give --over to go back to the backup here.",
                 )
         elif over:
@@ -193,12 +207,11 @@ class _Restorer:
         return False
 
     def _read_root_of_backup(self) -> Root | None:
-        one = self._backup.objects.get(FLEET_ROOT)
-        if one is None:
+        if FLEET_ROOT not in self._few:
             return None
-        data = read_content(self._place, one.content)
+        data = read_content(self._place, self._few[FLEET_ROOT])
         try:
-            return parse_root(data, what=f"the fleet's root in backup {self._backup.name}")
+            return parse_root(data, what=f"the fleet's root in backup {self._backup.heading.name}")
         except StoreError as problem:
             raise BackupCorrupt(problem.what, remedy=problem.remedy) from None
 
@@ -209,17 +222,18 @@ class _Restorer:
 
         Any, since a store forgets tombstones after a month, and backups may be kept for longer.
         """
-        found = {(key, one.content) for key, one in self._backup.objects.items() if rank(key) == 0}
+        found = {(key, content) for key, content in self._few.items() if rank(key) == 0}
         for name in backup_names(self._place):
-            if name > self._backup.name:
-                found |= {(key, one.content) for key, one in self._read_later(name).objects.items() if rank(key) == 0}
+            if name > self._backup.heading.name:
+                found |= self._tombstones_of(name)
         for key, content in found:
             data = read_content(self._place, content)
             settle(self._store, key, Tombstone.parse(data, what=f"{key} in a backup", error=BackupCorrupt))
 
-    def _read_later(self, name: str) -> Backup:
+    def _tombstones_of(self, later: str) -> set[tuple[str, ContentDigest]]:
         try:
-            return read_backup(self._place, name)
+            with opened_backup(self._place, later) as backup:
+                return {(key, one.content) for key, one in backup.objects() if rank(key) == 0}
         except BackupCorrupt as problem:
             raise BackupCorrupt(
                 f"{problem.what}, so that nobody knows whom it says to be deleted",
@@ -239,24 +253,39 @@ class _Restorer:
 
     # Objects
 
-    def _restore(self, keys: Iterable[str], *, of: int) -> None:
-        def one(key: str) -> None:
-            self._restore_object(key)
-            with self._counting:
-                self._finished += 1
-                self._step("restoring the store", 0.95 * self._finished / of)
+    def _restore(self, turn: int, *, without: Collection[str]) -> None:
+        """Restore all objects of a rank, but for those of some tenants."""
+        items = (
+            (key, one.content)
+            for key, one in self._backup.objects()
+            if rank(key) == turn and owner_of(key) not in without
+        )
+        for key, written in stream_in_threads(
+            lambda item: (item[0], self._restore_object(*item)), items, threads=self._threads
+        ):
+            self._count(written=written)
+            self._note(key, written=written)
+            self._step("restoring the store", min(0.95 * self._finished / self._backup.heading.objects, 0.95))
 
-        in_threads(one, keys, threads=self._threads)
+    def _count(self, *, written: bool) -> None:
+        self._finished += 1
+        self._wrote += written
+        self._there += not written
 
-    def _restore_object(self, key: str) -> None:
-        content = self._backup.objects[key].content
+    def _note(self, key: str, *, written: bool) -> None:
+        """Note what is there of a version that the fleet names, for its claim."""
+        match key.split("/"):
+            case ["tenants", tenant, "models", version, name] if (tenant, version) in self._fresh:
+                self._fresh[tenant, version] += written and name in _FILES
+                if name == MANIFEST:
+                    self._manifests.add((tenant, version))
+
+    def _restore_object(self, key: str, content: ContentDigest) -> bool:
+        """Have the store hold an object; whether it had to be written for that."""
         if self._holds(key, content):
-            with self._counting:
-                self._there.add(key)
-        else:
-            self._write(key, content)
-            with self._counting:
-                self._wrote.add(key)
+            return False
+        self._write(key, content)
+        return True
 
     def _write(self, key: str, content: ContentDigest) -> None:
         with tempfile.TemporaryDirectory(dir=self._folder) as own:
@@ -286,11 +315,10 @@ class _Restorer:
         """What the backup's fleet says of each tenant. Raises BackupCorrupt."""
 
         def shard(key: str) -> Mapping[str, FleetEntry]:
-            one = self._backup.objects.get(key)
-            if one is None:
-                raise BackupCorrupt(f"backup {self._backup.name} lacks {key}", remedy="Restore another backup.")
+            if key not in self._few:
+                raise BackupCorrupt(f"backup {self._backup.heading.name} lacks {key}", remedy="Restore another backup.")
             try:
-                return parse_shard(read_content(self._place, one.content), what=f"{key} in the backup")
+                return parse_shard(read_content(self._place, self._few[key]), what=f"{key} in the backup")
             except StoreUnavailable:
                 raise
             except StoreError as problem:
@@ -313,24 +341,18 @@ class _Restorer:
 
         before = read_fleet(self._store)
         edited = edit_fleet(self._store, [*entries, *before.entries], edit, preload=preload)
-        (self._there if edited.generation == before.generation else self._wrote).add(FLEET_ROOT)
+        self._count(written=edited.generation != before.generation)
 
     def _write_root(self) -> None:
-        if self._holds(FLEET_ROOT, self._backup.objects[FLEET_ROOT].content):
-            self._there.add(FLEET_ROOT)
-            return
-        self._write(FLEET_ROOT, self._backup.objects[FLEET_ROOT].content)
-        self._wrote.add(FLEET_ROOT)
+        self._count(written=self._restore_object(FLEET_ROOT, self._few[FLEET_ROOT]))
 
-    def _claim(self, entries: Mapping[str, FleetEntry]) -> None:
+    def _claim(self) -> None:
         """Have every version that entries name stay, also where a collector of garbage had seen it before."""
-        named = [(tenant, version) for tenant, entry in entries.items() for version in named_versions(entry)]
-        in_threads(lambda one: self._claim_version(*one), named, threads=self._threads)
+        # Others nobody has, or nobody can have seen before.
+        seen = [one for one, fresh in self._fresh.items() if one in self._manifests and fresh < len(_FILES)]
+        in_threads(lambda one: self._claim_version(*one), seen, threads=self._threads)
 
     def _claim_version(self, tenant: str, version: str) -> None:
-        files = {name: model_key(tenant, version, name) for name in (WEIGHTS, LABELS, MANIFEST)}
-        if files[MANIFEST] not in self._backup.objects or self._wrote.issuperset(files.values()):
-            return  # nobody has it, or nobody can have seen it before
         for pause in (*_PAUSES, None):
             try:
                 if claim(self._store, read_manifest(self._store, tenant, version, digest=None)):
@@ -341,10 +363,14 @@ class _Restorer:
                 pass  # a collector was quicker
             if pause is not None:
                 self._sleep(pause)
-                for key in files.values():
-                    if key in self._backup.objects:
-                        self._restore_object(key)
+                files = [model_key(tenant, version, name) for name in _FILES]
+                # What a collector took is looked for in the whole list, which happens once in a blue moon.
+                for key, content in sorted(self._listed(files), key=lambda item: files.index(item[0])):
+                    self._restore_object(key, content)
         raise PublishConflict(
             f"version {version} of tenant {tenant} is being deleted as garbage",
             remedy="Run `macrofleet garbage collect` an hour after the collector that was interrupted, then run this again.",
         )
+
+    def _listed(self, keys: Collection[str]) -> list[tuple[str, ContentDigest]]:
+        return [(key, one.content) for key, one in self._backup.objects() if key in keys]

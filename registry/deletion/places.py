@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from registry.disk.tier import DiskTier
-from registry.errors import InvalidInput, ObjectNotFound
+from registry.errors import ObjectNotFound
 from registry.fleet.at_rest import present_generation, read_shard, rewrite_shard
 from registry.fleet.history import FLEET_SHARD
 from registry.fleet.state import FleetEntry, edit_fleet
@@ -16,6 +17,7 @@ from registry.layout import (
     COLLECTION,
     FLEET_PREFIX,
     LAKE_PREFIX,
+    PROGRAMS_PREFIX,
     RUNS_PREFIX,
     TENANTS_PREFIX,
     TOMBSTONES_PREFIX,
@@ -25,7 +27,7 @@ from registry.layout import (
     lease_key,
     tenant_prefix,
 )
-from registry.names import mentions
+from registry.names import mentioned_in
 from registry.store import ObjectState, ObjectStore, is_key
 
 # All that is one tenant's own, with what lies there. Whatever is one tenant's goes below one of these, or gets a line here.
@@ -35,9 +37,8 @@ OWN: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("models, macros, settings, notices of garbage collection", tenant_prefix),
 )
 # What several tenants share and a place of its own takes care of (`FleetPlace`, `flows.run_traces`), and what has no names in it.
-_ELSEWHERE = (FLEET_PREFIX, RUNS_PREFIX, TENANTS_PREFIX, LAKE_PREFIX, TOMBSTONES_PREFIX, "programs/", COLLECTION)
+_ELSEWHERE = (FLEET_PREFIX, RUNS_PREFIX, TENANTS_PREFIX, LAKE_PREFIX, TOMBSTONES_PREFIX, PROGRAMS_PREFIX, COLLECTION)
 _AGAIN = "Something wrote it meanwhile: run it again."
-_MAX_BYTES = 16 * 1024 * 1024
 _UNDER_WAY_SECONDS = 3600.0
 
 
@@ -143,15 +144,47 @@ class StorePlace:
         return removed
 
     def find(self, tenant: str) -> list[str]:
-        """What the whole store holds of the tenant: below its prefixes, below its name elsewhere, or naming it."""
+        """What the store holds of the tenant: below its prefixes, and below its name or naming it outside of the layout.
+
+        What is another tenant's own, or a program, is not listed, however much there is. Outside of the layout only what readers
+        see leads anywhere: a folder of which a bucket keeps nothing but earlier versions is not found.
+        """
         found = [describe(state) for _, prefix_of in OWN for state in self._own(tenant, prefix_of(tenant))]
-        for state in self._store.states():
-            if not state.key.startswith(_ELSEWHERE):
-                if any(part.partition(".")[0] == tenant for part in state.key.split("/")):
-                    found.append(describe(state))
-                elif state.kind == "current" and self._names(state.key, tenant):
-                    found.append(f"{state.key} (names it)")
+        for state in self._outside(tenant):
+            if any(part.partition(".")[0] == tenant for part in state.key.split("/")):
+                found.append(describe(state))
+            elif state.kind == "current" and self._names(state.key, tenant):
+                found.append(f"{state.key} (names it)")
         return found
+
+    def _outside(self, tenant: str, prefix: str = "") -> Iterator[ObjectState]:
+        """What lies below a prefix and in none of the places that are looked at otherwise."""
+        names = self._store.names(prefix)
+        if not all(map(is_key, names)):
+            # Somebody else's, by names that are no prefixes of ours: they come with a listing of everything.
+            yield from (state for state in self._store.states(prefix) if not state.key.startswith(_ELSEWHERE))
+            return
+        for key in (prefix + name for name in names):
+            folder = f"{key}/"
+            if folder in _ELSEWHERE:
+                continue
+            if any(place.startswith(folder) for place in _ELSEWHERE):
+                yield from self._outside(tenant, folder)
+            elif key not in _ELSEWHERE:
+                yield from self._folder_or_object(key, tenant)
+
+    def _folder_or_object(self, key: str, tenant: str) -> Iterator[ObjectState]:
+        """What lies below a name; or what bears it, where nothing does: the name is no prefix to list (`ten` would be one of all
+        tenants), and may be that of a folder that is empty by now."""
+        is_folder = False
+        for state in self._store.states(f"{key}/"):
+            is_folder = True
+            yield state
+        if not is_folder:
+            with suppress(ObjectNotFound):
+                if key.rpartition("/")[2].partition(".")[0] == tenant:
+                    self._store.head(key)
+                yield ObjectState(key=key, kind="current", size=0, modified=0.0, id="")
 
     def _own(self, tenant: str, prefix: str) -> list[ObjectState]:
         return [state for state in self._store.states(prefix) if state.key != lease_key(tenant)]
@@ -160,11 +193,10 @@ class StorePlace:
         if not key.endswith(".json") or not is_key(key):  # nobody can read what is under no key, nor is it ours
             return False
         try:
-            return mentions(tenant, self._store.get(key, max_bytes=_MAX_BYTES).data.decode(errors="replace"))
+            with self._store.open(key) as stream:
+                return mentioned_in(tenant, stream)
         except ObjectNotFound:
             return False
-        except InvalidInput:
-            return True  # too large for any document of ours: better one too many
 
 
 class LeasePlace:

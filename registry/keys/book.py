@@ -186,11 +186,12 @@ class KeyBook:
         now = int(self._clock())
         with self._database.begin() as connection:
             _change(connection, now)
-            wanted = {_find(connection, prefix).prefix for prefix in prefixes}
+            these: sa.ColumnElement[bool] = _KEYS.c.prefix.in_(
+                sorted({_find(connection, prefix).prefix for prefix in prefixes})
+            )
             if tenant is not None:
-                chosen = sa.select(_KEYS.c.prefix).where(_KEYS.c.tenant == check_tenant(tenant))
-                wanted |= set(connection.scalars(chosen))
-            these = _KEYS.c.prefix.in_(sorted(wanted))
+                # By its name: of a tenant with tens of thousands, prefixes are more than a statement takes.
+                these = sa.or_(these, _KEYS.c.tenant == check_tenant(tenant))
             connection.execute(sa.update(_KEYS).where(these, _KEYS.c.revoked_at.is_(None)).values(revoked_at=now))
             return _records(connection, these)
 
@@ -221,12 +222,18 @@ class KeyBook:
         return found[0] if found else None
 
     def published(self) -> PublishedKeys:
-        """What servers shall know: a function of the database's state and of nothing else."""
+        """What servers shall know: a function of the database's state and of nothing else.
+
+        Raises:
+            InvalidInput: it has more keys than servers read: it was restored from elsewhere, say.
+        """
         with self._database.begin() as connection:
             # Locked, so that on PostgreSQL no change comes between the two readings.
             state = connection.execute(sa.select(_STATE).with_for_update()).one()
             chosen = sa.select(_KEYS).where(_KEYS.c.revoked_at.is_(None)).order_by(_KEYS.c.prefix)
             rows = connection.execute(chosen).mappings().all()
+        if len(rows) > MAX_KEYS:
+            raise _too_many(len(rows))
         keys = tuple(
             PublishedKey(
                 prefix=row["prefix"],
@@ -256,10 +263,17 @@ def _change(connection: sa.Connection, now: int) -> None:
 def _insert(connection: sa.Connection, record: KeyRecord, key: str) -> None:
     count = connection.scalar(sa.select(sa.func.count()).select_from(_KEYS).where(_KEYS.c.revoked_at.is_(None)))
     if count is not None and count >= MAX_KEYS:
-        raise InvalidInput(f"there are {count} keys, and there can be no more", remedy="Revoke those not in use.")
+        raise _too_many(count)
     values = {name: getattr(record, name) for name in KeyRecord.__slots__}
     values |= {"scopes": " ".join(record.scopes), "digest": key_digest(key.encode())}
     connection.execute(sa.insert(_KEYS).values(values))
+
+
+def _too_many(count: int) -> InvalidInput:
+    return InvalidInput(
+        f"there are {count} keys that are not revoked, and there can be {MAX_KEYS} at most",
+        remedy="Revoke those not in use: `macrofleet keys list` shows them, `macrofleet keys revoke` takes several at once.",
+    )
 
 
 def _find(connection: sa.Connection, prefix: str) -> KeyRecord:

@@ -43,6 +43,12 @@ def create(
     ] = None,
     expires: Expires = None,
     note: Annotated[str, typer.Option(help="What it is for; shown in lists.")] = "",
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--publish/--no-publish", help="Of many that are made one after the other, publish once: `keys publish`."
+        ),
+    ] = True,
     as_json: Json = False,
 ) -> None:
     """Make a key, publish it, and print it: once, on standard output. Nobody can show it again.
@@ -55,7 +61,7 @@ def create(
     lifetime = None if expires is None else _seconds(expires)
     with _key_book() as book:
         key, record = book.create(tenant, wanted, lifetime_seconds=lifetime, note=note)
-        _print_new(book, key, record, as_json)
+        _print_new(book, key, record, as_json, published=published)
 
 
 @keys.command("list")
@@ -181,20 +187,21 @@ def _key_book() -> Iterator[KeyBook]:
         yield KeyBook(database)
 
 
-def _print_new(book: KeyBook, key: str, record: KeyRecord, as_json: bool) -> None:
+def _print_new(book: KeyBook, key: str, record: KeyRecord, as_json: bool, *, published: bool = True) -> None:
     """Publish a key that was made, and print it even where that fails: nobody else has it."""
     from registry.errors import MacrofleetError
     from registry.keys.publishing import publish_keys
 
     problem: MacrofleetError | None = None
     publication: Publication | None = None
-    try:
-        publication = publish_keys(book, open_configured_store())
-    except MacrofleetError as error:
-        problem = error
+    if published:
+        try:
+            publication = publish_keys(book, open_configured_store())
+        except MacrofleetError as error:
+            problem = error
     if as_json:
-        published = {"published": False} if publication is None else _published(publication)
-        print_json({"key": key, **_row(record, time.time()), **published})
+        told = {"published": False} if publication is None else _published(publication)
+        print_json({"key": key, **_row(record, time.time()), **told})
     else:
         typer.echo(key)
         whose = record.tenant or "all tenants"
@@ -202,8 +209,9 @@ def _print_new(book: KeyBook, key: str, record: KeyRecord, as_json: bool) -> Non
         typer.echo(
             f"key {record.prefix} for {whose}: {', '.join(record.scopes)}{until}; it is not shown again", err=True
         )
-    if problem is not None:
+    if publication is None:
         typer.echo(f"key {record.prefix} is made, and no server knows it yet: macrofleet keys publish", err=True)
+    if problem is not None:
         raise problem
 
 

@@ -6,15 +6,20 @@ random bits cannot be, however quick a guess is, and a slow hash would cost ever
 
 Looking a key up compares digests only. How long that takes depends on the digest, which nobody can choose without knowing
 the key; a key whose beginning is right is found out no sooner than any other.
+
+The document is one of JSON, with a key a line: who has the lines reads it key by key, so that a server that reads hundreds of
+thousands of them neither holds them all as objects nor keeps the interpreter from its requests while they are parsed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import io
+import json
 import re
 import secrets
-from collections.abc import Iterable
-from typing import Annotated, Final, Literal, Self
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Final, Generic, Literal, Self, TypeVar
 
 from pydantic import ConfigDict, Field, StringConstraints, model_validator
 
@@ -27,12 +32,18 @@ from registry.store import ObjectStore
 
 Scope = Literal["suggest", "feedback", "tenant-admin", "operator"]
 SCOPES: Final[tuple[Scope, ...]] = ("suggest", "feedback", "tenant-admin", "operator")
-# So many keys are a document of about 20 MB, which a server reads once and again when one of them changes.
-MAX_KEYS = 100_000
-MAX_BYTES = 64 * 1024 * 1024
+# Two for each of 170,000 tenants, and some. So many are a document of about 80 MB, of 120 where every name is as long as it may
+# be, which a server reads once and again when one of them changes: docs/access.md has what that takes.
+MAX_KEYS = 400_000
+MAX_BYTES = 128 * 1024 * 1024
 MAX_KEY_CHARACTERS = 128
 PREFIX = re.compile(r"[0-9a-f]{10}")
 _KEY = re.compile(r"mf_([0-9a-f]{10})_[0-9a-f]{40}")
+# The end of the first line, and the last one.
+_BEGIN = b'"keys":[\n'
+_END = b"]}\n"
+
+T = TypeVar("T")
 
 
 class PublishedKey(Document):
@@ -77,6 +88,13 @@ class PublishedKeys(Document):
     generation: Annotated[int, Field(ge=0)]
     keys: Annotated[tuple[PublishedKey, ...], Field(max_length=MAX_KEYS)]
 
+    def to_bytes(self) -> bytes:
+        """As it is at rest: what it is in the first line, then a key a line."""
+        heading = {"format": self.format, "generation": self.generation, "source": self.source, "keys": []}
+        begin = json.dumps(heading, separators=(",", ":")).encode().removesuffix(b"]}")
+        lines = [key.to_bytes().removesuffix(b"\n") for key in self.keys]
+        return begin + b"\n" + b",\n".join(lines) + (b"\n" if lines else b"") + _END
+
 
 def make_key() -> tuple[str, str]:
     """A new key and its prefix."""
@@ -100,16 +118,23 @@ def sorted_scopes(scopes: Iterable[Scope]) -> tuple[Scope, ...]:
     return tuple(sorted(set(scopes), key=SCOPES.index))
 
 
-class AccessReader:
-    """Reads the published keys again and again, fetching them only when they changed. Not for two threads at once."""
+class KeysFollower(Generic[T]):
+    """Reads the published keys again and again, fetching them only when they changed. Not for two threads at once.
 
-    def __init__(self, store: ObjectStore) -> None:
+    Args:
+        make: what is to be kept of the keys, which it is given one by one, and of the document without them.
+    """
+
+    def __init__(self, store: ObjectStore, make: Callable[[PublishedKeys, Iterable[PublishedKey]], T]) -> None:
         self._store = store
+        self._make = make
         self._etag: str | None = None
-        self._keys: PublishedKeys | None = None
+        self._generation = 0
+        self._made: T | None = None
 
-    def refresh(self) -> PublishedKeys | None:
-        """The keys as they are now, the very object of the last call when nothing changed; None where there are none.
+    def refresh(self) -> T | None:
+        """What was made of the keys as they are now, the very object of the last call when nothing changed; None where there are
+        none.
 
         Raises:
             StoreError: the store failed, the document is damaged or gone, or an older one has taken its place: that
@@ -118,26 +143,65 @@ class AccessReader:
         try:
             found = self._store.get_if_changed(ACCESS_KEYS, self._etag, max_bytes=MAX_BYTES)
         except ObjectNotFound:
-            if self._keys is None:
+            if self._made is None:
                 return None
             raise StoreError(
                 f"{self._store.url}/{ACCESS_KEYS} was there, and is not any more", remedy=_REMEDY
             ) from None
         if found is None:
-            return self._keys
-        keys = parse_keys(found.data, where=f"{self._store.url}/{ACCESS_KEYS}")
-        if self._keys is not None and keys.generation < self._keys.generation:
+            return self._made
+        heading, keys = read_keys(found.data, where=f"{self._store.url}/{ACCESS_KEYS}")
+        if self._made is not None and heading.generation < self._generation:
             raise StoreError(
-                f"{self._store.url}/{ACCESS_KEYS} has generation {keys.generation}, older than {self._keys.generation}",
+                f"{self._store.url}/{ACCESS_KEYS} has generation {heading.generation}, older than {self._generation}",
                 remedy=_REMEDY,
             )
-        self._etag, self._keys = found.etag, keys
-        return keys
+        # Whole or not at all: half of the keys could be the wrong half.
+        made = self._make(heading, keys)
+        self._etag, self._generation, self._made = found.etag, heading.generation, made
+        return made
+
+
+class AccessReader(KeysFollower[PublishedKeys]):
+    """Follows the published keys as they are."""
+
+    def __init__(self, store: ObjectStore) -> None:
+        super().__init__(store, lambda heading, keys: heading.model_copy(update={"keys": tuple(keys)}))
+
+
+def read_keys(data: bytes, *, where: str) -> tuple[PublishedKeys, Iterator[PublishedKey]]:
+    """A document without its keys, and these as they are read.
+
+    Raises:
+        StoreError: it is none; of a key that is none, when that is come to.
+    """
+    lines = io.BytesIO(data)
+    first = lines.readline()
+    if not first.endswith(_BEGIN):
+        whole = PublishedKeys.parse(data, what=where, error=StoreError)  # as releases before this one wrote it
+        return whole.model_copy(update={"keys": ()}), iter(whole.keys)
+    heading = PublishedKeys.parse(first + _END, what=where, error=StoreError)
+    return heading, _lines(lines, where=where)
+
+
+def _lines(lines: io.BytesIO, *, where: str) -> Iterator[PublishedKey]:
+    count = 0
+    comma = True
+    while (line := lines.readline()) and line != _END:
+        count += 1
+        if count > MAX_KEYS or not comma:
+            raise StoreError(f"{where} is not valid: it has more than {MAX_KEYS} keys, or is damaged", remedy=_REMEDY)
+        line = line.removesuffix(b"\n")
+        comma = line.endswith(b",")
+        yield PublishedKey.parse(line.removesuffix(b","), what=where, error=StoreError)
+    if line != _END or lines.read(1) or (count and comma):
+        raise StoreError(f"{where} is not valid: its end is missing", remedy=_REMEDY)
 
 
 def parse_keys(data: bytes, *, where: str) -> PublishedKeys:
     """The keys of a document. Raises StoreError where it is none."""
-    return PublishedKeys.parse(data, what=where, error=StoreError)
+    heading, keys = read_keys(data, where=where)
+    return heading.model_copy(update={"keys": tuple(keys)})
 
 
 _REMEDY = "Run `macrofleet keys publish`."

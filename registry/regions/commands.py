@@ -42,6 +42,7 @@ def copy(
 ) -> None:
     """Bring a copy up to date: models first, the fleet last, so that it is whole at any moment. Safe to interrupt and repeat.
 
+    Exit code 1 if something that the fleet names is not whole in the store: all else is copied, and this is named.
     Tickets, feedback and records of runs are not copied: see `macrofleet backup`.
 
     Example: macrofleet regions copy --to s3://macrofleet-west --every 30
@@ -53,7 +54,11 @@ def copy(
     source, destination = open_configured_store(), _open_copy(to)
     while True:
         try:
-            _copy_once(source, destination, everything=everything, collect=collect, adopt=adopt, as_json=as_json)
+            whole = _copy_once(
+                source, destination, everything=everything, collect=collect, adopt=adopt, as_json=as_json
+            )
+            if every is None and not whole:
+                raise typer.Exit(1)
         except InvalidInput:
             raise  # which stays so until somebody does something
         except MacrofleetError as problem:
@@ -116,7 +121,8 @@ def promote(to: To = None, as_json: Json = False) -> None:
 
 def _copy_once(
     source: ObjectStore, destination: ObjectStore, *, everything: bool, collect: bool, adopt: bool, as_json: bool
-) -> None:
+) -> bool:
+    """Copy, and tell of it. Returns whether all was whole."""
     from registry.garbage.store_garbage import collect_garbage
     from registry.regions.copying import copy_region
 
@@ -125,7 +131,7 @@ def _copy_once(
         gone = collect_garbage(destination, step=step) if collect else None
     if as_json:
         print_json(done.as_dict() | {"collected": len(gone.deleted) if gone else None})
-        return
+        return done.whole
     typer.echo(
         f"{destination.url} has generation {done.generation} (was {done.before}): copied {done.models} models and "
         f"{done.documents} other objects, removed {done.removed}"
@@ -135,6 +141,9 @@ def _copy_once(
         typer.echo(f"removed {tenant}, which was deleted")
     for version in done.missing:
         typer.echo(f"not in the store: {version}, which the fleet names and nobody is served", err=True)
+    for version in done.damaged:
+        typer.echo(f"damaged, and not copied: {version}. Nobody is served it", err=True)
+    return done.whole
 
 
 def _open_copy(to: str | None) -> ObjectStore:

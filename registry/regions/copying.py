@@ -9,8 +9,10 @@ what names it, and the root of the fleet last:
 
 So whoever reads the copy, at any moment and after a crash at any write, finds a whole fleet: the last one or the new one. Who
 runs it again goes on where it stands, for what is there is not copied again. What is copied is checked on its way: models
-against their manifests, manifests against the fleet, programs against their digests; what does not pass is not copied, and
-the copy keeps the generation that it has.
+against their manifests, manifests against the fleet, programs against their digests. What does not pass is not copied and named
+at the end. Where that is a version that serves, the copy keeps the generation that it has: a root is copied as it is, and one
+that names what is not there would be no whole fleet. All other models, catalogues, settings and keys are brought up to date
+all the same; above all a key that was revoked does not stay for somebody's damaged model.
 
 Two copies of one source may be under way at once. What can change in its place is read after the entity tag under which it is
 written, so nothing is replaced by what was read before it; and a root only by one of a later generation. A source whose fleet
@@ -80,6 +82,7 @@ class Copied:
         removed: objects that the source has no longer.
         tenants_removed: those that were deleted in the source.
         missing: versions that the source's fleet names beside those that serve, and that the source does not have.
+        damaged: such of which the source has something else than the fleet, their manifests or programs say; and what that is.
     """
 
     generation: int
@@ -89,6 +92,12 @@ class Copied:
     removed: int
     tenants_removed: tuple[str, ...]
     missing: tuple[str, ...]
+    damaged: tuple[str, ...] = ()
+
+    @property
+    def whole(self) -> bool:
+        """Whether all that the fleet names is in the copy now, as far as this pass looked."""
+        return not self.missing and not self.damaged
 
     def as_dict(self) -> dict[str, Any]:
         """For reports."""
@@ -117,8 +126,8 @@ def copy_region(
 
     Raises:
         InvalidInput: the source has no fleet, is a copy itself, or the destination is not a copy of it, or ahead of it.
-        ModelNotFound, BundleCorrupt, ProgramCorrupt: the source lacks a model that its fleet serves, or what it has is not
-            what the fleet says. The destination stays at the generation it has.
+        ModelNotFound, BundleCorrupt, ProgramCorrupt, PublishConflict: the source lacks a model that its fleet serves, or what
+            it has is not what the fleet says. The destination stays at the generation it has; all else was copied.
         StoreError: one of the stores failed.
     """
     for _ in range(_ATTEMPTS):
@@ -195,13 +204,19 @@ class _Copier:
         tombstones = {info.key: info.etag for info in self._source.list(TOMBSTONES_PREFIX)}
         buried_since = documents.copy(tombstones, settled=False)
         shards = self._read_shards(ours, theirs)
-        self._copy_models(shards, theirs)
+        self._note_changes(shards, theirs)
+        self._models.copy_all(
+            self._changed, threads=self._threads, told=lambda share: self._step("copying models", 0.05 + 0.75 * share)
+        )
         self._step("copying catalogues, settings and keys", 0.8)
         check_mark(self._destination)
         listing = documents.tenants_documents()
         listing |= {info.key: info.etag for info in self._source.list(ACCESS_KEYS) if info.key == ACCESS_KEYS}
         documents.copy(listing)
         self._check_catalogues(ours, documents.known)
+        if self._models.unserved:
+            documents.save(settled=False)
+            self._models.check_served()
         self._step("copying the fleet", 0.9)
         check_mark(self._destination)
         past = self._copy_fleet(ours, shards)
@@ -224,6 +239,7 @@ class _Copier:
             removed=documents.removed + self._tally.removed,
             tenants_removed=tuple(self._tally.tenants),
             missing=tuple(sorted(self._models.missing)),
+            damaged=tuple(sorted(self._models.damaged)),
         )
 
     def _check(self, ours: FleetRoot, theirs: FleetRoot, *, adopt: bool) -> Literal["fleet", "documents"] | None:
@@ -271,23 +287,12 @@ class _Copier:
         )
         return dict(zip(wanted, found, strict=True))
 
-    def _copy_models(self, shards: Mapping[str, bytes], theirs: FleetRoot) -> None:
-        work = self._changed
+    def _note_changes(self, shards: Mapping[str, bytes], theirs: FleetRoot) -> None:
         for name, data in shards.items():
             named_there = {} if self._everything else self._entries_there(name, theirs)
             for tenant, entry in parse_shard(data, what=f"{self._source.url}: shard {name}").items():
                 if named_there.get(tenant) != entry:
-                    work.append((tenant, entry))
-        finished = 0
-
-        def copy(item: tuple[str, FleetEntry]) -> None:
-            nonlocal finished
-            self._models.copy(*item)
-            with self._counting:
-                finished += 1
-                self._step("copying models", 0.05 + 0.75 * finished / len(work))
-
-        in_threads(copy, work, threads=self._threads)
+                    self._changed.append((tenant, entry))
 
     def _entries_there(self, name: str, theirs: FleetRoot) -> Mapping[str, FleetEntry]:
         if name not in theirs.shards:

@@ -43,7 +43,7 @@ class DocumentCopier:
         self._where = where
         self._threads = threads
         self._counting = threading.Lock()
-        self._unsettled: list[str] = []
+        self._unsettled: set[str] = set()
         self.copied = 0
         self.removed = 0
         if afresh:
@@ -66,7 +66,7 @@ class DocumentCopier:
         """
         changed = [key for key, etag in listing.items() if self.known.get(key) != etag]
         if not settled:
-            self._unsettled += changed
+            self._unsettled |= set(changed)
         in_threads(self._copy, changed, threads=self._threads)
         return changed
 
@@ -100,14 +100,19 @@ class DocumentCopier:
         """
         if keys:
             self.known |= dict.fromkeys(keys, "")
-            # Without what a copy that goes on after a crash still has to follow.
-            told = {key: etag for key, etag in self.known.items() if key not in self._unsettled}
-            write_documents(self._destination, self._where, told)
+            self.save(settled=False)
 
-    def save(self) -> None:
-        """Write down what is copied, where that changed."""
-        if self.known != self._before:
-            write_documents(self._destination, self._where, self.known)
+    def save(self, *, settled: bool = True) -> None:
+        """Write down what is copied, where that changed.
+
+        Args:
+            settled: False as long as a copy that goes on after a crash has to follow what was copied unsettled: without that.
+        """
+        left_out = () if settled else self._unsettled
+        told = {key: etag for key, etag in self.known.items() if key not in left_out}
+        if told != self._before:
+            write_documents(self._destination, self._where, told)
+            self._before = told
 
     def _copy(self, key: str) -> None:
         for _ in range(_ATTEMPTS):

@@ -3,11 +3,20 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from registry.errors import BundleCorrupt, ModelNotFound, ObjectNotFound, PreconditionFailed, ProgramCorrupt
+from registry.errors import (
+    BundleCorrupt,
+    InvalidInput,
+    MacrofleetError,
+    ModelNotFound,
+    ObjectNotFound,
+    PreconditionFailed,
+    ProgramCorrupt,
+    PublishConflict,
+)
 from registry.files import download, put_immutable, put_immutable_file, scratch_folder
 from registry.fleet.history import named_versions
 from registry.fleet.state import FleetEntry
@@ -18,8 +27,12 @@ from registry.model.program import parse_program_files
 from registry.models import read_manifest
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore
+from registry.threads import in_threads
 
 _MAX_BYTES = 1024 * 1024
+# What is wrong with one version and says nothing of the next; a store that fails is another matter.
+_NOT_WHOLE = (ModelNotFound, BundleCorrupt, ProgramCorrupt, PublishConflict, InvalidInput)
+_NAMED = 50
 
 
 class ModelCopier:
@@ -32,6 +45,8 @@ class ModelCopier:
         models: versions that were copied.
         objects: of programs.
         missing: versions that an entry names beside the one that serves, and that the source does not have.
+        damaged: those of which it has something else than their manifests or programs say, with what is wrong.
+        unserved: with its tenant, what is wrong with a version that serves. No root that names it may follow.
     """
 
     def __init__(self, source: ObjectStore, destination: ObjectStore, *, sleep: Callable[[float], None]) -> None:
@@ -44,23 +59,71 @@ class ModelCopier:
         self.models = 0
         self.objects = 0
         self.missing: list[str] = []
+        self.damaged: list[str] = []
+        self.unserved: list[tuple[str, MacrofleetError]] = []
+
+    def copy_all(self, work: Sequence[tuple[str, FleetEntry]], *, threads: int, told: Callable[[float], None]) -> None:
+        """`copy` for many tenants, so many at once.
+
+        Args:
+            told: the finished share, after each.
+
+        Raises:
+            StoreError: one of the stores failed.
+        """
+        done = 0
+
+        def one(item: tuple[str, FleetEntry]) -> None:
+            nonlocal done
+            self.copy(*item)
+            with self._counting:
+                done += 1
+                told(done / len(work))
+
+        in_threads(one, work, threads=threads)
 
     def copy(self, tenant: str, entry: FleetEntry) -> None:
         """Have every version that an entry names in the destination, with its program.
 
+        A version that is not whole in the source is left out and noted, and the next one's turn comes: one tenant's damage is
+        not to keep thousands of others from the copy.
+
         Raises:
-            ModelNotFound: the source lacks the one that serves.
-            BundleCorrupt, ProgramCorrupt: it is not what the fleet says; nothing of it was copied that is not right.
             StoreError: one of the stores failed.
         """
         for version in named_versions(entry):
             digest = entry.manifest if version == entry.version else None
             try:
                 self._copy_model(tenant, version, digest)
-            except (ModelNotFound, ProgramCorrupt):
+            except _NOT_WHOLE as problem:
+                # Appending is one step.
                 if version == entry.version:
-                    raise
-                self.missing.append(f"{tenant} {version}")  # appending is one step
+                    self.unserved.append((tenant, problem))
+                elif isinstance(problem, ModelNotFound):
+                    self.missing.append(f"{tenant} {version}")
+                else:
+                    self.damaged.append(f"{tenant} {version}: {problem.what}")
+
+    def check_served(self) -> None:
+        """Raise what is wrong with versions that serve.
+
+        Raises:
+            ModelNotFound: the source lacks them.
+            BundleCorrupt, ProgramCorrupt, PublishConflict: what it has is not what the fleet says; nothing of that was copied.
+        """
+        problems = sorted(self.unserved, key=lambda one: one[0])
+        if not problems:
+            return
+        if len(problems) == 1 and not isinstance(problems[0][1], InvalidInput):
+            raise problems[0][1]
+        absent = all(isinstance(problem, ModelNotFound) for _, problem in problems)
+        more = f"; and {len(problems) - _NAMED} more" if len(problems) > _NAMED else ""
+        raise (ModelNotFound if absent else BundleCorrupt)(
+            f"{len(problems)} tenants serve what is not whole in {self._source.url}: "
+            + "; ".join(f"{tenant}: {problem.what}" for tenant, problem in problems[:_NAMED])
+            + more,
+            remedy="All else was copied. Roll these back, or train them again, then copy again.",
+        )
 
     def _copy_model(self, tenant: str, version: str, digest: str | None) -> None:
         manifest = read_manifest(self._source, tenant, version, digest=digest)

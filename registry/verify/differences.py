@@ -6,16 +6,15 @@ but garbage collection's.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from itertools import groupby
 
 from registry.fleet.state import FleetEntry
 from registry.layout import LABELS, MANIFEST, PROGRAM_FILES, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
-from registry.model.bundle import Manifest
-from registry.names import is_tenant
 from registry.tracking.records import TrackedRun, TrackedVersion, bundle_address, registered_model
+from registry.verify.stored import Stored, Usable
 
 _FILES = (WEIGHTS, LABELS, MANIFEST)
 # The fields of a fleet entry that name a version, with what a version there is for.
@@ -127,8 +126,8 @@ class Snapshot:
         store_url: of the store.
         generation: the fleet's; 0 where the store has none.
         entries: the fleet, by tenant.
-        sizes: of the objects below `tenants/` and `programs/`, by key.
-        manifests: of the versions that the fleet names, by tenant and version, as far as they can be read.
+        stored: what the store has, by tenant; and `programs`, the digests of those that are whole there.
+        manifests: of the versions that the fleet names, by tenant and version, as far as they can be used.
         problems: with these, by tenant and version: what reading found, hashing included where it was asked for.
         versions, aliases: MLflow's.
         dead_runs: MLflow's that are marked as running and are too old to be.
@@ -137,30 +136,13 @@ class Snapshot:
     store_url: str
     generation: int
     entries: Mapping[str, FleetEntry]
-    sizes: Mapping[str, int]
-    manifests: Mapping[tuple[str, str], Manifest]
+    stored: Mapping[str, Stored]
+    programs: Collection[str]
+    manifests: Mapping[tuple[str, str], Usable]
     problems: Mapping[tuple[str, str], Sequence[Problem]]
     versions: Sequence[TrackedVersion]
     aliases: Mapping[str, Mapping[str, int]]
     dead_runs: Sequence[TrackedRun]
-    stored: Mapping[str, Mapping[str, frozenset[str]]] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Sort the objects by tenant and version, once."""
-        stored: dict[str, dict[str, set[str]]] = {}
-        for key in self.sizes:
-            match key.split("/"):
-                case ["tenants", tenant, "models", version, name] if is_tenant(tenant):
-                    stored.setdefault(tenant, {}).setdefault(version, set()).add(name)
-        frozen = {
-            tenant: {version: frozenset(names) for version, names in versions.items()}
-            for tenant, versions in stored.items()
-        }
-        object.__setattr__(self, "stored", frozen)
-
-    def whole(self, tenant: str) -> set[str]:
-        """The versions of a tenant that were published to the end."""
-        return {version for version, names in self.stored.get(tenant, {}).items() if names.issuperset(_FILES)}
 
 
 def named_versions(entry: FleetEntry) -> dict[str, str | None]:
@@ -199,8 +181,10 @@ class _Look:
         self._tenant = tenant
         self._entry = snapshot.entries.get(tenant)
         self._named = named_versions(self._entry) if self._entry else {}
-        self._stored = snapshot.stored.get(tenant, {})
-        self._whole = snapshot.whole(tenant)
+        stored = snapshot.stored.get(tenant, Stored())
+        self._stored = stored.versions
+        self._has_catalogue = stored.has_catalogue
+        self._whole = stored.whole()
         self._versions = versions
         # The first registration of each manifest is the one that counts.
         self._first: dict[str, TrackedVersion] = {}
@@ -232,14 +216,14 @@ class _Look:
             if manifest is not None:
                 programs.add(manifest.program)
         for program in sorted(programs):
-            if program_key(program, PROGRAM_FILES) not in self._snapshot.sizes:
+            if program not in self._snapshot.programs:
                 yield self._difference(
                     Kind.PROGRAM_MISSING,
                     f"the program {program[:16]}… of its model is not in the store",
                     f"{self._snapshot.store_url}/{program_key(program, PROGRAM_FILES)}",
                     "Publish it: macrofleet programs build.",
                 )
-        if self._entry.serves and catalogue_key(self._tenant) not in self._snapshot.sizes:
+        if self._entry.serves and not self._has_catalogue:
             yield self._difference(
                 Kind.CATALOGUE_MISSING,
                 "it serves and has no macro catalogue, so that nothing may be suggested",

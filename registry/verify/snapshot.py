@@ -1,21 +1,27 @@
-"""Reads the fleet, the object store and MLflow for a comparison: in listings where there are any, side by side where not."""
+"""Reads the fleet, the object store and MLflow for a comparison: in listings where there are any, side by side where not.
+
+The listing of the store is not held: bundles are looked at while it goes on, some at a time, and what is kept of it is an entry
+a version (`registry.verify.stored`).
+"""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 
 from registry.errors import BundleCorrupt, InvalidInput, ObjectNotFound
 from registry.fleet.state import FleetEntry, read_fleet
-from registry.layout import MANIFEST, model_key
+from registry.layout import MANIFEST, PROGRAMS_PREFIX, TENANTS_PREFIX, model_key, tenant_prefix
 from registry.model.bundle import MAX_MANIFEST_BYTES, Manifest, parse_manifest
-from registry.store import ObjectStore
+from registry.store import ObjectInfo, ObjectStore
 from registry.tracking.listing import list_aliases, list_experiments, list_runs, list_versions
 from registry.tracking.models import Tracking
 from registry.tracking.records import TrackedRun
 from registry.verify.differences import Kind, Problem, Snapshot, named_versions
+from registry.verify.stored import Listings, Stored, Usable, whole_programs
 
 # Told (what is going on, finished share between 0 and 1).
 Step = Callable[[str, float], None]
@@ -25,6 +31,9 @@ _FLEET_RUN_LASTS = timedelta(hours=48)
 _THREADS = 16
 _AT_ONCE = 128
 _CHUNK = 256 * 1024
+
+# Tenant, version, the manifest's digest where the fleet has it, and the lengths of the version's files.
+_Named = tuple[str, str, str | None, Mapping[str, int]]
 
 
 def read_snapshot(
@@ -59,16 +68,17 @@ def read_snapshot(
     step("listing MLflow's runs", 0.3)
     dead_runs = _dead_runs(tracking, tenants, now)
     step("listing the store", 0.35)
-    prefixes = ["tenants/"] if tenants is None else [f"tenants/{tenant}/" for tenant in tenants]
-    sizes = {found.key: found.size for prefix in [*prefixes, "programs/"] for found in store.list(prefix)}
-    bundles = _read_bundles(store, entries, sizes=sizes, deep=deep, step=step)
+    prefixes = [TENANTS_PREFIX] if tenants is None else [tenant_prefix(tenant) for tenant in tenants]
+    bundles = Bundles(store, entries, deep=deep, step=step)
+    bundles.read(found for prefix in prefixes for found in store.list(prefix))
     return Snapshot(
         store_url=store.url,
         generation=fleet.generation,
         entries=entries,
-        sizes=sizes,
-        manifests={key: manifest for key, (manifest, _) in bundles.items() if manifest is not None},
-        problems={key: problems for key, (_, problems) in bundles.items() if problems},
+        stored=bundles.stored,
+        programs=whole_programs(store.list(PROGRAMS_PREFIX)),
+        manifests=bundles.manifests,
+        problems=bundles.problems,
         versions=versions,
         aliases=aliases,
         dead_runs=dead_runs,
@@ -83,30 +93,57 @@ def _dead_runs(tracking: Tracking, tenants: Sequence[str] | None, now: datetime)
     return [run for run in found if not run.fleet_run or run.started_at < now - _FLEET_RUN_LASTS]
 
 
-def _read_bundles(
-    store: ObjectStore, entries: Mapping[str, FleetEntry], *, sizes: Mapping[str, int], deep: bool, step: Step
-) -> dict[tuple[str, str], tuple[Manifest | None, list[Problem]]]:
-    """What the fleet names and the store has, by tenant and version."""
-    wanted = [
-        (tenant, version, digest)
-        for tenant, entry in entries.items()
-        for version, digest in named_versions(entry).items()
-        if model_key(tenant, version, MANIFEST) in sizes
-    ]
-    bundles: dict[tuple[str, str], tuple[Manifest | None, list[Problem]]] = {}
-    with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
-        # Some at a time, so that an error ends it soon.
-        for start in range(0, len(wanted), _AT_ONCE):
-            what = "downloading and hashing" if deep else "reading manifests"
-            step(f"{what}: {start} of {len(wanted)}", 0.5 + 0.5 * start / len(wanted))
-            some = wanted[start : start + _AT_ONCE]
-            found = pool.map(lambda one: _read_bundle(store, *one, sizes=sizes, deep=deep), some)
-            bundles |= {(tenant, version): one for (tenant, version, _), one in zip(some, found, strict=True)}
-    return bundles
+class Bundles:
+    """What the fleet names and the store has.
+
+    Attributes:
+        stored: what the store has at all, by tenant.
+        manifests, problems: of what the fleet names, by tenant and version.
+    """
+
+    def __init__(self, store: ObjectStore, entries: Mapping[str, FleetEntry], *, deep: bool, step: Step) -> None:
+        self._store = store
+        self._entries = entries
+        self._deep = deep
+        self._step = step
+        self._finished = 0
+        self._named = sum(len(named_versions(entry)) for entry in entries.values())
+        self.stored: dict[str, Stored] = {}
+        self.manifests: dict[tuple[str, str], Usable] = {}
+        self.problems: dict[tuple[str, str], list[Problem]] = {}
+
+    def read(self, listing: Iterable[ObjectInfo]) -> None:
+        """Read what a listing of tenants' objects has."""
+        waiting: list[_Named] = []
+        with ThreadPoolExecutor(_THREADS, thread_name_prefix="verify") as pool:
+            for tenant, stored, sizes in Listings().by_tenant(listing):
+                entry = self._entries.get(tenant)
+                if stored.versions or entry is not None:
+                    self.stored[tenant] = stored
+                for version, digest in (named_versions(entry) if entry else {}).items():
+                    if MANIFEST in stored.versions.get(version, ()):
+                        waiting.append((tenant, version, digest, sizes[version]))
+                # Some at a time, so that an error ends it soon, and no more of the listing is held.
+                if len(waiting) >= _AT_ONCE:
+                    self._read(pool, waiting)
+                    waiting.clear()
+            self._read(pool, waiting)
+
+    def _read(self, pool: ThreadPoolExecutor, named: Sequence[_Named]) -> None:
+        what = "downloading and hashing" if self._deep else "reading manifests"
+        share = self._finished / max(self._named, 1)
+        self._step(f"{what}: {self._finished} of {self._named}", 0.5 + 0.5 * min(share, 1.0))
+        read = pool.map(lambda one: _read_bundle(self._store, *one, deep=self._deep), named)
+        for (tenant, version, *_), (manifest, problems) in zip(named, read, strict=True):
+            if manifest is not None:
+                self.manifests[tenant, version] = Usable(program=sys.intern(manifest.program), digest=manifest.digest)
+            if problems:
+                self.problems[tenant, version] = problems
+        self._finished += len(named)
 
 
 def _read_bundle(
-    store: ObjectStore, tenant: str, version: str, digest: str | None, *, sizes: Mapping[str, int], deep: bool
+    store: ObjectStore, tenant: str, version: str, digest: str | None, sizes: Mapping[str, int], *, deep: bool
 ) -> tuple[Manifest | None, list[Problem]]:
     """A version's manifest where it can be used, and what is wrong with its files."""
     key = model_key(tenant, version, MANIFEST)
@@ -136,7 +173,7 @@ def _file_problems(store: ObjectStore, manifest: Manifest, *, sizes: Mapping[str
     problems = []
     for name, expected in sorted(manifest.files.items()):
         key = model_key(manifest.tenant, manifest.version, name)
-        size = sizes.get(key)
+        size = sizes.get(name)
         if size is None:
             continue
         what = None

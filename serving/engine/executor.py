@@ -14,8 +14,15 @@ from typing import Any, Literal, Protocol, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
+from registry.errors import (
+    BundleCorrupt,
+    DeadlineExceeded,
+    NotReady,
+    Overloaded,
+    TenantThrottled,
+)
 from registry.model.runtime import Features
+from serving.stacks import without_frames
 
 Scores: TypeAlias = NDArray[Any]
 
@@ -294,7 +301,7 @@ class Executor:
         try:
             features = self._program.featurise([job.text for job in batch])
         except Exception as error:  # noqa: BLE001  # it belongs to the callers of this batch
-            return [error] * len(batch)
+            return [without_frames(error)] * len(batch)
         featurised = last = time.monotonic()
         phase = self._observer.phase
         phase("featurise", featurised - began)
@@ -326,7 +333,7 @@ class Executor:
             try:
                 features, index = self._program.featurise([spare.text]), 0
             except Exception as error:  # noqa: BLE001  # it belongs to who is told
-                return error
+                return without_frames(error)
         return _scored(spare.model, features, index)
 
     def _finish_spare(self, loop: asyncio.AbstractEventLoop, spare: Spare, outcome: Scores | Exception) -> None:
@@ -340,7 +347,7 @@ def _scored(model: Scorer, features: Features, index: int) -> Scores | Exception
     try:
         scores: Scores = model.score_ticket(features, index)
     except Exception as error:  # noqa: BLE001  # it belongs to this ticket's caller
-        return error
+        return without_frames(error)
     if not np.isfinite(scores).all():
         return BundleCorrupt("the model's scores are not finite numbers")
     return scores

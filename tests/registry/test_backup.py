@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
 import sqlite3
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
 from itertools import count
@@ -24,9 +25,11 @@ from typer.testing import CliRunner
 import macrofleet
 from registry.backup.backups import DAY, check_backup, prune_backups, take_backup
 from registry.backup.databases import dump_keys, dump_tracking, restore_keys, restore_tracking
-from registry.backup.documents import Backup, backup_names, blob_key, rank, read_backup
+from registry.backup.documents import BackedUp, backup_names, blob_key, rank
+from registry.backup.lists import Heading, opened_backup, read_heading
 from registry.backup.restoring import restore_store
 from registry.database import Database, DatabaseSettings, opened_database
+from registry.documents import canonical_json
 from registry.errors import (
     BackupCorrupt,
     InvalidInput,
@@ -55,7 +58,7 @@ from registry.layout import (
     model_key,
     tombstone_key,
 )
-from registry.store import ObjectStore
+from registry.store import ObjectInfo, ObjectStore
 from registry.store.local import LocalStore
 from tests.postgresql import LocalPostgres
 from tests.registry.memory_store import Actor, Killed, MemoryStore, SteeredStore
@@ -97,6 +100,11 @@ def home() -> MemoryStore:
     store.put(examples_key("acme"), b"tickets")
     store.put(lease_key("acme"), b"{}")
     return store
+
+
+def objects(place: Any, name: str) -> dict[str, BackedUp]:
+    with opened_backup(place, name) as backup:
+        return dict(backup.objects())
 
 
 def contents(store: MemoryStore) -> dict[str, bytes]:
@@ -193,8 +201,8 @@ def test_who_was_deleted_since_does_not_come_back(home: MemoryStore) -> None:
 def test_a_damaged_backup_is_found_and_writes_no_fleet(home: MemoryStore) -> None:
     place, there = a_store("backups"), a_store("there")
     name = take(home, place)
-    weights = next(key for key in read_backup(place, name).objects if key.endswith(f"/{MANIFEST}"))
-    blob = blob_key(read_backup(place, name).objects[weights].content.sha256)
+    weights = next(key for key in objects(place, name) if key.endswith(f"/{MANIFEST}"))
+    blob = blob_key(objects(place, name)[weights].content.sha256)
     place.put(blob, b"x" * len(place.get(blob).data))
     assert check_backup(place, name, threads=1) == [weights]
     with pytest.raises(BackupCorrupt, match="is not what its manifest says"):
@@ -204,10 +212,11 @@ def test_a_damaged_backup_is_found_and_writes_no_fleet(home: MemoryStore) -> Non
     with pytest.raises(BackupCorrupt, match="lacks blobs/"):
         restore(place, name, there)
     place.put(f"backups/{name}.json.gz", b"nonsense")
-    with pytest.raises(BackupCorrupt, match="is damaged"):
-        read_backup(place, name)
-    with pytest.raises(InvalidInput, match="has no backup"):
-        read_backup(place, "20200101T000000Z")
+    for read in (read_heading, objects):
+        with pytest.raises(BackupCorrupt, match="is damaged"):
+            read(place, name)
+        with pytest.raises(InvalidInput, match="has no backup"):
+            read(place, "20200101T000000Z")
 
 
 def test_old_backups_go_and_their_contents(home: MemoryStore) -> None:
@@ -412,15 +421,86 @@ def test_a_place_that_is_away_says_nothing_of_a_backup(home: MemoryStore, monkey
         check_backup(place, name, threads=1)
 
 
-def test_a_list_whose_bits_have_turned_is_damaged(home: MemoryStore) -> None:
+@pytest.mark.parametrize("at", [0.05, 0.4, 0.9])
+def test_a_list_whose_bits_have_turned_is_damaged(home: MemoryStore, at: float) -> None:
     place = a_store("backups")
     name = take(home, place)
     key = f"backups/{name}.json.gz"
     data = bytearray(place.get(key).data)
-    data[20:60] = b"\xff" * 40
+    begin = int(len(data) * at)
+    data[begin : begin + 40] = b"\xff" * 40
     place.put(key, bytes(data))
-    with pytest.raises(BackupCorrupt, match="is damaged"):
-        read_backup(place, name)
+    with pytest.raises(BackupCorrupt):
+        objects(place, name)
+    there = a_store("there")
+    with pytest.raises(BackupCorrupt):
+        restore(place, name, there)
+    assert not list(there.list())
+    # Nobody has to clear it away before another one can be taken.
+    assert check_backup(place, take(home, place, 1), threads=1) == []
+
+
+@pytest.mark.parametrize("damage", ["a line less", "another order", "a part of a line", "one line twice"])
+def test_a_list_that_is_not_what_was_written_is_damaged(home: MemoryStore, damage: str) -> None:
+    place = a_store("backups")
+    name = take(home, place)
+    key = f"backups/{name}.json.gz"
+    lines = gzip.decompress(place.get(key).data).splitlines(keepends=True)
+    if damage == "a line less":
+        del lines[3]
+    elif damage == "another order":
+        lines[2], lines[3] = lines[3], lines[2]
+    elif damage == "a part of a line":
+        lines[-1] = lines[-1][:40]
+    else:
+        lines[3] = lines[2]
+    place.put(key, gzip.compress(b"".join(lines)))
+    with pytest.raises(BackupCorrupt):
+        objects(place, name)
+
+
+def test_a_list_of_the_release_before_is_read(home: MemoryStore) -> None:
+    place, there = a_store("backups"), a_store("there")
+    name = take(home, place)
+    heading = read_heading(place, name)
+    rows = {key: one.model_dump(include={"content", "etag"}) for key, one in objects(place, name).items()}
+    whole = {
+        "format": 1, "name": name, "source": heading.source, "generation": heading.generation, "objects": rows,
+        "databases": {},
+    }  # fmt: skip
+    place.put(f"backups/{name}.json.gz", gzip.compress(canonical_json(whole)))
+    assert read_heading(place, name) == heading
+    restore(place, name, there)
+    assert complaints(there) == []
+    assert check_backup(place, name, threads=1) == []
+    second = take(home, place, 1)
+    assert objects(place, second).keys() == rows.keys()
+
+
+def test_a_list_is_never_held(home: MemoryStore) -> None:
+    """Neither the listing, nor what is written, nor the list of the last backup: all three pass side by side."""
+    place = a_store("backups")
+    for number in range(200):
+        home.put(f"lake/tenants/acme/feedback/{number:03d}.gz", b"1")
+    passed = {"listed": 0, "read": 0}
+    ahead: list[int] = []
+
+    class Listed(Watched):
+        def list(self, prefix: str = "") -> Iterator[ObjectInfo]:
+            for info in super().list(prefix):
+                passed["listed"] += 1
+                ahead.append(passed["listed"] - passed["read"])
+                yield info
+
+        def open(self, key: str) -> IO[bytes]:
+            passed["read"] += 1
+            return super().open(key)
+
+    assert backup_names(place) == []
+    none: dict[str, Any] = {"dump_keys": lambda _: False, "dump_tracking": lambda _: False}
+    take_backup(Listed(home), place, clock=lambda: 1_800_000_000, threads=2, **none)
+    counted = len(list(home.list()))  # how many there are, the first time
+    assert max(ahead[counted:]) - counted < 2 * 16 + 8, "no more than what threads take ahead"
 
 
 def test_a_list_whose_answer_was_lost_is_written(home: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -440,8 +520,10 @@ def test_a_list_whose_answer_was_lost_is_written(home: MemoryStore, monkeypatch:
 def test_a_database_of_gigabytes_fits() -> None:
     """MLflow's records of a large fleet are more than any file of a model."""
     content = ContentDigest(sha256="a" * 64, size=8 * 2**30)
-    backup = Backup(name="20260101T000000Z", source="s", generation=0, objects={}, databases={"mlflow.db": content})
-    assert Backup.parse(backup.to_bytes(), what="it", error=BackupCorrupt) == backup
+    heading = Heading(
+        name="20260101T000000Z", source="s", generation=0, objects=0, bytes=0, databases={"mlflow.db": content}
+    )
+    assert Heading.parse(heading.to_bytes(), what="it", error=BackupCorrupt) == heading
 
 
 # Whatever happens meanwhile
@@ -485,7 +567,7 @@ def test_a_backup_is_whole_whatever_happens_meanwhile(
     take(home, place, 60)  # which knows who was deleted while the first was taken
     done = restore(place, name, there)
     assert complaints(there) == []
-    assert done.generation >= read_backup(place, name).generation
+    assert done.generation >= read_heading(place, name).generation
     for tenant in deleted_before | set(done.deleted):
         assert traces(there, tenant) == []
 

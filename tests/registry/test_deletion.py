@@ -305,6 +305,40 @@ def test_what_lies_under_its_name_elsewhere_is_found_and_left(store: MemoryStore
     assert done.as_dict()["remedies"] == {"store": StorePlace(store).remedy}
 
 
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_nothing_of_the_other_tenants_is_listed(store: MemoryStore, dry_run: bool) -> None:
+    """In a store of tens of thousands of tenants that would take hours, and one deletion lists several times."""
+    for key in ("notes.json", "ten/x.json", f"attic/{TENANT}.json", "lake/other/x.json", f"garbage/{TENANT}.json"):
+        store.put(key, b'{"tenant": "acme"}' if key == "notes.json" else b"{}")
+    listed: list[str] = []
+    for how in ("list", "states", "names"):
+        real = getattr(store, how)
+
+        def listing(prefix: str = "", *, how: str = how, real: Callable[[str], object] = real) -> object:
+            seen = len(listed)
+            answer = real(prefix)
+            del listed[seen:]  # by this store's own `names`, which no other one needs a listing for
+            listed.append(f"{how} {prefix}")
+            return answer
+
+        setattr(store, how, listing)
+    done = delete(store, dry_run=dry_run)
+    assert {"notes.json (names it)", f"attic/{TENANT}.json", f"garbage/{TENANT}.json"} <= set(done.left["store"])
+    wide = {
+        f"{how} {prefix}"
+        for how in ("list", "states")
+        for prefix in ("", "tenants/", "lake/", "lake/tenants/", "programs/")
+    }
+    assert not wide & set(listed)
+    assert not [one for one in listed if NEIGHBOUR in one or one in ("names tenants/", "names lake/tenants/")]
+    assert {"states ten/", "states attic/", "states lake/other/"} <= set(listed)
+
+
+def test_where_somebody_has_folders_that_are_no_keys_all_is_listed(store: MemoryStore) -> None:
+    store.put(f"my attic/{TENANT}.json", b"{}")
+    assert f"my attic/{TENANT}.json" in delete(store).left["store"]
+
+
 class Recorder:
     """A place that says what it was asked."""
 

@@ -13,6 +13,7 @@ from registry.files import FileDigest
 from registry.fleet.state import FleetEntry
 from registry.layout import LABELS, MANIFEST, PROVENANCE, WEIGHTS, catalogue_key, model_key, program_key
 from registry.model.bundle import Manifest
+from registry.store import ObjectInfo
 from registry.tracking.records import TrackedRun, TrackedVersion, bundle_address
 from registry.verify.differences import (
     Difference,
@@ -27,6 +28,7 @@ from registry.verify.differences import (
     compare,
     named_versions,
 )
+from registry.verify.stored import Listings, Usable, whole_programs
 
 STORE = "s3://models/prod"
 PROGRAM = "b" * 64
@@ -53,6 +55,13 @@ def objects(manifest: Manifest, *, without: str = "") -> dict[str, int]:
     return {model_key(manifest.tenant, manifest.version, name): 1 for name in names if name != without}
 
 
+def usable(manifest: Manifest) -> Usable:
+    return Usable(program=manifest.program, digest=manifest.digest)
+
+
+SIZES = {**objects(OLD), **objects(NEW), catalogue_key("acme"): 1, program_key(PROGRAM, "files.json"): 1}
+
+
 def tracked(manifest: Manifest, number: int, /, **update: Any) -> TrackedVersion:
     made = TrackedVersion(
         tenant=manifest.tenant,
@@ -66,24 +75,23 @@ def tracked(manifest: Manifest, number: int, /, **update: Any) -> TrackedVersion
 
 
 def good(**update: Any) -> Snapshot:
-    """acme serves NEW after OLD, and all is as it should be but for the update."""
+    """acme serves NEW after OLD, and all is as it should be but for the update; of the store, `sizes` is a listing."""
     entry = FleetEntry().with_version(OLD.version, OLD.digest).with_version(NEW.version, NEW.digest)
     whole: dict[str, Any] = {
         "store_url": STORE,
         "generation": 2,
         "entries": {"acme": entry},
-        "sizes": {
-            **objects(OLD),
-            **objects(NEW),
-            catalogue_key("acme"): 1,
-            program_key(PROGRAM, "files.json"): 1,
-        },
-        "manifests": {("acme", OLD.version): OLD, ("acme", NEW.version): NEW},
+        "manifests": {("acme", OLD.version): usable(OLD), ("acme", NEW.version): usable(NEW)},
         "problems": {},
         "versions": [tracked(OLD, 1), tracked(NEW, 2)],
         "aliases": {"acme": {"champion": 2}},
         "dead_runs": [],
     }
+    sizes = update.pop("sizes", SIZES)
+    listing = [ObjectInfo(key=key, size=size, etag="") for key, size in sorted(sizes.items())]
+    tenants = Listings().by_tenant(info for info in listing if info.key.startswith("tenants/"))
+    whole["stored"] = {tenant: stored for tenant, stored, _ in tenants}
+    whole["programs"] = whole_programs(info for info in listing if info.key.startswith("programs/"))
     return Snapshot(**{**whole, **update})
 
 
@@ -114,7 +122,7 @@ def test_an_entry_names_its_versions_once_whatever_they_are_for() -> None:
 @pytest.mark.parametrize(("manifest", "role"), [(NEW, "which serves"), (OLD, "which would be rolled back to")])
 @pytest.mark.parametrize("name", [WEIGHTS, LABELS, MANIFEST])
 def test_a_file_that_the_fleet_needs_and_the_store_lacks(manifest: Manifest, role: str, name: str) -> None:
-    sizes = {key: size for key, size in good().sizes.items() if key != model_key("acme", manifest.version, name)}
+    sizes = {key: size for key, size in SIZES.items() if key != model_key("acme", manifest.version, name)}
     found = only(good(sizes=sizes))
     assert (found.kind, found.tenant, found.repair) == (Kind.FILES_MISSING, "acme", None)
     assert role in found.what
@@ -132,7 +140,7 @@ def test_what_reading_found_is_reported_with_what_the_version_is_for(kind: Kind)
 
 def test_a_program_a_catalogue_and_a_provenance_that_are_missing() -> None:
     def without(key: str) -> Difference:
-        return only(good(sizes={name: size for name, size in good().sizes.items() if name != key}))
+        return only(good(sizes={name: size for name, size in SIZES.items() if name != key}))
 
     program = without(program_key(PROGRAM, "files.json"))
     assert (program.kind, program.repair) == (Kind.PROGRAM_MISSING, None)
@@ -157,7 +165,7 @@ def test_a_published_version_that_is_not_registered_comes_before_the_alias_that_
 
 
 def test_what_is_published_and_not_in_the_fleet_is_registered_too() -> None:
-    found = only(good(sizes={**good().sizes, **objects(OTHER)}))
+    found = only(good(sizes={**SIZES, **objects(OTHER)}))
     assert (found.kind, found.repair) == (Kind.NOT_REGISTERED, Register(version=OTHER.version))
 
 
@@ -165,7 +173,7 @@ def test_what_cannot_be_read_cannot_be_registered_nor_be_champion() -> None:
     problem = Problem(kind=Kind.FILES_DAMAGED, what="its manifest is not in canonical form", where="there")
     found = compare(
         good(
-            manifests={("acme", OLD.version): OLD},
+            manifests={("acme", OLD.version): usable(OLD)},
             problems={("acme", NEW.version): [problem]},
             versions=[tracked(OLD, 1)],
             aliases={"acme": {"champion": 1}},
@@ -176,7 +184,7 @@ def test_what_cannot_be_read_cannot_be_registered_nor_be_champion() -> None:
 
 
 def test_a_version_in_part_is_garbage_collections_unless_the_fleet_names_it() -> None:
-    found = only(good(sizes={**good().sizes, **objects(OTHER, without=MANIFEST)}))
+    found = only(good(sizes={**SIZES, **objects(OTHER, without=MANIFEST)}))
     assert (found.kind, found.repair, found.left_over) == (Kind.UNFINISHED_BUNDLE, None, True)
 
 
@@ -217,8 +225,8 @@ def test_a_registration_of_what_is_gone_is_removed_unless_it_may_be_elsewhere() 
 
 
 def test_the_registration_of_what_the_fleet_names_stays_though_its_files_are_gone() -> None:
-    kept = {key: size for key, size in good().sizes.items() if f"/{OLD.version}/" not in key}
-    found = compare(good(sizes=kept, manifests={("acme", NEW.version): NEW}))
+    kept = {key: size for key, size in SIZES.items() if f"/{OLD.version}/" not in key}
+    found = compare(good(sizes=kept, manifests={("acme", NEW.version): usable(NEW)}))
     assert {one.kind for one in found} == {Kind.FILES_MISSING}
 
 
@@ -251,4 +259,4 @@ def test_a_run_that_a_crash_left_open_ends_as_what_it_came_to() -> None:
 
 
 def test_names_that_are_no_tenants_are_not_ours() -> None:
-    assert compare(good(sizes={**good().sizes, "tenants/A.B/models/x/manifest.json": 1})) == []
+    assert compare(good(sizes={**SIZES, "tenants/A.B/models/x/manifest.json": 1})) == []

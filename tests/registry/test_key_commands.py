@@ -75,6 +75,17 @@ def test_a_key_is_printed_once_and_alone(store: ObjectStore) -> None:
     assert row["expires_at"] > row["created_at"]
 
 
+def test_many_keys_may_be_published_at_once(store: ObjectStore) -> None:
+    made = [run("create", "--tenant", tenant, "--no-publish") for tenant in ("acme", "beta")]
+    assert [one["published"] for one in made] == [False, False]
+    out, err = text("create", "--tenant", "gamma", "--no-publish")
+    assert out.startswith("mf_")
+    assert "no server knows it yet: macrofleet keys publish" in err
+    assert list(store.list()) == []
+    text("publish")
+    assert len(published(store)) == 3
+
+
 def test_without_a_tenant_it_is_an_operators(store: ObjectStore) -> None:
     made = run("create")
     assert (made["tenant"], made["scopes"], made["published"], made["generation"]) == (None, ["operator"], True, 1)

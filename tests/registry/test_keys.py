@@ -14,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from registry.database import Database, DatabaseSettings, opened_database
+from registry.documents import canonical_json
 from registry.errors import (
     DatabaseUnavailable,
     InvalidInput,
@@ -30,7 +32,7 @@ from registry.errors import (
 )
 from registry.keys import book as module
 from registry.keys.book import KeyBook, KeyRecord
-from registry.keys.published import MAX_BYTES, AccessReader, PublishedKeys, parse_keys
+from registry.keys.published import MAX_BYTES, AccessReader, PublishedKey, PublishedKeys, parse_keys, read_keys
 from registry.keys.publishing import is_published, publish_keys
 from registry.layout import ACCESS_KEYS
 from registry.store import ObjectStore
@@ -134,10 +136,17 @@ def test_there_is_a_bound_on_keys(book: KeyBook, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(module, "MAX_KEYS", 2)
     _, first = book.create("acme", ["suggest"])
     book.create("acme", ["suggest"])
-    with pytest.raises(InvalidInput, match="there are 2 keys"):
+    with pytest.raises(
+        InvalidInput, match="there are 2 keys that are not revoked, and there can be 2 at most"
+    ) as raised:
         book.create("acme", ["suggest"])
+    assert "macrofleet keys revoke" in raised.value.remedy
     book.revoke([first.prefix])
     book.create("acme", ["suggest"])
+    # A database from elsewhere has more.
+    monkeypatch.setattr(module, "MAX_KEYS", 1)
+    with pytest.raises(InvalidInput, match="there are 2 keys"):
+        book.published()
 
 
 def test_a_rotated_key_goes_on_for_a_while(book: KeyBook, clock: Clock) -> None:
@@ -503,6 +512,81 @@ def test_a_reader_keeps_to_what_it_has(damage: str, tmp_path: Path, monkeypatch:
         reader.refresh()
     store.put(ACCESS_KEYS, good.to_bytes())
     assert reader.refresh() == first
+
+
+def _published(count: int) -> PublishedKeys:
+    keys = tuple(
+        PublishedKey(
+            prefix=f"{n:010x}",
+            digest=f"{n:064x}",
+            tenant=None if n % 3 else f"t{n}",
+            scopes=("operator",) if n % 3 else ("suggest",),
+        )
+        for n in range(count)
+    )
+    return PublishedKeys(source="0" * 32, generation=3, keys=keys)
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_a_document_is_json_and_lines(count: int) -> None:
+    document = _published(count)
+    data = document.to_bytes()
+    assert parse_keys(data, where="here") == document
+    assert len(data.splitlines()) == count + 2
+    # Releases before this one read it as they did, and this one what they wrote.
+    assert PublishedKeys.model_validate_json(data) == document
+    assert parse_keys(canonical_json(document.model_dump(mode="json")), where="here") == document
+
+
+def test_keys_are_read_one_by_one() -> None:
+    data = _published(3).to_bytes()
+    broken = data[: data.index(b"\n", data.index(b"\n") + 1) + 1] + b"nonsense\n"
+    heading, keys = read_keys(broken, where="here")
+    assert (heading.generation, heading.keys) == (3, ())
+    assert next(keys).prefix == "0" * 10
+    with pytest.raises(StoreError):
+        next(keys)
+
+
+@pytest.mark.parametrize("damage", ["cut", "a line less", "more behind", "no comma", "a comma more", "too many"])
+def test_a_document_that_is_not_whole_is_none(damage: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = _published(4).to_bytes().splitlines(keepends=True)
+    match damage:
+        case "cut":
+            lines[-2] = lines[-2][:-9]
+            del lines[-1]
+        case "a line less":
+            del lines[-1]
+        case "more behind":
+            lines.append(lines[1])
+        case "no comma":
+            lines[2] = lines[2].replace(b",\n", b"\n")
+        case "a comma more":
+            lines[4] = lines[4].replace(b"\n", b",\n")
+        case "too many":
+            monkeypatch.setattr("registry.keys.published.MAX_KEYS", 3)
+    with pytest.raises(StoreError, match="is not valid"):
+        parse_keys(b"".join(lines), where="here")
+
+
+def test_a_tenant_with_more_keys_than_a_statement_takes_names_is_revoked(
+    book: KeyBook, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for _ in range(3):
+        book.create("acme", ["suggest"])
+    _, other = book.create("beta", ["suggest"])
+    _, kept = book.create("beta", ["suggest"])
+    asked: list[int] = []
+    real = sa.Column.in_
+
+    def in_(column: sa.Column[Any], names: list[str]) -> Any:
+        asked.append(len(names))
+        return real(column, names)
+
+    monkeypatch.setattr(sa.Column, "in_", in_)
+    assert len(book.revoke([other.prefix], tenant="acme")) == 4
+    assert max(asked) == 1
+    assert [key.prefix for key in book.published().keys] == [kept.prefix]
 
 
 @given(st.binary(max_size=200))

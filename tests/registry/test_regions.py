@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 import macrofleet
-from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
+from registry.errors import BundleCorrupt, InvalidInput, MacrofleetError, ModelNotFound
 from registry.fleet.at_rest import read_root
 from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.garbage.retention import DAY, Retention
@@ -35,6 +35,7 @@ from registry.layout import (
     model_key,
     tenant_settings_key,
 )
+from registry.publishing import publish_bundle
 from registry.regions.copying import Copied, copy_region
 from registry.regions.marks import promote, read_mark
 from registry.store import ObjectInfo, ObjectStore
@@ -315,7 +316,71 @@ def test_what_nobody_is_served_may_be_missing(home: MemoryStore) -> None:
     there = a_store("there")
     update_fleet(home, {"acme": _with_candidate})
     done = copy(home, there)
-    assert done.missing == (f"acme {'9' * 16}",)
+    assert (done.missing, done.damaged, done.whole) == ((f"acme {'9' * 16}",), (), False)
+    same(home, there)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, MANIFEST])
+def test_what_nobody_is_served_may_be_damaged(home: MemoryStore, name: str) -> None:
+    there = a_store("there")
+    update_fleet(home, {"acme": _with_shadow(home)})
+    shadow = made("acme", 2)[1].version
+    home.put(model_key("acme", shadow, name), b"x" * 10)
+    serve(home, "beta", 2)
+    done = copy(home, there)
+    assert [what.split(":")[0] for what in done.damaged] == [f"acme {shadow}"]
+    assert (done.missing, done.whole) == ((), False)
+    same(home, there)
+    # Nothing of it is there, so that nobody takes it for whole.
+    assert not list(there.list(model_key("acme", shadow, "")))
+    # Mended where it lies, it comes with a look at everything.
+    home.put(model_key("acme", shadow, name), (made("acme", 2)[0] / name).read_bytes())
+    assert copy(home, there, everything=True).whole
+    assert there.head(model_key("acme", shadow, WEIGHTS))
+
+
+def _with_shadow(store: ObjectStore, number: int = 2) -> Callable[[FleetEntry | None], FleetEntry]:
+    folder, manifest = made("acme", number)
+    publish_bundle(store, folder, tenant="acme")
+
+    def edit(entry: FleetEntry | None) -> FleetEntry:
+        assert entry is not None
+        return entry.model_copy(update={"shadow": manifest.version, "shadow_manifest": manifest.digest})
+
+    return edit
+
+
+def test_what_one_is_served_and_is_damaged_keeps_the_fleet_and_nothing_else(home: MemoryStore) -> None:
+    there = a_store("there")
+    copy(home, there)
+    generation = read_root(there).generation
+    for tenant in TENANTS:
+        serve(home, tenant, 2)
+    for tenant in TENANTS[:2]:
+        home.put(model_key(tenant, made(tenant, 2)[1].version, WEIGHTS), b"x" * 10)
+    delete(home, "nobody")
+    rename(home, "acme", 5)
+    keys = PublishedKeys(source="c" * 32, generation=5, keys=()).to_bytes()
+    home.put(ACCESS_KEYS, keys)
+    with pytest.raises(BundleCorrupt, match=r"2 tenants serve what is not whole .*acme: .*; beta: "):
+        copy(home, there)
+    assert read_root(there).generation == generation
+    assert complaints(there) == []
+    # A key that was revoked, above all, is not one there any more.
+    assert there.get(ACCESS_KEYS).data == keys
+    assert there._find(catalogue_key("acme")) == home._find(catalogue_key("acme"))
+    assert there.head(model_key("gamma", made("gamma", 2)[1].version, WEIGHTS))
+    # What is there by then is not copied again.
+    written: list[str] = []
+    there.on_put = written.append
+    with pytest.raises(BundleCorrupt):
+        copy(home, there)
+    assert not [
+        key for key in written if key.startswith(("access/", "copy/")) or key.endswith(("macros.json", WEIGHTS))
+    ]
+    for tenant in TENANTS[:2]:
+        home.put(model_key(tenant, made(tenant, 2)[1].version, WEIGHTS), (made(tenant, 2)[0] / WEIGHTS).read_bytes())
+    assert copy(home, there).whole
     same(home, there)
 
 
@@ -491,6 +556,10 @@ def test_the_commands(tmp_path: Path) -> None:
     serve(home, "acme", 2)
     assert told("status")[0] == 1
     assert told("copy")[1]["before"] == 1
+    update_fleet(home, {"acme": _with_shadow(home, 3)})
+    home.put(model_key("acme", made("acme", 3)[1].version, LABELS), b"x")
+    code, copied = told("copy")
+    assert (code, len(copied["damaged"]), told("status")[0]) == (1, 1, 0)  # type: ignore[arg-type]
     assert told("promote")[1]["was_copy_of"] == home.url
     assert isinstance(run.invoke(macrofleet.app, ["regions", "copy"], env=environment).exception, InvalidInput)
     nowhere = run.invoke(macrofleet.app, ["regions", "copy"], env={**environment, "MACROFLEET_COPY_STORE_URL": ""})

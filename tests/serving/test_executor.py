@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import threading
 import time
 import weakref
@@ -15,6 +16,7 @@ import pytest
 from registry.errors import BundleCorrupt, DeadlineExceeded, NotReady, Overloaded, TenantThrottled
 from registry.model.runtime import Features
 from serving.engine.executor import Executor, Scores, Spare
+from serving.stacks import stack_of
 from tests.serving.helpers import eventually, spin
 
 pytestmark = pytest.mark.anyio
@@ -28,12 +30,14 @@ class FakeProgram:
     batches: list[list[str]] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
     error: Exception | None = None
+    raises: bool = False
 
     def featurise(self, texts: Sequence[str]) -> Features:
         self.batches.append(list(texts))
         assert self.gate.wait(SOON)
         if self.error is not None:
             raise self.error
+        assert not self.raises or 1 // 0
         return Features({"length": np.array([len(text) for text in texts], np.float32)}, len(texts))
 
 
@@ -41,10 +45,12 @@ class FakeProgram:
 class FakeModel:
     factor: float = 1.0
     error: Exception | None = None
+    raises: bool = False
 
     def score_ticket(self, features: Features, index: int) -> Scores:
         if self.error is not None:
             raise self.error
+        assert not self.raises or 1 // 0
         scores: Scores = features.tensors["length"][index] * np.array([self.factor], np.float32)
         return scores
 
@@ -293,6 +299,30 @@ async def test_a_model_is_let_go_of_when_its_batch_is_done(program: FakeProgram,
     await ask(executor, "x", model)
     del model
     await eventually(lambda: seen() is None)
+
+
+@pytest.mark.parametrize("in_thread", [True, False])
+@pytest.mark.parametrize("fails", ["the model", "the program"])
+async def test_a_model_whose_scoring_raises_is_let_go_of_without_a_collection(
+    program: FakeProgram, make: Callable[..., Executor], in_thread: bool, fails: str
+) -> None:
+    program.gate.set()
+    executor, model = make(in_thread=in_thread), FakeModel()
+    seen = weakref.ref(model)
+    if fails == "the model":
+        model.raises = True
+    else:
+        program.raises = True
+    gc.disable()
+    try:
+        with pytest.raises(ZeroDivisionError) as raised:
+            await ask(executor, "x", model)
+        # The log still says where.
+        assert "1 // 0" in stack_of(raised.value)
+        del raised, model
+        await eventually(lambda: seen() is None)
+    finally:
+        gc.enable()
 
 
 async def test_in_the_loop_what_came_together_is_one_batch(program: FakeProgram, make: Callable[..., Executor]) -> None:

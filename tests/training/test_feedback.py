@@ -56,6 +56,20 @@ def test_what_was_applied_is_the_label() -> None:
     assert joined(example(), told("m2", at=AT), told("m3", at=AT - 1)).macro_id == "m2"
 
 
+@pytest.mark.parametrize("view_first", [True, False])
+def test_feedback_on_one_ticket_relabels_no_other(view_first: bool) -> None:
+    """Who holds a key for feedback has the id of a suggestion, and names a ticket that it was not made for."""
+    view = shown("m1", "m9", ticket="t1", suggestion="s1")
+    lie = told("m9", ticket="t2", suggestion="s1")
+    records: list[Shown | Feedback] = [view, lie] if view_first else [lie, view]
+    one, other = join_feedback([example("t1"), example("t2")], records)
+    assert (one.macro_id, other) == ("m1", example("t2"))
+    # What is said of the ticket itself counts, and so does what nobody can know better.
+    records += [told("m3", ticket="t1", suggestion="s1"), told("m4", ticket="t2", suggestion="nobody knows")]
+    one, other = join_feedback([example("t1"), example("t2")], records)
+    assert (one.macro_id, other.macro_id) == ("m3", "m4")
+
+
 def test_what_is_no_macro_of_the_catalogue_takes_no_label_away() -> None:
     records = [told("Where is my parcel"), told("m2", ticket="t2")]
     after = join_feedback([example(), example("t2")], records, known={"m1", "m2"})

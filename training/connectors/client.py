@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 
@@ -196,3 +196,27 @@ def _remedy(status: int) -> str:
     if 300 <= status < 400:
         return "It redirects, which is not followed: check the subdomain."
     return "Check the subdomain, and docs/connectors.md for what is asked."
+
+
+def repeated_page(what: str) -> HelpDeskRefused:
+    """What to raise where a help desk names a page as the next that it gave before.
+
+    Silence would pass a part of `what` off as all of it, and asking again would go round for ever.
+    """
+    return HelpDeskRefused(
+        f"the help desk's pages of {_place(what)} lead back to one that it gave before: what comes after cannot be read",
+        remedy="What it gave is kept. Run it again later; if it persists, the API or a proxy before it ignores cursors.",
+    )
+
+
+def endless_pages(what: str, most: int) -> HelpDeskRefused:
+    """What to raise where a listing does not end."""
+    return HelpDeskRefused(
+        f"the help desk's pages of {_place(what)} do not end after {most}",
+        remedy="Check that the address is the account's own.",
+    )
+
+
+def _place(what: str) -> str:
+    """A path alone, of the address of a further page: the rest of it may be anything."""
+    return urlsplit(what).path if "/" in what else what

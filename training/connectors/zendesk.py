@@ -13,7 +13,7 @@ from typing import Any
 
 from registry.catalogue import Macro
 from registry.errors import HelpDeskRefused
-from training.connectors.client import HelpDesk
+from training.connectors.client import HelpDesk, endless_pages, repeated_page
 from training.connectors.pace import Pace
 
 DOMAIN = "zendesk.com"
@@ -107,9 +107,11 @@ def export_tickets(
 
     Raises:
         CursorExpired: the cursor is not known any more.
+        HelpDeskRefused: a page names one as the next that came before: what follows cannot be had. What came is right.
     """
     path = "/api/v2/incremental/tickets/cursor.json"
-    for _ in range(_MOST_PAGES):
+    seen = {cursor}
+    for _ in range(_MOST_PAGES):  # what is further goes on from the last cursor, in the next run
         parameters: dict[str, str | int] = {"per_page": page_size, "include": "users"}
         parameters |= {"start_time": since} if cursor is None else {"cursor": cursor}
         try:
@@ -120,10 +122,12 @@ def export_tickets(
             raise
         page = _page(body, cursor)
         yield page
-        # The same cursor again would be the same page again.
-        if page.last or page.cursor == cursor:
+        if page.last:
             return
         cursor = page.cursor
+        if cursor in seen:
+            raise repeated_page("tickets")
+        seen.add(cursor)
 
 
 def read_audits(desk: HelpDesk, pace: Pace, ticket: int) -> list[dict[str, Any]] | None:
@@ -157,8 +161,12 @@ class EventPage:
 
 
 def export_macro_uses(desk: HelpDesk, pace: Pace, *, since: int) -> Iterator[EventPage]:
-    """Which tickets a macro was applied to since a time, where the account's ticket events say so."""
-    for _ in range(_MOST_PAGES):
+    """Which tickets a macro was applied to since a time, where the account's ticket events say so.
+
+    Raises:
+        HelpDeskRefused: the next page would be this one again, and it says that it is not the last.
+    """
+    for _ in range(_MOST_PAGES):  # as in `export_tickets`
         body = desk.get(
             "/api/v2/incremental/ticket_events.json", {"start_time": since, "include": "comment_events"}, pace=pace
         )
@@ -171,8 +179,12 @@ def export_macro_uses(desk: HelpDesk, pace: Pace, *, since: int) -> Iterator[Eve
             )
         )
         end = body.get("end_time")
-        last = body.get("end_of_stream") is True or not isinstance(end, int) or end <= since
+        ended = body.get("end_of_stream")
+        stuck = ended is False and bool(events) and isinstance(end, int) and end <= since
+        last = not stuck and (ended is True or not isinstance(end, int) or end <= since)
         yield EventPage(events=len(events), with_macro=found, end=end if isinstance(end, int) else since, last=last)
+        if stuck:
+            raise repeated_page("ticket events")
         if last:
             return
         since = end
@@ -249,9 +261,13 @@ def time_of(when: Any) -> datetime | None:
 
 
 def _pages(desk: HelpDesk, path: str, parameters: Mapping[str, str | int], pace: Pace) -> Iterator[Any]:
-    """Pages by cursor, or by the next one's address where the endpoint has no cursors."""
+    """Pages by cursor, or by the next one's address where the endpoint has no cursors.
+
+    Raises:
+        HelpDeskRefused: a page names one as the next that came before, or they do not end.
+    """
     asked: Mapping[str, str | int] | None = parameters
-    seen = {""}
+    seen: set[str] = set()
     for _ in range(_MOST_PAGES):
         body = desk.get(path, asked, pace=pace)
         yield body
@@ -262,9 +278,12 @@ def _pages(desk: HelpDesk, path: str, parameters: Mapping[str, str | int], pace:
             asked = {**parameters, "page[after]": cursor}
         elif meta is None and isinstance(following, str):
             path, asked, cursor = following, None, following
-        if not isinstance(cursor, str) or cursor in seen:
+        if not isinstance(cursor, str) or not cursor:
             return
+        if cursor in seen:
+            raise repeated_page(path)
         seen.add(cursor)
+    raise endless_pages(path, _MOST_PAGES)
 
 
 def _list(body: Any, name: str) -> Sequence[dict[str, Any]]:

@@ -7,6 +7,7 @@ import pytest
 
 from benchmarks.zendesk_server import AUTHORIZATION, Account, Fault, ZendeskServer
 from registry.errors import HelpDeskRefused
+from training.connectors import macro_catalogues
 from training.connectors.client import HelpDesk
 from training.connectors.macro_catalogues import (
     chatwoot_credentials,
@@ -83,6 +84,31 @@ def test_chatwoot() -> None:
     with answering("/api/v1/accounts/9/macros", *[pages[0]] * 3) as (desk, server):
         assert len(read_chatwoot(desk, PACE, account=9)) == 2
         assert len(server.targets) == 2
+
+
+def test_a_cursor_that_comes_again_is_an_error_and_no_end() -> None:
+    rows = [[{"id": number, "name": "n"}] for number in range(3)]
+    gorgias = [{"data": row, "meta": {"next_cursor": cursor}} for row, cursor in zip(rows, "aba", strict=True)]
+    with (
+        answering("/api/macros", *gorgias) as (desk, server),
+        pytest.raises(HelpDeskRefused, match=r"pages of /api/macros lead back") as raised,
+    ):
+        read_gorgias(desk, PACE)
+    assert (len(server.targets), "cursors" in raised.value.remedy) == (3, True)
+    # A page with nothing new is not the last one by that.
+    intercom = [
+        {"data": row, "pages": {"next": {"starting_after": cursor} if cursor else None}}
+        for row, cursor in ((rows[0], "a"), (rows[0], "b"), (rows[1], ""))
+    ]
+    with answering("/macros", *intercom) as (desk, _):
+        assert len(read_intercom(desk, PACE)) == 2
+
+
+def test_pages_without_an_end_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(macro_catalogues, "_MOST_PAGES", 3)
+    pages = [{"data": [{"id": number, "name": "n"}], "meta": {"next_cursor": f"c{number}"}} for number in range(4)]
+    with answering("/api/macros", *pages) as (desk, _), pytest.raises(HelpDeskRefused, match="do not end after 3"):
+        read_gorgias(desk, PACE)
 
 
 @pytest.mark.parametrize(

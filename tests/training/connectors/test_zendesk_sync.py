@@ -207,6 +207,55 @@ def test_an_expired_cursor_begins_again_by_time(store: LocalStore, serve: Serve)
     assert "start_time=0" not in again[0], "not from the beginning of all time"
 
 
+def _page(server: ZendeskServer, ticket: dict[str, Any], after: str, *, end: bool = False) -> Fault:
+    body = {"tickets": [ticket], "users": server.account.users, "after_cursor": after, "end_of_stream": end}
+    return Fault(body=json.dumps(body).encode())
+
+
+@pytest.mark.parametrize("cursors", [["0-1", "0-1"], ["0-1", "0-2", "0-1"]], ids=["the same again", "round"])
+def test_an_export_that_leads_back_is_an_error_and_keeps_what_came(
+    store: LocalStore, serve: Serve, cursors: list[str]
+) -> None:
+    account = small_account()
+    server = serve(account)
+    server.fail(EXPORT, [_page(server, account.tickets[place], cursor) for place, cursor in enumerate(cursors)])
+    with pytest.raises(HelpDeskRefused, match=r"pages of tickets lead back to one that it gave before") as raised:
+        synced(store, server)
+    assert "kept" in raised.value.remedy
+    assert server.asked[EXPORT] == len(cursors)
+    # Mended, it goes on from there, and nothing is missing.
+    assert synced(store, server).waiting == 0
+    assert ids(store) == ["1", "2", "3", "4", "5"]
+
+
+def test_the_last_page_may_name_itself(store: LocalStore, serve: Serve) -> None:
+    account = small_account()
+    server = serve(account)
+    synced(store, server)
+    cursor = f"{account.generation}-{len(account.tickets)}"
+    server.fail(EXPORT, [_page(server, account.tickets[0], cursor, end=True)])
+    assert synced(store, server).pages == 1
+
+
+def test_audits_and_macros_that_lead_back_are_an_error(store: LocalStore, serve: Serve) -> None:
+    server = serve(small_account())
+    again = {"meta": {"has_more": True, "after_cursor": "1"}}
+    for path, name in ((MACROS, "macros"), (AUDITS.format(5), "audits")):
+        server.fail(path, [Fault(body=json.dumps({name: [], **again}).encode())] * 2)
+        with pytest.raises(HelpDeskRefused, match=f"pages of {path} lead back"):
+            synced(store, server)
+    synced(store, server)
+    assert ids(store) == ["1", "2", "3", "4", "5"]
+
+
+def test_events_that_lead_back_are_an_error(store: LocalStore, serve: Serve) -> None:
+    server = serve(small_account())
+    stuck = {"ticket_events": [{"ticket_id": 1, "child_events": []}], "end_time": 0, "end_of_stream": False}
+    server.fail(EVENTS, [Fault(body=json.dumps(stuck).encode())])
+    with pytest.raises(HelpDeskRefused, match="pages of ticket events lead back"):
+        synced(store, server)
+
+
 def test_pages_that_repeat_tickets_are_read_once(store: LocalStore, serve: Serve) -> None:
     account = small_account()
     account.tickets += account.tickets[-3:]
