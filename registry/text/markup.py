@@ -15,6 +15,8 @@ from itertools import islice
 _MOST_TAGS = 4_000
 # In code points; several times what a program reads of a message.
 _MOST_SHOWN = 16_000
+# Of a tag, in code points; what marks a quotation stands well before, and a picture within a tag has 50,000.
+_MOST_OF_ATTRIBUTES = 2_000
 _ROUNDS = 4
 _BLOCKS = frozenset(
     "address article blockquote br center dd div dl dt fieldset figure footer form h1 h2 h3 h4 h5 h6 header hr li main "
@@ -75,13 +77,13 @@ def _without_tags(text: str, *, foreign: bool) -> str:
     parts: list[str] = []
     end, unseen, depth = 0, "", 0  # what was read; the element whose content is left out, and how deep in it we are
     for tag in tags:
-        name, attributes = (tag[2] or "").lower(), tag[3] or ""
+        name, attributes = (tag[2] or "").lower(), (tag[3] or "")[:_MOST_OF_ATTRIBUTES]
         if tag.start() < end or (name and name not in _KNOWN and ":" not in name):
             continue  # inside a comment, or words: <jane@example.com>, <order 12>
         if not unseen:
             parts.append(text[end : tag.start()])
         end = _end_of_comment(text, tag.end()) if tag[0] == "<!--" else tag.end()
-        opens = not tag[1] and not attributes.endswith("/")
+        opens = not tag[1] and not (tag[3] or "").endswith("/")
         if unseen:
             depth += (name == unseen) * (1 if opens else -bool(tag[1]))
             unseen = unseen if depth else ""

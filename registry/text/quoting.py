@@ -34,7 +34,7 @@ _TIME = re.compile(r"\d[:.h]\d\d|\d{4}")
 
 # -----Original Message----- and the like.
 _SEPARATOR = re.compile(
-    r"[-_=*#+]{2,}\s*(?:begin )?(?:original message|forwarded message|ursprüngliche nachricht|weitergeleitete nachricht|"
+    r"[-_=*#+]{2,}+\s*(?:begin )?(?:original message|forwarded message|ursprüngliche nachricht|weitergeleitete nachricht|"
     r"originalnachricht|mensaje original|mensaje reenviado|message d'origine|message original|message transféré|"
     r"messaggio originale|messaggio inoltrato|oorspronkelijk bericht|doorgestuurd bericht|mensagem original|"
     r"mensagem encaminhada|ursprungligt meddelande|vidarebefordrat meddelande|oprindelig meddelelse|"
@@ -45,7 +45,7 @@ _SEPARATOR = re.compile(
     r"|(?:begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-mail)|inicio del mensaje reenviado|"
     r"début du message réexpédié|inizio messaggio inoltrato|転送されたメッセージ)\s*[:：]$"
     # A help desk's own notification, answered.
-    r"|[#=*-]{2,}.{0,40}(?:above this line|über dieser zeile|encima de esta línea|au-dessus de cette ligne|"
+    r"|[#=*-]{2,}+.{0,40}(?:above this line|über dieser zeile|encima de esta línea|au-dessus de cette ligne|"
     r"この行より上|以上の行).{0,40}$"
 )
 _RULE = re.compile(r"[-_=*~#.\u2010-\u2015\u2500-\u2501\u30fc\u2026+]{3,}$")

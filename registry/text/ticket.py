@@ -82,13 +82,13 @@ def asked_text(subject: str, messages: Sequence[str]) -> str:
     """The text a model is given of a ticket that somebody asks about: `ticket_text`, masked as imports mask what it learns from.
 
     Where a message is longer than 8,192 code points, what follows is read as it came: the time that masking takes is the
-    server's, and bounded so.
+    server's, and bounded so. Of a subject nothing is read beyond 2,000.
 
     Args:
         subject, messages: as for `ticket_text`.
     """
     read = [messages[0], messages[-1]] if len(messages) > 1 else messages
-    return ticket_text(_masked(subject), [_masked(message) for message in read])
+    return ticket_text(_masked(subject[:_MOST_OF_RAW_SUBJECT]), [_masked(message) for message in read])
 
 
 def _masked(text: str) -> str:
