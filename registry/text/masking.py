@@ -209,6 +209,8 @@ def _iban(found: re.Match[str]) -> str:
                 break
     if len(taken) < length or (end < len(said) and said[end].isalnum()):
         return said
+    if any(not (character.isascii() or character.isdecimal()) for character in taken):
+        return said  # a letter that is the same without case, as \u0130 is, and in no account
     number = "".join(str(int(character, 36)) for character in taken[4:] + taken[:4])
     return IBAN + said[end:] if int(number) % 97 == 1 else said
 

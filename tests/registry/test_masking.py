@@ -71,6 +71,7 @@ def test_numbers_that_are_said_to_be_phones() -> None:
         "on 2026-03-01 10:30", "01.02.2026 12:15", "01-02-2026 10 pieces", "phone 2026-03-01", "IMEI 490154203237518",
         "EUR 1 234 567 890", "1,234,567.89", "version 10.0.19041.1234", "192.168.100.200", "00:11:22:33:44:55",
         "DE89370400440532013001", "DE12 is my size", "5@3.50 each", "+12 345", "password: forgotten", "my token is lost",
+        "GB82 WE\u0130T 1234 5698 7654 32", "GB82 WE\u212aT 1234 5698 7654 32",
         "9780306406157", "at 10-12 or 14-16", "eyJust kidding", "a@b", "@jane", "{{ticket.id}}",
     ],
 )  # fmt: skip
