@@ -14,6 +14,8 @@ import re
 from collections.abc import Callable, Iterator
 from itertools import accumulate
 
+from registry.text.steps import Steps, finished
+
 EMAIL, PHONE, CARD, IBAN, TOKEN = "[email]", "[phone]", "[card]", "[iban]", "[token]"
 
 # What stands between the groups of a number: a space of any kind, a point, a slash, a hyphen of any kind, and `&nbsp;`.
@@ -141,6 +143,11 @@ def masked(text: str) -> str:
 
     Rules that cannot find anything are passed over: looking for a few words takes a tenth of the time of most rules.
     """
+    return finished(masked_in_steps(text))
+
+
+def masked_in_steps(text: str) -> Steps[str]:
+    """What `masked` returns, a step for each few rules: of 8,192 code points the longest takes about 4 ms."""
     if _has(text, _AT) or ("&" in text and _has(text, _AT_ESCAPED)):
         text = _LOGIN.sub(f"{TOKEN}@", text)
         text = _EMAIL.sub(EMAIL, text)
@@ -157,25 +164,32 @@ def masked(text: str) -> str:
         text = _SECRET.sub(_secret, text)
     if digits < _LEAST_DIGITS or not _CANDIDATE.search(text):
         return text
-    return _without_numbers(text, folded, digits)
+    yield
+    return (yield from _without_numbers(text, folded, digits))
 
 
-def _without_numbers(text: str, folded: str, digits: int) -> str:
+def _without_numbers(text: str, folded: str, digits: int) -> Steps[str]:
     """A text with IBANs, cards and phone numbers replaced; how many digits it has, and itself without case, as it came."""
     if _IBAN_BEGINS.search(text):
         text = _IBAN.sub(_iban, text)
+        yield
     if digits >= _CARD_LEAST_DIGITS:
         text = _replaced(text, _DIGITS, _cards)
+        yield
     if _has(folded, _OF_NUMBERS):
         text = _NUMBER.sub(_named, text)
+        yield
     if _has(text, _PLUSES):
         text = _PLUS.sub(_phone, text)
+        yield
     if digits < _PHONE_DIGITS:
         return text
     if "(" in text:
         text = _AREA.sub(_phone, text)
+        yield
     if _AMERICAN_ENDS.search(text):
         text = _AMERICAN.sub(_phone, text)
+        yield
     return _TRUNK.sub(_phone, text) if _TRUNK_BEGINS.search(text) else text
 
 

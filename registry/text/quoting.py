@@ -12,8 +12,11 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+from registry.text.steps import Steps, finished
+
 # More than any message needs that a program reads a few thousand code points of.
 _MOST_LINES = 500
+_LINES_A_STEP = 50
 _LONGEST_HEADER = 300
 _LONGEST_FOOTER = 120
 _COLONS = (":", "\uff1a")
@@ -125,12 +128,19 @@ def own_words(text: str) -> str:
         What is left without quoted lines, quoted messages, their headers, signatures and footers; empty where that is
         nothing.
     """
+    return finished(own_words_in_steps(text))
+
+
+def own_words_in_steps(text: str) -> Steps[str]:
+    """What `own_words` returns; a step is so many lines."""
     lines = _lines(text)
     kept: list[str] = []
     at = 0
     while at < len(lines):
         line = lines[at]
         at += 1
+        if not at % _LINES_A_STEP:
+            yield
         if line[0] == ">":
             continue
         folded = line.casefold() if len(line) <= _LONGEST_HEADER else ""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from registry.errors import InvalidInput, MacrofleetError, NotPermitted
 from registry.model.bundle import MacroId
-from registry.text.ticket import asked_text, customer_messages
+from registry.text.ticket import customer_messages
 from serving.access import Grant
 from serving.answering import Answering
 from serving.data_plane import DataPlane
@@ -30,6 +30,7 @@ from serving.errors import (
 from serving.faces.edge import MAX_BODY_BYTES
 from serving.faces.guard import GuardedRoute, grant_if_any, grant_of, needs
 from serving.suggestions.choice import Reason, is_blank
+from serving.suggestions.reading import TicketReader
 from serving.suggestions.views import Views
 
 _PREFIX, _SUFFIX = "/v1/tenants/", "/suggestions"
@@ -88,9 +89,9 @@ class Ticket(_Strict):
     channel: Annotated[str, Field(max_length=64)] | None = None
     locale: Annotated[str, Field(max_length=64)] | None = None
 
-    def text(self) -> str:
-        """What a model reads."""
-        return asked_text(self.subject or "", customer_messages(self.comments))
+    def said(self) -> tuple[str, list[str]]:
+        """The subject and the customer's public messages, of which `serving.suggestions.reading` makes what a model reads."""
+        return self.subject or "", customer_messages(self.comments)
 
 
 class Agent(_Strict):
@@ -200,8 +201,9 @@ class SuggestionFace:
 
     path = _ROUTE
 
-    def __init__(self, answering: Answering, views: Views) -> None:
+    def __init__(self, answering: Answering, views: Views, reader: TicketReader) -> None:
         self._answering = answering
+        self._reader = reader
         self._views = views
 
     @staticmethod
@@ -243,7 +245,7 @@ class SuggestionFace:
 
         Raises:
             RequestValidationError: the body is no request.
-            MacrofleetError: what `Answering.ask` and `Answering.answer` raise.
+            MacrofleetError: what `Answering.ask`, `TicketReader.read` and `Answering.answer` raise.
         """
         self.ask(tenant)
         return await self.answer_asked(tenant, body, timeout_ms, grant)
@@ -255,14 +257,15 @@ class SuggestionFace:
     async def answer_asked(self, tenant: str, body: bytes, timeout_ms: int | None, grant: Grant) -> bytes:
         """What `answer` gives, for who has asked already."""
         asked = _parse(body)
-        text = asked.ticket.text()
-        if is_blank(text):
-            raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
         if asked.explain and not grant.has("tenant-admin"):
             raise NotPermitted(
                 "explanations are for administrators", remedy="Ask with a key that has the scope tenant-admin."
             )
-        timeout_seconds = None if timeout_ms is None else timeout_ms / 1000
+        text, timeout_seconds = await self._reader.read(
+            tenant, *asked.ticket.said(), timeout_seconds=None if timeout_ms is None else timeout_ms / 1000
+        )
+        if is_blank(text):
+            raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
         answer = await self._answering.answer(
             tenant,
             text,

@@ -1,0 +1,189 @@
+"""Long work of the event loop in pieces, between which everybody else has a turn."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal, TypeVar
+
+from registry.errors import DeadlineExceeded, Overloaded, TenantThrottled
+from registry.text.steps import Steps
+
+T = TypeVar("T")
+_MORE = object()
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    steps: Steps[Any]
+    deadline: float
+    outcome: asyncio.Future[Any]
+
+
+class Pieces:
+    """Does work one piece at a time, and rests after each for as long as it took. Owned by one event loop.
+
+    A piece is as many steps as fit into `piece_seconds`, and one at least. What is there first begins at once, so that work of
+    less than a piece is done without a turn of the loop, as if it had been called. While some waits, tenants take turns by the
+    piece; of one tenant it is done in the order in which it came.
+
+    The picture of one piece of work:
+
+        run ─┬─ nobody waits, no rest is due: a first piece ──┬─ done ── the result
+             │                                                └─ not done ─┐
+             └──────────────────────── waiting ◂──────────────────────────┘
+                waiting ─┬─ its tenant's turn: a piece ─┬─ done ── the result, or what it raised
+                         │                              └─ not done ── waiting, its tenant last
+                         ├─ deadline ── DeadlineExceeded
+                         └─ the caller is cancelled ── closed, where it stands
+
+    Args:
+        piece_seconds: length of a piece; a single step that takes longer is a piece of its own.
+        ahead_seconds: how much of resting may be owed before work waits for it: work that comes seldom need not.
+        max_waiting: how much of it may wait; a quarter of it of one tenant.
+        refused: told why work was not done, as `serving.metrics.REFUSALS` has it.
+        clock: seconds, never backwards.
+    """
+
+    def __init__(
+        self,
+        *,
+        piece_seconds: float = 0.0005,
+        ahead_seconds: float = 0.001,
+        max_waiting: int = 64,
+        refused: Callable[[Literal["tenant_queue", "queue_full", "deadline"]], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._piece_seconds = piece_seconds
+        self._ahead_seconds = ahead_seconds
+        self._max_waiting = max_waiting
+        self._max_of_tenant = max(1, max_waiting // 4)
+        self._refused = refused
+        self._clock = clock
+        self._queues: OrderedDict[str, deque[_Job]] = OrderedDict()  # whose turn is next comes first
+        self._waiting = 0
+        self._rested = 0.0  # when all work so far will have been rested for
+        self._scheduled = False
+
+    @property
+    def waiting(self) -> int:
+        """How much work is begun or waits to be."""
+        return self._waiting
+
+    async def run(self, steps: Steps[T], *, tenant: str, deadline: float) -> T:
+        """What `steps` returns or raises.
+
+        Args:
+            steps: closed when nobody waits for it any more.
+            tenant: whose turn it takes.
+            deadline: by the clock; nobody waits longer.
+
+        Raises:
+            Overloaded: too much work waits.
+            TenantThrottled: too much of the tenant's does.
+            DeadlineExceeded: it was not done in time.
+        """
+        if not self._queues and self._resting_seconds() <= 0:
+            made = self._worked(steps)
+            if made is not _MORE:
+                return made
+        job = self._queued(steps, tenant, deadline)
+        loop = asyncio.get_running_loop()
+        self._go_on_soon(loop)
+        expiry = loop.call_later(max(deadline - self._clock(), 0), _expire, job)
+        try:
+            made: Any = await job.outcome
+        finally:
+            expiry.cancel()
+            self._withdraw(tenant, job)
+            steps.close()
+        if isinstance(made, DeadlineExceeded):
+            self._refused("deadline")
+        if isinstance(made, Exception):
+            raise made
+        return made
+
+    def _queued(self, steps: Steps[T], tenant: str, deadline: float) -> _Job:
+        queue = self._queues.get(tenant, ())
+        if self._waiting >= self._max_waiting or len(queue) >= self._max_of_tenant:
+            steps.close()
+            if len(queue) < self._max_of_tenant:
+                self._refused("queue_full")
+                raise Overloaded(f"{self._waiting} long tickets are being read", remedy="Try again in a second.")
+            self._refused("tenant_queue")
+            raise TenantThrottled(
+                f"{len(queue)} long tickets of this tenant are being read",
+                bound="tenant_queue",
+                remedy="Try again in a second.",
+            )
+        job = _Job(steps, deadline, asyncio.get_running_loop().create_future())
+        self._queues.setdefault(tenant, deque()).append(job)
+        self._waiting += 1
+        return job
+
+    def _withdraw(self, tenant: str, job: _Job) -> None:
+        queue = self._queues[tenant]
+        queue.remove(job)
+        self._waiting -= 1
+        if not queue:
+            del self._queues[tenant]
+
+    def _resting_seconds(self) -> float:
+        """How long it is until the next piece may begin; not above 0 when it may now."""
+        return self._rested - self._ahead_seconds - self._clock()
+
+    def _go_on_soon(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._scheduled or not self._queues:
+            return
+        self._scheduled = True
+        rest = self._resting_seconds()
+        if rest > 0:
+            loop.call_later(rest, self._go_on, loop)
+        else:
+            loop.call_soon(self._go_on, loop)
+
+    def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._scheduled = False
+        job = self._next_job()
+        if job is not None:
+            try:
+                made = self._worked(job.steps)
+            except Exception as error:  # noqa: BLE001  # it belongs to whoever waits for it
+                made = error
+            if made is not _MORE:
+                job.outcome.set_result(made)
+        self._go_on_soon(loop)
+
+    def _next_job(self) -> _Job | None:
+        """The first that is not done, of the tenant whose turn it is; that tenant is the last then."""
+        now = self._clock()
+        for tenant, queue in self._queues.items():
+            for job in queue:
+                if job.deadline <= now:
+                    _expire(job)
+                if not job.outcome.done():  # or its caller has not come to withdraw it
+                    self._queues.move_to_end(tenant)
+                    return job
+        return None
+
+    def _worked(self, steps: Steps[Any]) -> Any:
+        """One piece: what the work returns, or _MORE where there is more to do."""
+        began = self._clock()
+        try:
+            while True:
+                next(steps)
+                if self._clock() - began >= self._piece_seconds:
+                    return _MORE
+        except StopIteration as end:
+            return end.value
+        finally:
+            ended = self._clock()
+            self._rested = max(self._rested, began) + 2 * (ended - began)
+
+
+def _expire(job: _Job) -> None:
+    if not job.outcome.done():
+        job.outcome.set_result(DeadlineExceeded("there was no answer within the request's deadline"))
