@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Header, Request
 from fastapi.exceptions import RequestValidationError
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AwareDatetime, BaseModel, ConfigDict, FailFast, Field, TypeAdapter, ValidationError
 from pydantic_core import to_json
 from starlette.responses import Response
 
@@ -66,6 +66,8 @@ _MOST_LISTED = 100
 Name = Annotated[str, Field(min_length=1, max_length=128)]
 
 
+# Of a row the first wrong element is told, and nothing is looked at behind it (`FailFast`): saying of each of 20,000 what is
+# wrong with it took the event loop 100 ms.
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
 
@@ -85,7 +87,7 @@ class Ticket(_Strict):
     id: Name
     revision: Annotated[int, Field(ge=0, le=2**53)] = 0
     subject: str | None = None
-    comments: tuple[Comment, ...] = ()
+    comments: Annotated[tuple[Comment, ...], FailFast()] = ()
     channel: Annotated[str, Field(max_length=64)] | None = None
     locale: Annotated[str, Field(max_length=64)] | None = None
 
@@ -98,7 +100,7 @@ class Agent(_Strict):
     """Who asks. Macros that are restricted to groups are suggested to whoever names one of theirs."""
 
     id: Name
-    groups: Annotated[tuple[Name, ...], Field(max_length=500)] = ()
+    groups: Annotated[tuple[Name, ...], Field(max_length=500), FailFast()] = ()
 
 
 class SuggestionRequest(_Strict):
@@ -135,7 +137,7 @@ class SuggestionRequest(_Strict):
     ticket: Ticket
     agent: Agent | None = None
     limit: Annotated[int, Field(ge=1, le=3)] = 3
-    exclude: Annotated[tuple[MacroId, ...], Field(max_length=1000)] = ()
+    exclude: Annotated[tuple[MacroId, ...], Field(max_length=1000), FailFast()] = ()
     explain: bool = False
 
 
