@@ -14,6 +14,8 @@ from registry.text.steps import Steps
 
 T = TypeVar("T")
 _MORE = object()
+# How long it rests, for a second of work: at least three quarters of the loop's time are everybody else's.
+_RESTS = 3
 
 
 @dataclass(slots=True, eq=False)
@@ -24,7 +26,7 @@ class _Job:
 
 
 class Pieces:
-    """Does work one piece at a time, and rests after each for as long as it took. Owned by one event loop.
+    """Does work one piece at a time, and rests after each for three times as long. Owned by one event loop.
 
     A piece is as many steps as fit into `piece_seconds`, and one at least. What is there first begins at once, so that work of
     less than a piece is done without a turn of the loop, as if it had been called. While some waits, tenants take turns by the
@@ -181,7 +183,7 @@ class Pieces:
             return end.value
         finally:
             ended = self._clock()
-            self._rested = max(self._rested, began) + 2 * (ended - began)
+            self._rested = max(self._rested, began) + (1 + _RESTS) * (ended - began)
 
 
 def _expire(job: _Job) -> None:
