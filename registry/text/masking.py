@@ -223,7 +223,7 @@ def _iban(found: re.Match[str]) -> str:
                 break
     if len(taken) < length or (end < len(said) and said[end].isalnum()):
         return said
-    if any(not (character.isascii() or character.isdecimal()) for character in taken):
+    if not taken.isascii() and any(not (one.isascii() or one.isdecimal()) for one in taken):
         return said  # a letter that is the same without case, as \u0130 is, and in no account
     number = "".join(str(int(character, 36)) for character in taken[4:] + taken[:4])
     return IBAN + said[end:] if int(number) % 97 == 1 else said
@@ -250,7 +250,7 @@ def _cards(run: str) -> Iterator[tuple[int, int]]:
     digits = "".join(run[start:end] for start, end in groups)
     if not digits.isascii():
         digits = "".join(str(int(digit)) for digit in digits)
-    sums = _luhn_sums(digits)
+    sums = None
     at = 0
     for first, (start, _) in enumerate(groups):
         begins = ends[first - 1] if first else 0
@@ -260,6 +260,7 @@ def _cards(run: str) -> Iterator[tuple[int, int]]:
             last = last_of.get(begins + length)
             if last is None:
                 continue
+            sums = sums or _luhn_sums(digits)
             end = begins + length
             luhn = sums[end % 2]
             if (luhn[end] - luhn[begins]) % 10 == 0 and _CARD.fullmatch(digits, begins, end):
