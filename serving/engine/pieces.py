@@ -105,7 +105,10 @@ class Pieces:
         if isinstance(made, DeadlineExceeded):
             self._refused("deadline")
         if isinstance(made, Exception):
-            raise made
+            try:
+                raise made
+            finally:
+                del made, job, steps  # the error keeps this frame, which must not keep the error: both keep the ticket
         return made
 
     def _queued(self, steps: Steps[T], tenant: str, deadline: float) -> _Job:
@@ -151,12 +154,11 @@ class Pieces:
         self._scheduled = False
         job = self._next_job()
         if job is not None:
-            try:
-                made = self._worked(job.steps)
-            except Exception as error:  # noqa: BLE001  # it belongs to whoever waits for it
-                made = error
+            made = self._tried(job.steps)
             if made is not _MORE:
                 job.outcome.set_result(made)
+            del made
+        del job  # an error keeps this frame, too
         self._go_on_soon(loop)
 
     def _next_job(self) -> _Job | None:
@@ -170,6 +172,13 @@ class Pieces:
                     self._queues.move_to_end(tenant)
                     return job
         return None
+
+    def _tried(self, steps: Steps[Any]) -> Any:
+        """One piece, or the error that it ended with."""
+        try:
+            return self._worked(steps)
+        except Exception as error:  # noqa: BLE001  # it belongs to whoever waits for it
+            return error
 
     def _worked(self, steps: Steps[Any]) -> Any:
         """One piece: what the work returns, or _MORE where there is more to do."""
