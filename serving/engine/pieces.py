@@ -7,15 +7,17 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 from registry.errors import DeadlineExceeded, Overloaded, TenantThrottled
 from registry.text.steps import Steps
 
 T = TypeVar("T")
 _MORE = object()
-# How long it rests, for a second of work: at least three quarters of the loop's time are everybody else's.
-_RESTS = 3
+# How long it rests for each second of work: half of the loop's time is everybody else's, or 31 parts of 32 where they need it.
+_LEAST_REST, _MOST_REST = 1.0, 31.0
+# A timer comes a millisecond late on a loop that has nothing else to do.
+_LATE_SECONDS = 0.002
 
 
 @dataclass(slots=True, eq=False)
@@ -26,7 +28,10 @@ class _Job:
 
 
 class Pieces:
-    """Does work one piece at a time, and rests after each for three times as long. Owned by one event loop.
+    """Does work one piece at a time, and rests after each: the longer, the busier the loop is. Owned by one event loop.
+
+    Whether it is busy shows by when a piece begins that was to begin at some time. Where that is late, others wait, and the rests
+    become twice as long; else half as long. One that works takes half of the loop, and a 32nd where others need all of it.
 
     A piece is as many steps as fit into `piece_seconds`, and one at least. What is there first begins at once, so that work of
     less than a piece is done without a turn of the loop, as if it had been called. While some waits, tenants take turns by the
@@ -67,6 +72,8 @@ class Pieces:
         self._clock = clock
         self._queues: OrderedDict[str, deque[_Job]] = OrderedDict()  # whose turn is next comes first
         self._waiting = 0
+        self._rest = _LEAST_REST
+        self._due = 0.0  # when the next piece is to begin
         self._rested = 0.0  # when all work so far will have been rested for
         self._scheduled = False
 
@@ -89,9 +96,9 @@ class Pieces:
             DeadlineExceeded: it was not done in time.
         """
         if not self._queues and self._resting_seconds() <= 0:
-            made = self._worked(steps)
-            if made is not _MORE:
-                return made
+            at_once = self._worked(steps)
+            if at_once is not _MORE:
+                return cast(T, at_once)
         job = self._queued(steps, tenant, deadline)
         loop = asyncio.get_running_loop()
         self._go_on_soon(loop)
@@ -109,21 +116,28 @@ class Pieces:
                 raise made
             finally:
                 del made, job, steps  # the error keeps this frame, which must not keep the error: both keep the ticket
-        return made
+        return cast(T, made)
 
-    def _queued(self, steps: Steps[T], tenant: str, deadline: float) -> _Job:
-        queue = self._queues.get(tenant, ())
-        if self._waiting >= self._max_waiting or len(queue) >= self._max_of_tenant:
-            steps.close()
-            if len(queue) < self._max_of_tenant:
-                self._refused("queue_full")
-                raise Overloaded(f"{self._waiting} long tickets are being read", remedy="Try again in a second.")
+    def check(self, tenant: str) -> None:
+        """Raises Overloaded or TenantThrottled where `run` would, because too much waits."""
+        count = len(self._queues.get(tenant, ()))
+        if count >= self._max_of_tenant:
             self._refused("tenant_queue")
             raise TenantThrottled(
-                f"{len(queue)} long tickets of this tenant are being read",
+                f"{count} long tickets of this tenant are being read",
                 bound="tenant_queue",
                 remedy="Try again in a second.",
             )
+        if self._waiting >= self._max_waiting:
+            self._refused("queue_full")
+            raise Overloaded(f"{self._waiting} long tickets are being read", remedy="Try again in a second.")
+
+    def _queued(self, steps: Steps[T], tenant: str, deadline: float) -> _Job:
+        try:
+            self.check(tenant)
+        except (Overloaded, TenantThrottled):
+            steps.close()
+            raise
         job = _Job(steps, deadline, asyncio.get_running_loop().create_future())
         self._queues.setdefault(tenant, deque()).append(job)
         self._waiting += 1
@@ -144,7 +158,8 @@ class Pieces:
         if self._scheduled or not self._queues:
             return
         self._scheduled = True
-        rest = self._resting_seconds()
+        rest = max(self._resting_seconds(), 0.0)
+        self._due = self._clock() + rest
         if rest > 0:
             loop.call_later(rest, self._go_on, loop)
         else:
@@ -152,6 +167,10 @@ class Pieces:
 
     def _go_on(self, loop: asyncio.AbstractEventLoop) -> None:
         self._scheduled = False
+        if self._clock() - self._due > _LATE_SECONDS:
+            self._rest = min(2 * self._rest, _MOST_REST)
+        else:
+            self._rest = max(self._rest / 2, _LEAST_REST)
         job = self._next_job()
         if job is not None:
             made = self._tried(job.steps)
@@ -192,7 +211,7 @@ class Pieces:
             return end.value
         finally:
             ended = self._clock()
-            self._rested = max(self._rested, began) + (1 + _RESTS) * (ended - began)
+            self._rested = max(self._rested, began) + (1 + self._rest) * (ended - began)
 
 
 def _expire(job: _Job) -> None:

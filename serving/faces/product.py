@@ -35,6 +35,8 @@ from serving.suggestions.views import Views
 
 _PREFIX, _SUFFIX = "/v1/tenants/", "/suggestions"
 _ROUTE = f"{_PREFIX}{{tenant}}{_SUFFIX}"
+# A body of 10,000 bytes or more is taken for a long ticket before it is read.
+_DIGITS_OF_LONG = 5
 _TIMEOUT = TypeAdapter(Annotated[int, Field(ge=1, le=60_000)])
 _COMPONENT = "#/components/schemas/{model}"
 SECURITY_SCHEME = "apiKey"
@@ -220,11 +222,13 @@ class SuggestionFace:
             return path[len(_PREFIX) : -len(_SUFFIX)]
         return None
 
-    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
+    def refusal(self, tenant: str, path: str, grant: Grant, length: str) -> Response | None:
         """The answer to a request that is refused before anything is read of it; None lets it in."""
         try:
             grant.check("suggest", tenant)
             self._answering.ask(tenant)
+            if len(length) >= _DIGITS_OF_LONG:
+                self._reader.check(tenant)
         except MacrofleetError as error:
             return domain_problem(error, path=path, tenant=tenant)
         return None

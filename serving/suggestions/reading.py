@@ -30,6 +30,10 @@ class TicketReader:
         self._metrics = metrics
         self._pieces = pieces or Pieces(refused=metrics.refused)
 
+    def check(self, tenant: str) -> None:
+        """Raises Overloaded or TenantThrottled where `read` would refuse a long ticket now."""
+        self._pieces.check(tenant)
+
     async def read(
         self, tenant: str, subject: str, messages: Sequence[str], timeout_seconds: float | None
     ) -> tuple[str, float | None]:

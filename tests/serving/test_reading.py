@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -11,11 +12,16 @@ from hypothesis import strategies as st
 
 from registry.errors import DeadlineExceeded
 from registry.text.ticket import asked_text, asked_text_in_steps
+from serving.access import ANY_SUGGESTION
+from serving.answering import Answering
 from serving.engine.pieces import Pieces
+from serving.faces.product import SuggestionFace
 from serving.metrics import Metrics
 from serving.suggestions.reading import LONG, TicketReader
+from serving.suggestions.views import Views
 from tests.registry.test_masking import OF_RULES
 from tests.registry.test_ticket import LINES
+from tests.serving.helpers import spin
 
 pytestmark = pytest.mark.anyio
 KIBIBYTES_64 = 65_536
@@ -90,3 +96,29 @@ def test_any_ticket_says_the_same(messages: list[str]) -> None:
     pieces = Pieces(piece_seconds=0.0, ahead_seconds=1e6)
     said, _ = asyncio.run(reader(pieces).read("acme", "", long, timeout_seconds=None))
     assert said == asked_text("", long)
+
+
+class Open:
+    """Lets everybody in."""
+
+    def ask(self, tenant: str) -> None:
+        pass
+
+
+async def test_a_long_body_is_refused_unread_while_enough_of_the_tenants_are_read() -> None:
+    pieces = Pieces(piece_seconds=0.0, max_waiting=4)
+    long = "4 1 1 1 " * 8_000
+    task = asyncio.create_task(reader(pieces).read("acme", "", [long], timeout_seconds=None))
+    await spin(1)
+    face = SuggestionFace(cast(Answering, Open()), cast(Views, None), reader(pieces))
+
+    def status(tenant: str, length: str) -> int | None:
+        answer = face.refusal(tenant, f"/v1/tenants/{tenant}/suggestions", ANY_SUGGESTION, length)
+        return answer.status_code if answer else None
+
+    assert pieces.waiting == 1
+    assert status("acme", "64000") == 429
+    assert [status("acme", length) for length in ("9999", "")] == [None, None]
+    assert status("bolt", "64000") is None
+    await task
+    assert status("acme", "64000") is None
