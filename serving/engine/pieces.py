@@ -14,8 +14,9 @@ from registry.text.steps import Steps
 
 T = TypeVar("T")
 _MORE = object()
-# How long it rests for each second of work: half of the loop's time is everybody else's, or 31 parts of 32 where they need it.
-_LEAST_REST, _MOST_REST = 1.0, 31.0
+# How long it rests for each second of work: three quarters of the loop's time are everybody else's, or 31 parts of 32 where they
+# need it.
+_LEAST_REST, _MOST_REST = 3.0, 31.0
 # A timer comes a millisecond late on a loop that has nothing else to do.
 _LATE_SECONDS = 0.002
 
@@ -31,7 +32,7 @@ class Pieces:
     """Does work one piece at a time, and rests after each: the longer, the busier the loop is. Owned by one event loop.
 
     Whether it is busy shows by when a piece begins that was to begin at some time. Where that is late, others wait, and the rests
-    become twice as long; else half as long. One that works takes half of the loop, and a 32nd where others need all of it.
+    become twice as long; else half as long. It takes a quarter of the loop, and a 32nd where others need all of it.
 
     A piece is as many steps as fit into `piece_seconds`, and one at least. What is there first begins at once, so that work of
     less than a piece is done without a turn of the loop, as if it had been called. While some waits, tenants take turns by the
