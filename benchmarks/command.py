@@ -117,17 +117,23 @@ def neighbour(
     rounds: Rounds = 2,
     load: Share = 0.5,
     connections: Connections = 64,
+    long: Annotated[
+        bool, typer.Option("--long", help="Instead: one tenant sends tickets of 64 KiB, at its share.")
+    ] = False,
     as_json: Json = False,
     check: Check = False,
 ) -> None:
-    """What the others notice when one tenant sends ten times its share.
+    """What the others notice when one tenant sends ten times its share, or tickets as long as they may be.
 
     Example: macrofleet bench neighbour --json
     """
+    from benchmarks.long_tickets import measure_long_tickets
     from benchmarks.neighbour import measure_neighbour
 
+    measured = measure_long_tickets if long else measure_neighbour
+
     def measure(step: Step) -> dict[str, Any]:
-        return measure_neighbour(
+        return measured(
             tenants=tenants, seconds=seconds, rounds=rounds, load_share=load, connections=connections, step=step
         )
 

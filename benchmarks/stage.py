@@ -236,9 +236,18 @@ class TenantLoad:
         at = poisson_arrivals(rate, seconds, rng=self._rng)
         return self._plan(self.draw(len(at), shares), at=at, **more)
 
-    def plan(self, picks: Integers, at: Floats) -> Plan:
-        """A plan: these requests at these times."""
-        return self._plan(picks, at=at)
+    @property
+    def first_of_more(self) -> int:
+        """Where the first of `more` requests is in a plan."""
+        return len(self._requests)
+
+    def plan(self, picks: Integers, at: Floats, *, more: Sequence[bytes] = ()) -> Plan:
+        """A plan: these requests at these times.
+
+        Args:
+            more: other requests, behind those that are made beforehand; `tenant_of` has them behind all tenants.
+        """
+        return Plan(url=self.url, requests=[*self._requests, *more], picks=picks, core=self._core, at=at)
 
     def _plan(self, picks: Integers, **more: Any) -> Plan:
         return Plan(url=self.url, requests=self._requests, picks=picks, core=self._core, **more)

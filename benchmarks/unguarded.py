@@ -11,6 +11,7 @@ from typing import Any
 import macrofleet
 import registry.text.ticket
 from registry.model.bundle import Label
+from registry.text.steps import Steps
 from serving.suggestions.choice import Shown
 from serving.suggestions.policy import EVERYBODY, Audience, Policy
 
@@ -21,6 +22,11 @@ def _all(policy: Policy, model: str, labels: Sequence[Label], audience: Audience
     if found is None:
         found = policy._shown[key] = Shown.of(labels, {label.id: label.title for label in labels})
     return found
+
+
+def _as_it_is(text: str) -> Steps[str]:
+    yield from ()
+    return text
 
 
 def main(*, masks: bool = False) -> None:
@@ -35,7 +41,7 @@ def main(*, masks: bool = False) -> None:
         (Policy, "is_off", lambda *_: False),
     ]
     if not masks:
-        changes.append((registry.text.ticket, "masked", str))
+        changes.append((registry.text.ticket, "masked_in_steps", _as_it_is))
     for where, name, what in changes:
         setattr(where, name, what)
     macrofleet.main()

@@ -38,6 +38,7 @@ from serving.metrics import Metrics, make_metrics_router
 from serving.observing import Observer
 from serving.settings import ServingSettings
 from serving.stores import add_store_metrics, home_of
+from serving.suggestions.reading import TicketReader
 from serving.suggestions.views import Views
 from serving.tracing import Tracing, TracingMiddleware
 
@@ -135,10 +136,9 @@ def create_apps(
     else:
         # Whoever reaches a loopback address can reach the operator's as well.
         doorkeepers = {"public": OpenDoor(ANY_SUGGESTION if settings.insecure else EVERYTHING), "operator": OpenDoor()}
-    face = SuggestionFace(
-        data_plane.answering,
-        Views(observer or feedback, share_of=data_plane.holdback_share, salt=settings.holdback_salt),
-    )
+    reader = TicketReader(timeout_seconds=settings.request_timeout_ms / 1000, metrics=data_plane.metrics)
+    views = Views(observer or feedback, share_of=data_plane.holdback_share, salt=settings.holdback_salt)
+    face = SuggestionFace(data_plane.answering, views, reader)
     public = _App(
         face,
         data_plane.metrics,
@@ -174,7 +174,9 @@ def create_apps(
     operator.include_router(make_admin_router(data_plane.controls, access))
     operator.include_router(make_metrics_router(data_plane.metrics, GuardedRoute))
     operator.include_router(
-        make_oip_router(data_plane.answering, data_plane.controls, is_ready=lambda: data_plane.readiness().ready)
+        make_oip_router(
+            data_plane.answering, data_plane.controls, reader, is_ready=lambda: data_plane.readiness().ready
+        )
     )
     return Apps(public, operator, data_plane, access, feedback)
 

@@ -41,7 +41,7 @@ Tier: TypeAlias = Literal["memory", "disk", "store"]
 
 # Every label's values are one of these sets; anything else is counted as OTHER, so that no series comes from outside.
 OTHER: Final = "other"
-PHASES: Final = ("queue", "load_wait", "download", "map", "featurise", "score", "unload")
+PHASES: Final = ("read", "queue", "load_wait", "download", "map", "featurise", "score", "unload")
 FACES: Final = ("api", "sagemaker", "v2", "admin", "health", "metrics")
 EVICTION_CAUSES: Final = ("budget", "not_admitted", "unloaded", "left_fleet", "no_space")
 REFUSALS: Final = (

@@ -12,8 +12,11 @@ import re
 from collections.abc import Sequence
 from itertools import islice
 
+from registry.text.steps import Steps, finished
+
 # More than any message needs that a program reads a few thousand code points of.
 _MOST_LINES = 500
+_LINES_A_STEP = 50
 _LONGEST_HEADER = 300
 _LONGEST_FOOTER = 120
 _COLONS = (":", "\uff1a")
@@ -34,7 +37,7 @@ _TIME = re.compile(r"\d[:.h]\d\d|\d{4}")
 
 # -----Original Message----- and the like.
 _SEPARATOR = re.compile(
-    r"[-_=*#+]{2,}\s*(?:begin )?(?:original message|forwarded message|ursprüngliche nachricht|weitergeleitete nachricht|"
+    r"[-_=*#+]{2,}+\s*(?:begin )?(?:original message|forwarded message|ursprüngliche nachricht|weitergeleitete nachricht|"
     r"originalnachricht|mensaje original|mensaje reenviado|message d'origine|message original|message transféré|"
     r"messaggio originale|messaggio inoltrato|oorspronkelijk bericht|doorgestuurd bericht|mensagem original|"
     r"mensagem encaminhada|ursprungligt meddelande|vidarebefordrat meddelande|oprindelig meddelelse|"
@@ -45,7 +48,7 @@ _SEPARATOR = re.compile(
     r"|(?:begin forwarded message|anfang der weitergeleiteten (?:nachricht|e-mail)|inicio del mensaje reenviado|"
     r"début du message réexpédié|inizio messaggio inoltrato|転送されたメッセージ)\s*[:：]$"
     # A help desk's own notification, answered.
-    r"|[#=*-]{2,}.{0,40}(?:above this line|über dieser zeile|encima de esta línea|au-dessus de cette ligne|"
+    r"|[#=*-]{2,}+.{0,40}(?:above this line|über dieser zeile|encima de esta línea|au-dessus de cette ligne|"
     r"この行より上|以上の行).{0,40}$"
 )
 _RULE = re.compile(r"[-_=*~#.\u2010-\u2015\u2500-\u2501\u30fc\u2026+]{3,}$")
@@ -125,12 +128,19 @@ def own_words(text: str) -> str:
         What is left without quoted lines, quoted messages, their headers, signatures and footers; empty where that is
         nothing.
     """
+    return finished(own_words_in_steps(text))
+
+
+def own_words_in_steps(text: str) -> Steps[str]:
+    """What `own_words` returns; a step is so many lines."""
     lines = _lines(text)
     kept: list[str] = []
     at = 0
     while at < len(lines):
         line = lines[at]
         at += 1
+        if not at % _LINES_A_STEP:
+            yield
         if line[0] == ">":
             continue
         folded = line.casefold() if len(line) <= _LONGEST_HEADER else ""

@@ -11,9 +11,10 @@ from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import Protocol
 
-from registry.text.markup import plain_text
-from registry.text.masking import masked
-from registry.text.quoting import all_words, own_words
+from registry.text.markup import plain_text, plain_text_in_steps
+from registry.text.masking import masked_in_steps
+from registry.text.quoting import all_words, own_words_in_steps
+from registry.text.steps import Steps, finished
 
 # In code points. Together below the 4,000 that the program `bag` reads.
 MOST_OF_SUBJECT, MOST_OF_LATEST, MOST_OF_TICKET = 300, 1_400, 3_900
@@ -54,7 +55,7 @@ class Message(Protocol):
 def customer_messages(messages: Iterable[Message]) -> list[str]:
     """What the customer wrote in public, oldest first. By time where all messages have one, otherwise as they stand."""
     ordered = list(messages)
-    if all(message.created_at is not None for message in ordered):
+    if len(ordered) > 1 and all(message.created_at is not None for message in ordered):
         ordered.sort(key=lambda message: message.created_at)  # type: ignore[arg-type, return-value]
     return [message.body for message in ordered if message.public and message.author == "customer"]
 
@@ -69,8 +70,13 @@ def ticket_text(subject: str, messages: Sequence[str]) -> str:
     Returns:
         At most 4,000 code points; empty where there is nothing to read.
     """
-    first, latest = clean_message(messages[0]) if messages else "", ""
-    if len(messages) > 1 and (latest := clean_message(messages[-1])) == first:
+    return finished(_ticket_text_in_steps(subject, messages))
+
+
+def _ticket_text_in_steps(subject: str, messages: Sequence[str]) -> Steps[str]:
+    first = (yield from _clean_in_steps(messages[0])) if messages else ""
+    latest = (yield from _clean_in_steps(messages[-1])) if len(messages) > 1 else ""
+    if latest == first:
         latest = ""
     subject = clean_subject(subject)[:MOST_OF_SUBJECT]
     latest = _shortened(latest, MOST_OF_LATEST)
@@ -82,17 +88,25 @@ def asked_text(subject: str, messages: Sequence[str]) -> str:
     """The text a model is given of a ticket that somebody asks about: `ticket_text`, masked as imports mask what it learns from.
 
     Where a message is longer than 8,192 code points, what follows is read as it came: the time that masking takes is the
-    server's, and bounded so.
+    server's, and bounded so. Of a subject nothing is read beyond 2,000.
 
     Args:
         subject, messages: as for `ticket_text`.
     """
+    return finished(asked_text_in_steps(subject, messages))
+
+
+def asked_text_in_steps(subject: str, messages: Sequence[str]) -> Steps[str]:
+    """What `asked_text` returns, for who has other work: no step takes more than a few milliseconds, whatever comes in."""
     read = [messages[0], messages[-1]] if len(messages) > 1 else messages
-    return ticket_text(_masked(subject), [_masked(message) for message in read])
-
-
-def _masked(text: str) -> str:
-    return masked(text) if len(text) <= _MOST_MASKED else masked(text[:_MOST_MASKED]) + text[_MOST_MASKED:]
+    said = yield from masked_in_steps(subject[:_MOST_OF_RAW_SUBJECT])
+    bodies = []
+    for message in read:
+        yield
+        beginning = yield from masked_in_steps(message[:_MOST_MASKED])
+        bodies.append(beginning + message[_MOST_MASKED:] if len(message) > _MOST_MASKED else beginning)
+    yield
+    return (yield from _ticket_text_in_steps(said, bodies))
 
 
 def clean_message(text: str) -> str:
@@ -102,11 +116,16 @@ def clean_message(text: str) -> str:
     spaces side by side one, empty lines none. In linear time, and the same again for what it returned. A message that is
     all quotation stays, without the marks; one that is all markup is empty.
     """
+    return finished(_clean_in_steps(text))
+
+
+def _clean_in_steps(text: str) -> Steps[str]:
     text = _without_odd_characters(text)
-    shown = _own_words(_fold(plain_text(text)))
+    shown = yield from _own_words(_fold((yield from plain_text_in_steps(text))))
     if not shown:
-        everything = all_words(_fold(plain_text(text, foreign=True)))
-        shown = _own_words(everything) or everything
+        yield
+        everything = all_words(_fold((yield from plain_text_in_steps(text, foreign=True))))
+        shown = (yield from _own_words(everything)) or everything
     return shown
 
 
@@ -117,12 +136,13 @@ def clean_subject(text: str) -> str:
     return _fold(shown[answered.end() :] if answered and answered.end() < len(shown) else shown)
 
 
-def _own_words(text: str) -> str:
+def _own_words(text: str) -> Steps[str]:
     """`own_words` until nothing changes: what is left of a header's two halves can be one."""
     for _ in range(_ROUNDS):
-        before, text = text, own_words(text)
+        before, text = text, (yield from own_words_in_steps(text))
         if text == before:
             break
+        yield
     return text
 
 

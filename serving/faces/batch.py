@@ -30,6 +30,7 @@ from serving.faces.product import (
 MAX_REQUESTS = 32
 # Under way at once, of one batch: enough to fill the program's batches, and a part of what a tenant may have.
 _AT_ONCE = 8
+_LONG_BYTES = 32 * 1024
 _ROUTE = "/v1/tenants/{tenant:path}/suggestions/batch"
 _PATH = "/v1/tenants/{tenant}/suggestions/batch"
 _LOG = logging.getLogger(__name__)
@@ -98,10 +99,11 @@ def make_batch_router(face: SuggestionFace) -> APIRouter:
         The status is 200 as soon as the batch can be read and the tenant is known; each answer has the status that its
         request alone would have had.
         """
-        asked = _parse(await request.body())
+        body = await request.body()
+        asked = _parse(body)
         with CallerWatch(request.receive):
             answers = await _Batch(face, tenant, request.url.path, grant_of(request), x_request_timeout_ms).answer(
-                asked
+                asked, one_a_turn=len(body) > _LONG_BYTES
             )
         body = b'{"answers":[' + b",".join(answers) + b"]}"
         return Response(body, media_type="application/json", headers={"Cache-Control": "no-store"})
@@ -118,17 +120,23 @@ class _Batch:
         self._ends = None if timeout_ms is None else time.monotonic() + timeout_ms / 1000
         self._turn = asyncio.Semaphore(_AT_ONCE)
 
-    async def answer(self, requests: list[Any]) -> list[bytes]:
+    async def answer(self, requests: list[Any], *, one_a_turn: bool) -> list[bytes]:
         """An answer for each, whatever becomes of the others.
+
+        Args:
+            one_a_turn: begin with one in each turn of the event loop, so that others have theirs: of 64 KiB parsing and
+                checking alone take up to 5 ms.
 
         Raises:
             MacrofleetError: the tenant is not known here, or the first request is over its limits: then all are.
         """
         self._face.ask(self._tenant)
+        tasks = []
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._one(request, is_asked=place == 0)) for place, request in enumerate(requests)
-            ]
+            for place, request in enumerate(requests):
+                tasks.append(group.create_task(self._one(request, is_asked=place == 0)))
+                if one_a_turn:
+                    await asyncio.sleep(0)
         return [task.result() for task in tasks]
 
     async def _one(self, request: Any, *, is_asked: bool) -> bytes:

@@ -62,8 +62,12 @@ class Face(Protocol):
         """The tenant that a path of the route names; None for another path."""
         ...
 
-    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
-        """The answer to a request that is refused before anything is read of it; None lets it in."""
+    def refusal(self, tenant: str, path: str, grant: Grant, length: str) -> Response | None:
+        """The answer to a request that is refused before anything is read of it; None lets it in.
+
+        Args:
+            length: the header Content-Length, whatever it says; empty without one.
+        """
         ...
 
     async def respond(self, tenant: str, path: str, timeout: str | None, body: bytes, grant: Grant) -> Response | bytes:
@@ -196,7 +200,7 @@ class QuickEdge(Edge):
         except MacrofleetError as error:
             self._metrics.refused("unauthenticated")
             return domain_problem(error, path=path, tenant=None)
-        return self._face.refusal(tenant, path, grant) or grant
+        return self._face.refusal(tenant, path, grant, headers.length) or grant
 
     async def _answer(self, scope: Scope, receive: Receive, sender: _Sender, headers: _Headers) -> None:
         tenant, path = scope["tenant"], scope["path"]

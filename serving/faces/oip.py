@@ -16,7 +16,6 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 
 from registry.errors import InvalidInput, MacrofleetError, ModelNotFound
-from registry.text.ticket import asked_text
 from serving.engine.model_status import ModelStatus
 from serving.errors import inference_error, problem_for, problem_headers, retry_headers
 from serving.faces.edge import MAX_BODY_BYTES, CallerWatch
@@ -31,6 +30,7 @@ from serving.faces.oip_tensors import (
 )
 from serving.suggestions.asking import Answer
 from serving.suggestions.choice import SuggestedMacro, is_blank
+from serving.suggestions.reading import TicketReader
 
 MAX_TICKETS = 32  # of one request: each counts against its tenant's limits like a request of its own
 MAX_MACROS = 3
@@ -122,7 +122,9 @@ class _OipRoute(GuardedRoute):
         return answer
 
 
-def make_oip_router(answering: OipAnswering, controls: OipControls, *, is_ready: Callable[[], bool]) -> APIRouter:
+def make_oip_router(
+    answering: OipAnswering, controls: OipControls, reader: TicketReader, *, is_ready: Callable[[], bool]
+) -> APIRouter:
     """The routes of `/v2`.
 
     Args:
@@ -141,12 +143,15 @@ def make_oip_router(answering: OipAnswering, controls: OipControls, *, is_ready:
         headers = request.headers
         body = _plain(await request.body(), headers.get("Content-Encoding"))
         asked = decode_request(body, header_length=headers.get(HEADER_LENGTH))
-        texts, limit = _inputs(asked.inputs)
+        messages, limit = _inputs(asked.inputs)
         wanted = _wanted(asked)
         timeout_seconds = _timeout_seconds(asked, headers.get("X-Request-Timeout-Ms"))
         if version is not None:
             _model(controls, tenant, version)
         with CallerWatch(request.receive):
+            for _ in messages:
+                answering.ask(tenant)
+            texts, timeout_seconds = await _read(reader, tenant, messages, timeout_seconds)
             answers = await _suggest(
                 answering,
                 tenant,
@@ -315,8 +320,8 @@ def _plain(body: bytes, encoding: str | None) -> bytes:
     return content
 
 
-def _inputs(tensors: Sequence[Tensor]) -> tuple[list[str], int]:
-    """The tickets' texts, and how many macros are wanted for each."""
+def _inputs(tensors: Sequence[Tensor]) -> tuple[Sequence[str], int]:
+    """The tickets' texts as they came, and how many macros are wanted for each."""
     found = {(tensor.name, tensor.datatype): tensor for tensor in tensors}
     text = found.pop(("TEXT", "BYTES"), None)
     limit = found.pop(("LIMIT", "INT32"), None)
@@ -328,11 +333,18 @@ def _inputs(tensors: Sequence[Tensor]) -> tuple[list[str], int]:
         raise InvalidInput(f"a request has 1 to {MAX_TICKETS} tickets")
     if limit is not None and (limit.shape != (1,) or not 1 <= limit.values[0] <= MAX_MACROS):
         raise InvalidInput(f"LIMIT is one number, of shape [1], from 1 to {MAX_MACROS}")
-    texts = [asked_text("", [value]) for value in text.values]
+    return text.values, MAX_MACROS if limit is None else limit.values[0]
+
+
+async def _read(
+    reader: TicketReader, tenant: str, messages: Sequence[str], timeout_seconds: float | None
+) -> tuple[list[str], float | None]:
+    """What a model reads of each, and how long the caller waits from then on."""
+    texts, timeout_seconds = await reader.read_all(tenant, [("", [message]) for message in messages], timeout_seconds)
     for index, said in enumerate(texts):
         if is_blank(said):
             raise InvalidInput(f"element {index} of TEXT has nothing to read")
-    return texts, MAX_MACROS if limit is None else limit.values[0]
+    return texts, timeout_seconds
 
 
 def _wanted(asked: InferenceRequest) -> Sequence[RequestedOutput]:
@@ -367,7 +379,7 @@ async def _suggest(
     limit: int,
     timeout_seconds: float | None,
 ) -> list[Answer]:
-    """An answer for each text, all of one version. Tickets of a request without an id are known by their texts.
+    """An answer for each text, all of one version; after `ask`. Tickets of a request without an id are known by their texts.
 
     Each takes a lease of its own, so a swap may come between two of them: then all are answered again, which costs the
     tenant nothing of its rate.
@@ -377,8 +389,6 @@ async def _suggest(
         return await answering.answer(tenant, text, ticket=ticket, limit=limit, timeout_seconds=left)
 
     tickets = [None if request_id is None else f"{request_id}:{index}" for index in range(len(texts))]
-    for _ in texts:
-        answering.ask(tenant)
     ends = None if timeout_seconds is None else time.monotonic() + timeout_seconds
     for _ in range(_ATTEMPTS):
         left = None if ends is None else max(0.0, ends - time.monotonic())

@@ -48,6 +48,7 @@ from serving.garbage import settle_garbage_collector
 from serving.metrics import Metrics, make_metrics_router
 from serving.settings import ServingSettings
 from serving.suggestions.choice import choose, is_blank
+from serving.suggestions.reading import TicketReader
 from serving.suggestions.suggestion_id import suggestion_id
 from serving.tracing import Tracing, TracingMiddleware, current_trace
 
@@ -146,6 +147,7 @@ class _Face:
         self._settings = settings
         self._key = settings.signing_key.get_secret_value().encode()
         self._metrics = metrics
+        self._reader = TicketReader(timeout_seconds=settings.request_timeout_ms / 1000, metrics=metrics)
         self._bundles = LocalBundles(
             programs_folder, trusted=settings.trusted_programs, max_queue=settings.max_queue, metrics=metrics
         )
@@ -282,16 +284,18 @@ class _Face:
             asked = _parse(body)
             if asked.explain:
                 raise InvalidInput("explanations are not given here", remedy="Send false, or leave it out.")
-            scores = await self._score(lent, model.executor, asked.ticket.text(), tenant=model.tenant)
+            text, seconds = await self._reader.read(model.tenant, *asked.ticket.said(), timeout_seconds=None)
+            scores = await self._score(lent, model.executor, text, tenant=model.tenant, seconds=seconds)
             return self._answer(model, asked, scores)
         finally:
             lent.take_back()
             del model
 
-    async def _score(self, lent: _Lent, executor: Executor, text: str, *, tenant: str) -> Scores:
+    async def _score(self, lent: _Lent, executor: Executor, text: str, *, tenant: str, seconds: float | None) -> Scores:
         if is_blank(text):
             raise InvalidInput("the ticket has no text", remedy="Send a subject, or a public comment of the customer.")
-        seconds = self._settings.request_timeout_ms / 1000
+        if seconds is None:
+            seconds = self._settings.request_timeout_ms / 1000
         try:
             async with asyncio.timeout(seconds):
                 scores, job = await executor.score(lent, text, tenant=tenant, deadline=time.monotonic() + seconds)

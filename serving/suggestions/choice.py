@@ -39,7 +39,8 @@ class Suggestions:
 
 def is_blank(text: str) -> bool:
     """Whether a reader would see nothing: only spaces, controls and format characters (of zero width, say)."""
-    return all(unicodedata.category(character) in _UNSEEN for character in text)
+    # Most texts begin with a letter.
+    return not text[:1].isalnum() and all(unicodedata.category(character) in _UNSEEN for character in text)
 
 
 class Shown:

@@ -1,3 +1,4 @@
+import re
 import time
 
 import pytest
@@ -70,6 +71,7 @@ def test_numbers_that_are_said_to_be_phones() -> None:
         "on 2026-03-01 10:30", "01.02.2026 12:15", "01-02-2026 10 pieces", "phone 2026-03-01", "IMEI 490154203237518",
         "EUR 1 234 567 890", "1,234,567.89", "version 10.0.19041.1234", "192.168.100.200", "00:11:22:33:44:55",
         "DE89370400440532013001", "DE12 is my size", "5@3.50 each", "+12 345", "password: forgotten", "my token is lost",
+        "GB82 WE\u0130T 1234 5698 7654 32", "GB82 WE\u212aT 1234 5698 7654 32",
         "9780306406157", "at 10-12 or 14-16", "eyJust kidding", "a@b", "@jane", "{{ticket.id}}",
     ],
 )  # fmt: skip
@@ -99,6 +101,38 @@ def test_secrets_by_what_stands_before_them() -> None:
 def test_placeholders_outlive_the_cleaning() -> None:
     said = masked('<p>Write to <a href="mailto:j@x.de">j@x.de</a> or 0170 1234567</p>')
     assert clean_message(said) == "Write to [email] or [phone]"
+
+
+def cards_one_by_one(run: str) -> list[tuple[int, int]]:
+    """What `_cards` must come to: the longest card that begins with each group of digits, its sum as Luhn says it."""
+    groups = list(re.finditer(r"\d+", run))
+    found: list[tuple[int, int]] = []
+    for place, group in enumerate(groups):
+        if found and group.start() < found[-1][1]:
+            continue
+        for last in reversed(groups[place:]):
+            digits = "".join(str(int(digit)) for digit in run[group.start() : last.end()] if digit.isdigit())
+            doubled = "".join(str(int(digit) * (1 + place % 2)) for place, digit in enumerate(reversed(digits)))
+            if masking._CARD.fullmatch(digits) and sum(map(int, doubled)) % 10 == 0:
+                found.append((group.start(), last.end()))
+                break
+    return found
+
+
+CARD_DIGITS = st.sampled_from("0123456789\u0664") | st.sampled_from("34456")
+RUNS = st.lists(
+    st.sampled_from(["4111 1111 1111 1111", "378282246310005", "5500005555555559", "6011000990139424"])
+    | st.lists(CARD_DIGITS, min_size=1, max_size=20).map("".join)
+    | st.lists(CARD_DIGITS, min_size=1, max_size=20).map(" ".join),
+    min_size=1,
+    max_size=4,
+).map("-".join)
+
+
+@settings(max_examples=300, deadline=None)
+@given(RUNS)
+def test_cards_are_found_as_one_by_one(run: str) -> None:
+    assert list(masking._cards(run)) == cards_one_by_one(run)
 
 
 PIECES = ("a@b.example", "+49 170 1234567", "4111 1111 1111 1111", "DE89 3704 0044 0532 0130 00", "tel ", "0", "1", " ", "-",
@@ -235,3 +269,12 @@ def test_passing_over_rules_changes_nothing(text: str) -> None:
 def test_no_rule_is_passed_over_that_would_find_something(piece: str, around: str) -> None:
     text = around.format(piece)
     assert masked(text) == by_every_rule(text)
+
+
+@given(
+    st.lists(st.sampled_from([*OF_RULES, "order ", "#", "\u2116 ", "Nr. ", " id", ": "]) | st.text(max_size=3)).map(
+        "".join
+    )
+)
+def test_what_says_that_a_number_is_none_is_not_passed_over(before: str) -> None:
+    assert masking._says_other(before) == bool(masking._OTHER.search(before))

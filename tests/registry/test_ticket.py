@@ -123,7 +123,7 @@ def test_only_the_public_words_of_the_customer_count(comments: list[Comment]) ->
     assert sorted(said) == sorted(c.body for c in comments if c.public and c.author == "customer")
     with_others = [*comments, Comment(author="agent", body="x", created_at=datetime(2020, 1, 1, tzinfo=UTC))]
     assert customer_messages(with_others) == said
-    assert Ticket(id="1", subject="s", comments=tuple(comments)).text() == asked_text("s", said)
+    assert Ticket(id="1", subject="s", comments=tuple(comments)).said() == ("s", said)
 
 
 def test_what_is_asked_is_masked_as_what_is_imported_up_to_a_length() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 import httpx
 import pytest
 from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
 
 from benchmarks.fleets import publish_tenants
 from registry.catalogue import make_catalogue, read_catalogue, write_catalogue
@@ -28,7 +29,7 @@ from serving.app import create_app, create_apps
 from serving.engine.executor import Executor
 from serving.errors import PROBLEMS, TOO_LARGE, ProblemDetails
 from serving.faces.edge import MAX_BODY_BYTES
-from serving.faces.product import SuggestionResponse
+from serving.faces.product import SuggestionResponse, _parse
 from serving.logs import JsonFormatter
 from serving.offline import explain_offline
 from serving.settings import ServingSettings
@@ -296,6 +297,21 @@ def of_ticket(**fields: Any) -> bytes:
 async def test_malformed_requests(client: httpx.AsyncClient, body: bytes, field: str) -> None:
     problem = check_problem(await client.post(ACME, content=body), 422, "invalid-request")
     assert [found["field"] for found in problem["fields"]] == [field]
+
+
+@pytest.mark.parametrize(
+    ("body", "fields"),
+    [
+        (of_ticket(comments=[{}] * 20_000), ["ticket.comments.0.author", "ticket.comments.0.body"]),
+        (with_fields(exclude=[""] * 1_000), ["exclude.0"]),
+        (with_fields(agent={"id": "a", "groups": [1] * 20_000}), ["agent.groups.0"]),
+    ],
+)
+def test_of_a_row_the_first_wrong_element_is_told(body: bytes, fields: list[str]) -> None:
+    with pytest.raises(RequestValidationError) as error:
+        _parse(body)
+    # What is made of each takes the event loop's time, however few are then told.
+    assert [".".join(map(str, found["loc"])) for found in error.value.errors()] == fields
 
 
 @pytest.mark.parametrize(

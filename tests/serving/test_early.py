@@ -218,7 +218,7 @@ class Face:
     def tenant_of(self, path: str) -> str | None:
         return path[3:] if path.startswith("/t/") else None
 
-    def refusal(self, tenant: str, path: str, grant: Grant) -> Response | None:
+    def refusal(self, tenant: str, path: str, grant: Grant, length: str) -> Response | None:
         self.asked.append((tenant, REQUEST_ID.get()))
         if tenant == "broken":
             raise ValueError("nobody expected this")

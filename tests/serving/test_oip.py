@@ -56,6 +56,7 @@ from serving.metrics import Metrics
 from serving.settings import ServingSettings
 from serving.suggestions.asking import Answer
 from serving.suggestions.choice import SuggestedMacro, Suggestions
+from serving.suggestions.reading import TicketReader
 from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, Caller, listening, spin, ticket
 from tests.serving.test_oip_tensors import REQUEST, request, sometimes, text_input
 
@@ -130,7 +131,8 @@ def make_app(plane: PaperPlane, metrics: Metrics | None = None) -> FastAPI:
     app.add_middleware(Authentication, doorkeeper=OpenDoor(), metrics=metrics)
     app.add_middleware(Edge, metrics=metrics)
     add_error_handlers(app)
-    app.include_router(make_oip_router(plane, plane, is_ready=lambda: plane.is_ready))
+    reader = TicketReader(timeout_seconds=30.0, metrics=metrics)
+    app.include_router(make_oip_router(plane, plane, reader, is_ready=lambda: plane.is_ready))
     return app
 
 
