@@ -244,7 +244,7 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
-    # The next test has it start processes that train, as it does by default.
+    # The next test has it start a process that trains.
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")
     out, _ = run_process("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
@@ -265,6 +265,8 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
 def test_what_is_asked_to_stop_stops_what_it_started(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the middle: nothing goes on running, and the folder is named."""
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
+    # One process that trains; each takes ten seconds of a core to start.
+    monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "1")
     path = csv_of(place)
     command = [sys.executable, "-m", "macrofleet", "demo", "--data", str(path), "--folder", str(place / "left")]
     root = str(Path(macrofleet.__file__).parent)
