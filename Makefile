@@ -14,8 +14,10 @@ help: ## list the targets
 $(INSTALLED): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else f"macrofleet needs Python 3.11 to 3.13, found {v[0]}.{v[1]}: run make PYTHON=/path/to/python3.12")'
 	$(PYTHON) -m venv --clear $(VENV)
-	$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	$(BIN)/pip install --quiet --no-compile --require-hashes -r requirements.lock
 	$(BIN)/pip install --quiet --no-deps --no-build-isolation --editable .
+	@# On all cores, where pip would use one, and without packages' own tests. A few files are no Python, or another version's.
+	@$(BIN)/python -m compileall -qq -j 0 -x '/tests?/' $(VENV)/lib >/dev/null || true
 	@touch $@
 
 demo: $(INSTALLED) ## train, register, publish and serve a small fleet (KEEP=1 leaves the server running)

@@ -7,6 +7,7 @@ hashing and its writing only.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import io
 import shutil
@@ -56,11 +57,11 @@ def make_bundle(
     threshold: float = 0.0,
 ) -> Manifest:
     """Write a bundle with random weights of the shapes that `spec` asks for."""
-    rng = np.random.default_rng(seed)
-    tensors = {
-        name: _random(rng, [macros if isinstance(size, str) else size for size in tensor.shape], tensor.dtype)
+    wanted = tuple(
+        (name, tuple(macros if isinstance(size, str) else size for size in tensor.shape), tensor.dtype)
         for name, tensor in spec.weights("score_f32").items()
-    }
+    )
+    tensors = _random_tensors(wanted, seed)
     folder.mkdir(parents=True, exist_ok=True)
     return write_bundle(
         folder,
@@ -75,7 +76,17 @@ def make_bundle(
     )
 
 
-def _random(rng: np.random.Generator, shape: list[int], dtype: str) -> NDArray[Any]:
+# Drawing them takes longer than all else about a bundle, and most fleets have one model under many names.
+@functools.lru_cache(maxsize=4)
+def _random_tensors(wanted: tuple[tuple[str, tuple[int, ...], str], ...], seed: int) -> dict[str, NDArray[Any]]:
+    rng = np.random.default_rng(seed)
+    tensors = {name: _random(rng, shape, dtype) for name, shape, dtype in wanted}
+    for tensor in tensors.values():
+        tensor.flags.writeable = False
+    return tensors
+
+
+def _random(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     return rng.integers(-127, 128, shape, np.int8) if dtype == "int8" else rng.standard_normal(shape, np.float32)
 
 

@@ -3,11 +3,11 @@ from __future__ import annotations
 import io
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -185,14 +185,20 @@ def test_an_empty_fleet_is_an_empty_list() -> None:
     assert json.loads(result.stdout) == {"generation": 0, "models": []}
 
 
-def test_a_program_is_built_and_published(place: Path, bag_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def built_before(bag_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether the program `bag` can be built, in many seconds, is for the tests of training and of the image."""
+
     def build(name: str, folder: Path, *, wheel: Path | None) -> str:
-        """As it was built before: whether it can be is for the tests of training and of the image."""
         assert (name, wheel) == ("bag", None)
         shutil.copytree(bag_folder, folder)
         return program_digest(folder)
 
     monkeypatch.setattr("training.programs.release.build_program", build)
+
+
+@pytest.mark.usefixtures("built_before")
+def test_a_program_is_built_and_published(place: Path) -> None:
     report = json.loads(RUNNER.invoke(macrofleet.app, ["programs", "build", "bag", "--json"]).stdout)
     assert report == {"program": "bag", "digest": RELEASED_PROGRAMS["bag"]}
     assert (place / "store" / "programs" / report["digest"] / "files.json").exists()
@@ -223,6 +229,7 @@ def csv_of(place: Path) -> Path:
     return path
 
 
+@pytest.mark.usefixtures("built_before")
 def test_evaluate_prints_figures(place: Path) -> None:
     report: dict[str, Any] = json.loads(run("evaluate", "--data", str(csv_of(place)), "--json")[0])
     assert report["top1"] == 1.0
@@ -237,7 +244,7 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
     (place / "home").mkdir()
     monkeypatch.setenv("HOME", str(place / "home"))
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
-    # The next test has it start processes that train, as it does by default.
+    # The next test has it start a process that trains.
     monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "0")
     out, _ = run_process("demo", "--data", str(csv_of(place)), "--folder", str(place / "left"), "--json")
     report = json.loads(out)
@@ -258,6 +265,8 @@ def test_the_whole_road_on_a_real_s3_server(place: Path, monkeypatch: pytest.Mon
 def test_what_is_asked_to_stop_stops_what_it_started(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """SIGTERM in the middle: nothing goes on running, and the folder is named."""
     monkeypatch.setenv("MACROFLEET_LEAST_TICKETS", "60")
+    # One process that trains; each takes ten seconds of a core to start.
+    monkeypatch.setenv("MACROFLEET_TRAINING_PROCESSES", "1")
     path = csv_of(place)
     command = [sys.executable, "-m", "macrofleet", "demo", "--data", str(path), "--folder", str(place / "left")]
     root = str(Path(macrofleet.__file__).parent)
@@ -273,10 +282,19 @@ def test_what_is_asked_to_stop_stops_what_it_started(place: Path, monkeypatch: p
         assert process.wait(60) == 143
     assert f"what was made so far is in {place / 'left'}" in rest
     # What watches over training processes for multiprocessing ends a moment after them.
-    deadline = time.monotonic() + 30
-    while (left := running(place / "left")) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not left
+    assert not [process for process in running(place / "left") if not ends(process)]
+
+
+def ends(process: str) -> bool:
+    """Wait for the end of a process, of whomever it is a child."""
+    try:
+        handle = os.pidfd_open(int(process))
+    except ProcessLookupError:
+        return True
+    try:
+        return bool(select.select([handle], [], [], 30)[0])
+    finally:
+        os.close(handle)
 
 
 def running(folder: Path) -> list[str]:

@@ -102,7 +102,8 @@ def test_ctrl_c_ends_it_with_what_came_until_then(server: tuple[str, type[Script
             threading.Event().wait(5)  # the signal ends it
 
     report = measure_load(trace(["200"] * 100 + ["200"] * 100, 1.0), target(url), step=interrupting)
-    assert "interrupted" in report["void"]
+    # On a busy machine the generator was late as well, and nothing else may be wrong.
+    assert [why for why in report["void"] if not why.startswith("the generator was late")] == ["interrupted"]
     assert 1 <= report["requests"] == len(seen.seen) < 100
     assert report["failed"] == 0
     assert told[-1] == "stopping"

@@ -127,8 +127,10 @@ class Runner:
 
 
 @pytest.fixture(scope="module")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runner]:
-    with local_prefect(tmp_path_factory.mktemp("prefect")) as prefect:
+def runner(tmp_path_factory: pytest.TempPathFactory, empty_prefect: Path) -> Iterator[Runner]:
+    folder = tmp_path_factory.mktemp("prefect")
+    shutil.copy(empty_prefect, folder / "prefect.db")
+    with local_prefect(folder) as prefect:
         environment = {**os.environ, **prefect, "PREFECT_LOGGING_LEVEL": "ERROR"}
         command = [sys.executable, "-m", "tests.flows.killed_run"]
         pipe = subprocess.PIPE

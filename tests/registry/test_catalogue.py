@@ -102,3 +102,21 @@ def test_a_field_of_a_later_release_is_passed_over_while_it_says_nothing(store: 
     written(seasons=["winter"])
     with pytest.raises(InvalidInput, match="seasons"):
         read_catalogue(store, "acme")
+    # A field that there is must not be nothing, whatever else is passed over.
+    written(seasons=None, active=None)
+    with pytest.raises(InvalidInput, match="active"):
+        read_catalogue(store, "acme")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"", b"{", b"\xff", b"null", b"[]", b"7", b"{}", b'{"macros": 7}', b'{"macros": null}', b'{"macros": [7]}',
+        b'{"macros": [null]}', b'{"macros": {"a": 1}}', b'{"macros": ' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    ],
+    ids=lambda data: str(data[:24]),
+)  # fmt: skip
+def test_what_is_no_catalogue_is_refused_as_one(store: LocalStore, data: bytes) -> None:
+    store.put(catalogue_key("acme"), data)
+    with pytest.raises(InvalidInput, match=r"macros\.json"):
+        read_catalogue(store, "acme")

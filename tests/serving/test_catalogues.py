@@ -17,7 +17,7 @@ from registry.tenant_settings import edit_tenant_settings
 from serving.suggestions.catalogues import Catalogues
 from serving.suggestions.policy import EVERYBODY
 from serving.threads import Workers
-from tests.serving.helpers import eventually
+from tests.serving.helpers import PATIENCE_SECONDS, eventually
 
 pytestmark = pytest.mark.anyio
 
@@ -160,6 +160,45 @@ async def test_rules_that_cannot_be_read_stay_or_stop_everything(
     assert await titles(catalogues) == {"a": "A"}
     store.put(tenant_settings_key("acme"), b"{")
     assert await again(catalogues, clock) == {"a": "A"}
+
+
+async def test_a_first_reading_reads_both_beside_each_other(
+    store: CountingStore, catalogues: Catalogues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(store, Macro(id="a", title="A"), Macro(id="b", title="B"))
+    edit_tenant_settings(store, ["acme"], {"exclude_macros": ["b"]})
+    both, read = threading.Barrier(2), store.get_if_changed
+
+    def meeting(key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
+        both.wait(PATIENCE_SECONDS)
+        return read(key, etag, max_bytes=max_bytes)
+
+    monkeypatch.setattr(store, "get_if_changed", meeting)
+    assert await titles(catalogues) == {"a": "A"}
+
+
+async def test_a_first_reading_needs_no_second_thread(store: CountingStore, clock: Clock) -> None:
+    write(store, Macro(id="a", title="A"))
+    workers = Workers("test", 1)
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            assert await titles(Catalogues(store, workers=workers, refresh_seconds=30, clock=clock)) == {"a": "A"}
+    finally:
+        workers.close()
+
+
+@pytest.mark.parametrize("object_", ["macros.json", "settings.json"])
+async def test_a_first_reading_that_is_told_of_no_change_fails(
+    store: CountingStore, catalogues: Catalogues, monkeypatch: pytest.MonkeyPatch, object_: str
+) -> None:
+    write(store, Macro(id="a", title="A"))
+    edit_tenant_settings(store, ["acme"], {"exclude_macros": ["b"]})
+    read = store.get_if_changed
+    monkeypatch.setattr(
+        store, "get_if_changed", lambda key, *_, **__: None if key.endswith(object_) else read(key, None)
+    )
+    with pytest.raises(CatalogueUnavailable, match="not changed"):
+        await titles(catalogues)
 
 
 async def test_first_readers_share_one_read(store: CountingStore, catalogues: Catalogues) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import socket
 import weakref
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -18,11 +18,11 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from serving import doors
 from serving.access import Grant, OpenDoor
 from serving.doors import Door
-from serving.faces.early import EarlyProtocol, Headers
+from serving.faces.early import EarlyProtocol, Headers, send_at_once
 from serving.faces.edge import QuickEdge
 from serving.logs import REQUEST_ID
 from serving.metrics import Metrics
-from tests.serving.helpers import eventually, spin
+from tests.serving.helpers import PATIENCE_SECONDS, eventually, spin
 from tests.serving.sockets import connect, listener, receive
 
 pytestmark = pytest.mark.anyio
@@ -207,6 +207,19 @@ async def test_a_connection_that_shall_end_goes_the_usual_way() -> None:
     assert app.asked == []
 
 
+async def test_a_refusal_to_whoever_does_not_read_goes_the_usual_way() -> None:
+    app = App()
+    async with connected(app) as (client, door):
+        await eventually(lambda: bool(door.server_state.connections))
+        flow = only(door).flow
+        flow.pause_writing()  # as the transport has it where too much is unread
+        client.send(REFUSED + b"body")
+        await eventually(lambda: bool(door.server_state.tasks))
+        flow.resume_writing()
+        await receive(client, b"body 0")
+    assert app.asked == []
+
+
 class Face:
     """Refuses tenant `loud`; keeps a record of who was asked for, with the request's id."""
 
@@ -259,7 +272,8 @@ class QuickApp:
     """`QuickEdge` alone, behind a protocol."""
 
     def __init__(self) -> None:
-        self.edge = QuickEdge(other, Metrics(), Face(), OpenDoor())
+        self.face = Face()
+        self.edge = QuickEdge(other, Metrics(), self.face, OpenDoor())
         self.early_answer = self.edge.early_answer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -331,6 +345,132 @@ async def test_a_success_on_a_connection_that_ends_goes_the_usual_way(messages: 
         assert b"connection: close\r\n" in await receive(client, b"quiet")
         assert await receive(client, b"more") == b""
     assert messages == ["http.response.start", "http.response.body"]
+
+
+async def test_a_success_to_whoever_does_not_read_goes_the_usual_way(messages: list[str]) -> None:
+    async with connected(QuickApp()) as (client, door):
+        await eventually(lambda: bool(door.server_state.connections))
+        flow = only(door).flow
+        flow.pause_writing()
+        client.send(QUIET)
+        await eventually(lambda: messages == ["http.response.start"])
+        flow.resume_writing()
+        assert (await receive(client, b"quiet")).endswith(b"quiet")
+    assert messages == ["http.response.start", "http.response.body"]
+
+
+class Once:
+    """Answers in one piece where it can, without a look at the body; says how that went."""
+
+    def __init__(self) -> None:
+        self.sent: list[bool] = []
+        self.heard: list[str] = []
+        self.done = asyncio.Event()
+        self.before: Callable[[Scope, Receive, Send], Awaitable[object]] | None = None
+
+    def early_answer(self, scope: Scope) -> None:
+        return None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        listening = None
+        if self.before is not None:
+            await self.before(scope, receive, send)
+        else:
+            await receive()
+            listening = asyncio.create_task(self._hear(receive))
+            await spin()
+        headers = [(b"content-length", b"2")]
+        self.sent.append(send_at_once(send, 200, headers, b"ok"))
+        if not self.sent[-1] and not self.heard:
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.body", "body": b"ok"})
+        if listening is not None:
+            await listening
+        self.done.set()
+
+    async def _hear(self, receive: Receive) -> None:
+        self.heard.append((await receive())["type"])
+
+
+async def test_who_listens_for_the_end_hears_of_an_answer_in_one_piece() -> None:
+    app = Once()
+    async with connected(app) as (client, _):
+        client.send(USUAL)
+        await receive(client, b"ok")
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await app.done.wait()
+    assert (app.sent, app.heard) == ([True], ["http.disconnect"])
+
+
+async def test_whoever_waits_before_the_body_gets_no_answer_in_one_piece() -> None:
+    """The connection could not go on: the body may come or not."""
+    app = Once()
+
+    async def before(*_: object) -> None:
+        pass
+
+    app.before = before
+    async with connected(app) as (client, _):
+        client.send(USUAL.replace(b"Host: x", b"Host: x\r\nExpect: 100-continue").removesuffix(b"body"))
+        assert (await receive(client, b"ok")).startswith(b"HTTP/1.1 200 OK\r\n")
+    assert app.sent == [False]
+
+
+async def test_nothing_is_added_to_an_answer_that_has_begun() -> None:
+    app = Once()
+
+    async def before(_: Scope, receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+        await send({"type": "http.response.body", "body": b"first"})
+        app.heard.append("an answer")
+
+    app.before = before
+    async with connected(app) as (client, _):
+        client.send(USUAL + USUAL)
+        received = await receive(client, b"first")
+        received += await receive(client, b"first") if received.count(b"first") < 2 else b""
+        await eventually(lambda: len(app.sent) == 2)
+    assert app.sent == [False, False]
+    assert b"ok" not in received
+
+
+async def test_nothing_is_written_to_whoever_is_gone() -> None:
+    app = Once()
+
+    async def before(_: Scope, receive: Receive, send: Send) -> None:
+        while (message := await receive())["type"] != "http.disconnect":
+            pass
+        app.heard.append(message["type"])
+
+    app.before = before
+    async with connected(app) as (client, _):
+        client.send(USUAL)
+        client.close()
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            await app.done.wait()
+    assert app.sent == [False]
+
+
+def test_another_layers_send_is_left_alone() -> None:
+    class Layer:
+        async def send(self, message: Message) -> None:
+            raise AssertionError
+
+    assert not send_at_once(Layer().send, 200, [], b"")
+
+
+async def test_every_request_has_one_id_of_its_own() -> None:
+    """Also where it is asked about before its task begins."""
+    app = QuickApp()
+    ids, requests = [], 300
+    async with connected(app) as (client, _):
+        for path in [b"loud", b"quiet"] * (requests // 2):
+            client.send(QUIET.replace(b"X-Request-Id: abc\r\n", b"").replace(b"quiet", path))
+            head = (await receive(client, path)).partition(b"\r\n\r\n")[0]
+            ids += [line[14:].decode() for line in head.split(b"\r\n") if line.startswith(b"x-request-id: ")]
+    assert ids == [asked for _, asked in app.face.asked]
+    assert len(set(ids)) == requests
+    assert {len(one) for one in ids} == {32}
 
 
 async def test_the_edge_answers_early_for_a_face_that_refuses() -> None:

@@ -804,9 +804,10 @@ async def test_red_until_the_programs_are_loaded(
             check_problem(answer, 503, "not-ready")
         gate.open()
         await until_ready(client)
+        assert mapped() == set(), "what was refused is not loaded later"
         assert (await load(client, "x", urls[0])).status_code == 200
-    gc.unfreeze()
-    gc.collect()  # an application that has ended is garbage with cycles in it
+        assert mapped() == {urls[0]}
+        assert (await client.delete("/models/x")).status_code == 200
     assert mapped() == set()
 
 
