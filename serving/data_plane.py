@@ -165,6 +165,7 @@ class DataPlane:
         self._memory_follower = MemoryFollower(
             self._watch,
             self._cache,
+            self._models,
             self._traffic,
             tell=(
                 lambda fleet: self._catalogues.forget_all_but(fleet.entries),

@@ -114,7 +114,7 @@ class DiskFollower:
         requests = self._traffic.requests()
         refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
         await self._preload.run(refs, room=plan.bytes, beside_answers=gently)
-        await renew_all(self._cache, (ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant)))
+        await renew_all(self._cache, self._models, [ref for ref in refs if self._watch.is_pinned(ref.tenant)])
 
     async def _next_fleet(self, fleet: Fleet, *, again: bool) -> Fleet:
         """The next fleet as soon as there is one; where something is to be tried again, this one after a while."""
