@@ -7,14 +7,17 @@ import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from benchmarks.fleets import publish_tenants
+from registry.errors import StoreUnavailable
 from registry.fleet.control import limit, make_plan, pin, set_preload, unlimit
-from registry.layout import WEIGHTS
+from registry.layout import MANIFEST, WEIGHTS
+from registry.store import StoredObject
 from registry.store.local import LocalStore
 from serving.app import create_apps
 from serving.data_plane import DataPlane
@@ -72,6 +75,34 @@ async def test_what_is_pinned_is_in_memory_and_stays_until_it_is_unpinned(
         await server.plane.controls.refresh_fleet()
         assert (await server.ask("acme")).status_code == 200
         assert server.in_memory() == {"acme"}
+
+
+class Away(LocalStore):
+    """Does not find manifests of models while it is told so; counts how often it was asked for one."""
+
+    away = True
+    asked = 0
+
+    def get(self, key: str, *, max_bytes: int | None = None) -> StoredObject:
+        if key.endswith(MANIFEST):
+            self.asked += 1
+            if self.away:
+                raise StoreUnavailable("the store is away")
+        return super().get(key, max_bytes=max_bytes)
+
+
+async def test_what_is_pinned_is_in_memory_when_the_server_is_ready_whatever_came_before(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    publish_tenants(store, ["acme"], program=bag.digest, spec=bag.spec)
+    pin(store, ["acme"])
+    away = Away(tmp_path / "store")
+    apps = create_apps(make_settings(), away)
+    async with serving(apps.public) as client:
+        await eventually(lambda: away.asked > 3)  # the first attempt has failed, and others after it
+        away.away = False
+        await until_ready(client)
+        assert apps.data_plane.controls.model("acme").state == "ready"
 
 
 async def test_a_pinned_model_stays_on_disk(store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings) -> None:
@@ -136,6 +167,23 @@ async def test_limits_are_those_of_the_fleet_as_it_is_now(
         await server.plane.controls.refresh_fleet()
         with server.plane.answering._admission.enter("acme", None):
             assert await statuses(server, "acme", 1) == [200]
+
+
+async def test_models_that_requests_fetch_are_bounded_a_second(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings
+) -> None:
+    publish_tenants(store, ["acme", "beta"], program=bag.digest, spec=bag.spec)
+    async with running(store, make_settings, preload="none", cold_loads_per_second=0.001) as server:
+        assert (await server.ask("acme")).status_code == 200
+        for _ in range(2):  # it says nothing of the model, which is left alone for no pause
+            refused = await server.ask("beta")
+            assert (refused.status_code, refused.headers["Retry-After"]) == (503, "1")
+            assert refused.json()["type"] == "urn:macrofleet:problem:overloaded"
+        assert server.sample("macrofleet_refusals_total", reason="cold_loads") == 2
+        assert server.sample("macrofleet_phase_seconds_count", phase="download") == 1, "nothing was fetched"
+        await server.plane.controls.unload_model("acme")
+        assert (await server.ask("acme")).status_code == 200, "what is on disk is not bounded"
+        assert (await server.plane.controls.load_model("beta")).state == "ready", "nor what an operator asks for"
 
 
 async def test_the_fleets_plan_takes_the_busiest_of_the_time_before(
