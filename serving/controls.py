@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 
+from registry.errors import OutOfResources
 from serving.engine.cache import ModelCache
 from serving.engine.model_status import ModelStatus
 from serving.engine.models import ServedModel
@@ -72,9 +73,13 @@ class Controls:
         return self._shadows.report(tenant)
 
     async def load_model(self, tenant: str) -> ModelStatus:
-        """Have a tenant's model in memory. Raises what a load raises."""
+        """Have a tenant's model in memory. Raises what a load raises; OutOfResources where busier ones leave it no room."""
         await self._cache.renew(tenant)
-        return self.model(tenant)
+        found = self.model(tenant)
+        if found.serving_version is None:
+            self._metrics.refused("out_of_resources")
+            raise OutOfResources("the models in memory are busier", remedy="Pin it: `macrofleet fleet pin`.")
+        return found
 
     async def unload_model(self, tenant: str) -> None:
         """Let go of a tenant's model and its shadow; done when their memory is free. The next request loads them again.

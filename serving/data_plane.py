@@ -90,7 +90,8 @@ class DataPlane:
         self._files = Workers("files", 1, nice=10)
         # Apart: a store that hangs must not keep evicted models mapped, nor hold up what is written at the end.
         self._fleet_reader = Workers("fleet", 1, nice=10)
-        self._readers = Workers("catalogue", 2, nice=5)
+        self._readers = Workers("catalogue", 4, nice=5)
+        self._readers_again = Workers("catalogue-again", 2, nice=10)
         self._watch = FleetWatch(
             FleetReader(store), workers=self._fleet_reader, poll_seconds=settings.fleet_poll_seconds
         )
@@ -134,7 +135,9 @@ class DataPlane:
         )
 
         # Requests
-        self._catalogues = Catalogues(store, workers=self._readers, refresh_seconds=settings.catalogue_seconds)
+        self._catalogues = Catalogues(
+            store, workers=self._readers, again=self._readers_again, refresh_seconds=settings.catalogue_seconds
+        )
         self._answers: Answers[Answer] = Answers(
             budget_bytes=settings.answer_bytes, tenant_share=settings.answer_tenant_share
         )
@@ -165,6 +168,7 @@ class DataPlane:
         self._memory_follower = MemoryFollower(
             self._watch,
             self._cache,
+            self._models,
             self._traffic,
             tell=(
                 lambda fleet: self._catalogues.forget_all_but(fleet.entries),
@@ -230,6 +234,7 @@ class DataPlane:
             self._files.close()
             self._fleet_reader.close()
             self._readers.close()
+            self._readers_again.close()
 
     def drain(self) -> None:
         """Say from now on that the server is not ready, so that whoever sends requests stops; they are still answered."""

@@ -34,6 +34,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from serving.accepting import Acceptor
 from serving.faces.early import EarlyProtocol
+from serving.faces.heads import BoundedHeads
 
 _CLOSE = (b"connection", b"close")
 # Idle connections are the caller's to close: a server that closes them first now and then meets a request on its way.
@@ -76,7 +77,7 @@ class Door(uvicorn.Server):
         self._listener.setblocking(False)
         self._acceptor: Acceptor | None = None
         self._ticking: asyncio.Task[None] | None = None
-        self._protocol = EarlyProtocol if hasattr(app, "early_answer") else HttpToolsProtocol
+        self._protocol = EarlyProtocol if hasattr(app, "early_answer") else BoundedHeads
         config = uvicorn.Config(
             app,
             loop="uvloop",

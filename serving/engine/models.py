@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Literal
 
@@ -23,6 +24,25 @@ from serving.metrics import Metrics
 from serving.threads import Workers
 
 _LOG = logging.getLogger(__name__)
+
+
+class _Threads:
+    """Those of one urgency: what is on disk is opened beside what is fetched, and waits for no store.
+
+    Args:
+        name: of the threads.
+        opening: how many open models.
+        nice: how far all stand back.
+    """
+
+    def __init__(self, name: str, *, opening: int, nice: int) -> None:
+        self.fetch = Workers(f"{name}-fetch", 4, nice=nice)
+        self.open = Workers(f"{name}-open", opening, nice=nice)
+
+    def close(self) -> None:
+        """Let go of the threads as they finish."""
+        self.fetch.close()
+        self.open.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +80,8 @@ class Models:
         self._metrics = metrics
         # Apart, so that no preload or swap holds up a model that a request waits for; and behind what answers requests:
         # hashing and writing a model takes as long as fifty answers.
-        self._for_requests = Workers("load", 4, nice=12)
-        self._in_background = Workers("background", 4, nice=17)
+        self._for_requests = _Threads("load", opening=4, nice=12)
+        self._in_background = _Threads("background", opening=2, nice=17)
         # TensorFlow's threads stand as far back as the one that starts them: not at all.
         self._for_programs = Workers("program", 1)
         self._programs: dict[str, RunningProgram] = {}
@@ -88,6 +108,19 @@ class Models:
         await self.program(manifest.program)
         return sum(file.size for file in manifest.files.values())
 
+    async def on_disk(self, refs: Sequence[ModelRef]) -> set[ModelRef]:
+        """Those of some versions that `load` need not fetch."""
+
+        def find() -> set[ModelRef]:
+            found = set()
+            for ref in refs:
+                with suppress(BundleCorrupt):  # no name that a version could have
+                    if self._disk.has_model(ref.tenant, ref.version):
+                        found.add(ref)
+            return found
+
+        return await self._in_background.open.run(find)
+
     async def load(self, ref: ModelRef, *, demand: bool) -> ServedModel:
         """A version in memory that has scored a ticket; fetched first where the disk does not have it.
 
@@ -101,20 +134,20 @@ class Models:
             StoreError: the store or the disk failed.
             Overloaded: too many models are being fetched.
         """
-        workers = self._for_requests if demand else self._in_background
+        threads = self._for_requests if demand else self._in_background
         source: Literal["disk", "store"] = "disk"
-        found = await workers.run(self._open_installed, ref)
+        found = await threads.open.run(self._open_installed, ref)
         if found is None:
             source = "store"
             if demand:
                 await asyncio.sleep(self._pacer.reserve())
             began = time.monotonic()
-            await self._install(ref, workers, evict=True)
+            await self._install(ref, threads, evict=True)
             self._metrics.phase("download", time.monotonic() - began)
-            found = await workers.run(self._open, ref)
+            found = await threads.open.run(self._open, ref)
         if isinstance(found, MappedModel):
             running = await self.program(found.manifest.program)
-            found = await workers.run(self._bind, running, found, ref)
+            found = await threads.open.run(self._bind, running, found, ref)
         if demand:
             self._metrics.cache_hit(source)
             self._metrics.cold_load(source)
@@ -150,13 +183,13 @@ class Models:
         self._in_background.close()
         self._for_programs.close()
 
-    async def _install(self, ref: ModelRef, workers: Workers, *, evict: bool) -> Manifest:
+    async def _install(self, ref: ModelRef, threads: _Threads, *, evict: bool) -> Manifest:
         async def install() -> Manifest:
-            return await workers.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest, evict=evict)
+            return await threads.fetch.run(self._disk.install_model, ref.tenant, ref.version, ref.manifest, evict=evict)
 
         try:
             try:
-                return await self._installing.run((ref, workers is self._for_requests), install)
+                return await self._installing.run((ref, threads is self._for_requests), install)
             except OutOfResources:
                 if not evict:
                     raise

@@ -100,6 +100,11 @@ class Preload:
         self._told = 0
 
     @property
+    def refs(self) -> Sequence[ModelRef]:
+        """What `run` was told of last."""
+        return self._refs
+
+    @property
     def complete(self) -> bool:
         """Whether all is on disk but for permanent failures, which hold up nobody unless there is nothing else."""
         return not self._worth_trying() and not (self._block_broken and self._failures)

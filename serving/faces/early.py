@@ -12,7 +12,9 @@ from typing import Protocol, cast
 
 from starlette.types import Scope, Send
 from uvicorn._types import ASGI3Application
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
+
+from serving.faces.heads import BoundedHeads
 
 Headers = list[tuple[bytes, bytes]]
 # In a scope: the connection ends with the answer, and what of the request arrives after it meets a reset.
@@ -27,7 +29,7 @@ class EarlyApplication(Protocol):
         ...
 
 
-class EarlyProtocol(HttpToolsProtocol):
+class EarlyProtocol(BoundedHeads):
     """uvicorn's, for an application that is an `EarlyApplication`. What is left of the body is read and dropped.
 
     A connection on which nothing is asked and nothing arrives ends after the time for idle ones. uvicorn ends those alone

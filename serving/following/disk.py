@@ -107,14 +107,15 @@ class DiskFollower:
         plan = self._plan(fleet)
         if plan.models == "none" and not self.ready:
             await self._open_programs()
-        if not anew:
+        if anew:
+            # In a thread: for ten thousand tenants it takes as long as several requests.
+            requests = self._traffic.requests()
+            refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
+            await self._preload.run(refs, room=plan.bytes, beside_answers=gently)
+        else:
             await self._preload.retry()
-            return
-        # In a thread: for ten thousand tenants it takes as long as several requests.
-        requests = self._traffic.requests()
-        refs = await self._files.run(plan_models, plan, fleet, requests=requests, own=self._share.of)
-        await self._preload.run(refs, room=plan.bytes, beside_answers=gently)
-        await renew_all(self._cache, (ref.tenant for ref in refs if self._watch.is_pinned(ref.tenant)))
+        pinned = [ref for ref in self._preload.refs if self._watch.is_pinned(ref.tenant)]
+        await renew_all(self._cache, self._models, pinned)
 
     async def _next_fleet(self, fleet: Fleet, *, again: bool) -> Fleet:
         """The next fleet as soon as there is one; where something is to be tried again, this one after a while."""

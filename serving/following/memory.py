@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 
+from registry.errors import MacrofleetError
 from registry.fleet.state import Fleet
 from serving.engine.cache import ModelCache
-from serving.engine.models import ServedModel
+from serving.engine.models import Models, ServedModel
 from serving.engine.traffic_record import TrafficRecorder
-from serving.fleet_watch import FleetWatch
+from serving.fleet_watch import FleetWatch, ModelRef
 
 _LOG = logging.getLogger(__name__)
 _SWAPS_AT_ONCE = 4
@@ -23,6 +24,7 @@ class MemoryFollower:
     Args:
         watch: the fleet.
         cache: models that serve.
+        models: says which versions are on disk.
         traffic: recent requests by tenant.
         tell: called with each new fleet, in this order: whatever else remembers something of tenants.
         again_seconds: pause between attempts at versions that could not be had.
@@ -32,6 +34,7 @@ class MemoryFollower:
         self,
         watch: FleetWatch,
         cache: ModelCache[ServedModel],
+        models: Models,
         traffic: TrafficRecorder,
         *,
         tell: Iterable[Callable[[Fleet], object]],
@@ -39,6 +42,7 @@ class MemoryFollower:
     ) -> None:
         self._watch = watch
         self._cache = cache
+        self._models = models
         self._traffic = traffic
         self._tell = tuple(tell)
         self._again_seconds = again_seconds
@@ -64,19 +68,38 @@ class MemoryFollower:
 
     async def _keep_renewing(self) -> None:
         while True:
-            await renew_all(self._cache, self._cache.outdated())
+            await renew_all(self._cache, self._models, self._outdated())
             await asyncio.sleep(self._again_seconds)
 
+    def _outdated(self) -> list[ModelRef]:
+        """What those should have whose model in memory is another version."""
+        refs = []
+        for tenant in self._cache.outdated():
+            with suppress(MacrofleetError):  # it has just lost its version
+                refs.append(self._watch.wanted(tenant))
+        return refs
 
-async def renew_all(cache: ModelCache[ServedModel], tenants: Iterable[str]) -> None:
-    """Have the versions that the fleet names in memory, a few at a time; what fails is the cache's to tell."""
-    waiting = iter(tenants)
 
-    async def work_off() -> None:
-        for tenant in waiting:
+async def renew_all(cache: ModelCache[ServedModel], models: Models, refs: Sequence[ModelRef]) -> None:
+    """Have what the fleet names in memory: what is on disk, and beside it what is not, so that a roll-back waits for no download.
+
+    A few at a time; what fails is the cache's to tell.
+
+    Args:
+        models: says which of them are on disk.
+        refs: what the fleet names.
+    """
+    if not refs:
+        return
+    here = await models.on_disk(refs)
+
+    async def work_off(waiting: Iterator[ModelRef]) -> None:
+        for ref in waiting:
             with suppress(Exception):
-                await cache.renew(tenant)
+                await cache.renew(ref.tenant)
 
     async with asyncio.TaskGroup() as group:
-        for _ in range(_SWAPS_AT_ONCE):
-            group.create_task(work_off())
+        for there in (True, False):
+            lane = iter([ref for ref in refs if (ref in here) == there])
+            for _ in range(_SWAPS_AT_ONCE):
+                group.create_task(work_off(lane))

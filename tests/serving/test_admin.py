@@ -16,6 +16,7 @@ from starlette.types import Message
 from benchmarks.fleets import publish_tenants
 from registry.fleet.state import FleetEntry, update_fleet
 from registry.keys.published import Scope
+from registry.layout import WEIGHTS
 from registry.store.local import LocalStore
 from serving.access import Grant
 from serving.app import Apps, create_apps
@@ -26,7 +27,7 @@ from serving.faces.guard import GRANT
 from serving.trials.comparing import Comparison
 from serving.trials.shadows import ShadowReport
 from tests.serving.conftest import MakeSettings
-from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, spin, until_ready
+from tests.serving.helpers import PATIENCE_SECONDS, BuiltProgram, eventually, serving, spin, ticket, until_ready
 
 pytestmark = pytest.mark.anyio
 
@@ -100,6 +101,25 @@ async def test_an_unload_is_answered_when_the_memory_is_free(client: httpx.Async
     assert (await unloading).json()["state"] == "absent"
     await eventually(lambda: mapped() is None)  # a thread that stands back may just be done with its load
     assert await listed(client, state="ready") == ([], None)
+
+
+async def test_a_load_that_busier_models_leave_no_room_for_says_so(
+    store: LocalStore, bag: BuiltProgram, make_settings: MakeSettings
+) -> None:
+    """It was loaded, and is out again before anybody is answered."""
+    made = publish_tenants(store, ["acme", "beta"], program=bag.digest, spec=bag.spec)
+    size = made["acme"].files[WEIGHTS].size
+    apps = create_apps(make_settings(memory_bytes=size + size // 2), store)
+    transport = httpx.ASGITransport(apps.operator)
+    async with serving(apps.public) as public, httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        await until_ready(public)
+        assert (await public.post("/v1/tenants/acme/suggestions", json=ticket())).status_code == 200
+        for path in ("/admin/models/beta/load", "/v2/repository/models/beta/load"):
+            assert (await client.post(path)).status_code == 507
+        assert await listed(client, state="ready") == (["acme"], None)
+        update_fleet(store, {"beta": lambda entry: entry and entry.model_copy(update={"keep_loaded": True})})
+        await client.post("/admin/fleet/refresh")
+        assert (await client.post("/admin/models/beta/load")).json()["state"] == "ready"
 
 
 async def test_an_unload_does_not_wait_for_a_store_that_hangs(

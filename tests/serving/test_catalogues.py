@@ -58,9 +58,10 @@ def clock() -> Clock:
 
 @pytest.fixture
 def catalogues(store: CountingStore, clock: Clock) -> Iterator[Catalogues]:
-    workers = Workers("test", 2)
-    yield Catalogues(store, workers=workers, refresh_seconds=30, clock=clock, chance=lambda: 0.0)
+    workers, again = Workers("test", 2), Workers("again", 1)
+    yield Catalogues(store, workers=workers, again=again, refresh_seconds=30, clock=clock, chance=lambda: 0.0)
     workers.close()
+    again.close()
 
 
 async def titles(catalogues: Catalogues, tenant: str = "acme") -> dict[str, str]:
@@ -146,6 +147,35 @@ async def test_a_store_that_does_not_answer_is_not_waited_for(
     clock.now += 1
     assert catalogues.known("acme") is not None
     answers.set()
+    await eventually(lambda: not catalogues._refreshes)
+
+
+async def test_a_first_reading_waits_for_none_that_nobody_waits_for(
+    store: CountingStore, clock: Clock, catalogues: Catalogues, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thousand tenants in use are read again thirty times a second; a store may need a tenth of a second for each."""
+    known = [f"known-{number}" for number in range(8)]
+    for tenant in (*known, "new"):
+        write_catalogue(store, tenant, make_catalogue([Macro(id="a", title="A")]), etag=None)
+    for tenant in known:
+        await titles(catalogues, tenant)
+    answers, read = threading.Event(), store.get_if_changed
+
+    def slow_again(key: str, etag: str | None, *, max_bytes: int | None = None) -> StoredObject | None:
+        if etag is not None:
+            assert answers.wait(PATIENCE_SECONDS)
+        return read(key, etag, max_bytes=max_bytes)
+
+    monkeypatch.setattr(store, "get_if_changed", slow_again)
+    clock.now = 31
+    for tenant in known:
+        assert await titles(catalogues, tenant) == {"a": "A"}
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            assert await titles(catalogues, "new") == {"a": "A"}
+        assert len(catalogues._refreshes) == len(known)
+    finally:
+        answers.set()
     await eventually(lambda: not catalogues._refreshes)
 
 

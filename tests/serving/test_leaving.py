@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from benchmarks.fleets import make_bundle, publish_tenants
-from registry.fleet.state import FleetEntry, update_fleet
+from registry.fleet.state import FleetEntry, read_fleet, update_fleet
 from registry.layout import FLEET_ROOT, WEIGHTS
 from registry.publishing import publish_bundle
 from registry.store import ObjectStore, StoredObject
@@ -95,17 +95,19 @@ async def test_a_store_without_a_fleet_empties_no_disk(
 
 
 class Holding(LocalStore):
-    """Holds back the weights of one tenant until it is told to let them go."""
+    """Holds back the weights of some tenants until it is told to let them go."""
 
-    def __init__(self, root: Path, tenant: str) -> None:
+    def __init__(self, root: Path, *tenants: str) -> None:
         super().__init__(root)
-        self.tenant = tenant
+        self.tenants = tenants
+        self.held: set[str] = set()
         self.asked = threading.Event()
         self.go = threading.Event()
         self.roots = 0
 
     def open(self, key: str) -> IO[bytes]:
-        if key.startswith(f"tenants/{self.tenant}/") and key.endswith(WEIGHTS):
+        if (tenant := key.split("/")[1]) in self.tenants and key.endswith(WEIGHTS):
+            self.held.add(tenant)
             self.asked.set()
             assert self.go.wait(60)
         return super().open(key)
@@ -170,5 +172,37 @@ async def test_a_download_that_hangs_holds_up_no_other_tenants_change(
             version = publish_again(store, bag, "initech", tmp_path / "initech")
             await eventually(lambda: apps.data_plane.controls.model("initech").serving_version == version)
             assert (await ask(client, "acme")).status_code == 200
+        finally:
+            holding.go.set()
+
+
+async def test_a_roll_back_to_what_is_on_disk_waits_for_no_download(
+    store: LocalStore, make_settings: MakeSettings, bag: BuiltProgram, tmp_path: Path
+) -> None:
+    """As many downloads hang as there may be at once, of tenants whose turn comes before."""
+    slow = ["a", "b", "c", "d"]
+    publish_tenants(store, [*slow, "globex"], program=bag.digest, spec=bag.spec)
+    before = read_fleet(store).entries["globex"]
+    publish_again(store, bag, "globex", tmp_path / "globex")
+    holding = Holding(tmp_path / "store", *slow)
+    holding.go.set()
+    apps = create_apps(make_settings(), holding)
+    async with serving(apps.public) as client:
+        await until_ready(client)
+        for tenant in (*slow, "globex"):
+            assert (await ask(client, tenant)).status_code == 200
+        update_fleet(store, {"globex": lambda _: before})  # and so the former version comes on disk
+        await eventually(lambda: apps.data_plane.controls.model("globex").serving_version == before.version)
+        again = publish_again(store, bag, "globex", tmp_path / "again")
+        await eventually(lambda: apps.data_plane.controls.model("globex").serving_version == again)
+        holding.held.clear()
+        holding.go.clear()
+        for tenant in slow:
+            publish_again(store, bag, tenant, tmp_path / tenant)
+        await eventually(lambda: holding.held == set(slow))
+        try:
+            update_fleet(store, {"globex": lambda _: before})
+            await eventually(lambda: apps.data_plane.controls.model("globex").serving_version == before.version)
+            assert (await ask(client, "globex")).json()["model_version"] == before.version
         finally:
             holding.go.set()

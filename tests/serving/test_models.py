@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from registry.disk.tier import DiskTier
-from registry.errors import BundleCorrupt, OutOfResources
+from registry.errors import BundleCorrupt, ModelNotFound, OutOfResources
 from serving.admission import Pacer
 from serving.engine.models import Models
 from serving.fleet_watch import ModelRef
@@ -28,9 +28,14 @@ class Disk:
         self.installs: list[bool] = []
         self.gate = threading.Event()
         self.full = False
+        self.there: set[str] = set()
 
     def has_model(self, tenant: str, version: str) -> bool:
-        return False
+        return tenant in self.there
+
+    def open_model(self, tenant: str, version: str, manifest: str, **_: object) -> Any:
+        assert tenant in self.there
+        raise ModelNotFound("it was opened")
 
     def install_model(self, tenant: str, version: str, manifest: str, *, evict: bool) -> Any:
         self.installs.append(evict)
@@ -102,3 +107,19 @@ async def test_a_swap_makes_the_room_that_a_preload_may_not(disk: Disk, models: 
     disk.gate.set()
     assert await outcomes(preload, swap) == [OutOfResources, BundleCorrupt]
     assert disk.installs == [False, True]
+
+
+@pytest.mark.parametrize("demand", [True, False])
+async def test_what_is_on_disk_waits_for_no_download(disk: Disk, models: Models, demand: bool) -> None:
+    """A slow store is the tail's to wait for: whoever is on disk is answered, and rolled back, meanwhile."""
+    fetched = [ModelRef(f"tail-{number}", NEW.version, NEW.manifest) for number in range(9)]
+    disk.there = {"here"}
+    downloads = [asyncio.create_task(models.load(ref, demand=demand)) for ref in fetched]
+    await eventually(lambda: len(disk.installs) == 4)  # as many as there are threads; the others wait their turn
+    try:
+        async with asyncio.timeout(PATIENCE_SECONDS / 2):
+            with pytest.raises(BundleCorrupt, match="it was opened"):
+                await models.load(ModelRef("here", NEW.version, NEW.manifest), demand=demand)
+    finally:
+        disk.gate.set()
+    assert await outcomes(*downloads) == [BundleCorrupt] * len(downloads)
