@@ -215,7 +215,7 @@ class Composed:
             return
         check = self._health_check(self.composition.services[name])
         deadline = time.monotonic() + self.patience
-        inside = ["nsenter", "--target", str(started.process.pid), "--mount", "--net", "--root", "--wd=/"]
+        inside = ["nsenter", "--target", str(started.process.pid), "--mount", "--net", "--root", "env", "--chdir=/"]
         while True:
             assert started.process.poll() is None, f"{name} ended: {started.said()}"
             done = subprocess.run(
