@@ -212,6 +212,12 @@ def test_the_compositions_health_check_tells_whether_it_is_there(running: Runnin
         assert (done.returncode == 0) == healthy, done.stderr
 
 
+@pytest.mark.parametrize("page", sorted(MAKE_GATEWAY.PAGES))
+def test_the_certificate_that_is_made_names_operators_pages(running: Running, page: str) -> None:
+    with socket.create_connection(("127.0.0.1", running.operators), 5) as plain:
+        running.trust.wrap_socket(plain, server_hostname=f"{page}.localhost").close()
+
+
 def test_a_name_that_is_nobodys_is_nothing(running: Running) -> None:
     assert running.get(running.operators, "/", host="elsewhere.example.com").status_code == 404
 
