@@ -210,7 +210,7 @@ def ask(composed: Composed, *words: str) -> tuple[int, str]:
 
 def test_what_was_trained_is_served_behind_tls(served: Composed) -> None:
     assert ask(served, "--fail", "https://localhost:8443/readyz")[0] == 200
-    key = in_command(served, "keys", "create", "--tenant", TENANT).strip().splitlines()[-1]
+    key = in_command(served, "keys", "create", "--tenant", TENANT).strip()
     body = json.dumps({"ticket": {"id": "4711", "subject": "Where is my parcel?"}})
     place = f"https://localhost:8443/v1/tenants/{TENANT}/suggestions"
     asking = ["--header", "content-type: application/json", "--data", body]
@@ -220,7 +220,7 @@ def test_what_was_trained_is_served_behind_tls(served: Composed) -> None:
 
 
 def test_the_console_lets_an_operator_in_and_shows_every_server(served: Composed) -> None:
-    key = in_command(served, "keys", "create", "--scope", "operator").strip().splitlines()[-1]
+    key = in_command(served, "keys", "create", "--scope", "operator").strip()
     jar = str(served.folder / "cookies")
     kept = ["--cookie", jar, "--cookie-jar", jar]
     _, form = ask(served, *kept, "--fail", f"{CONSOLE}/sign-in")
