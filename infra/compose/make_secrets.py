@@ -153,11 +153,12 @@ class _Book:
         self.file(name, lambda: "".join(f"{key}={value}\n" for key, value in values.items()))
 
     def certificate(self, certificate: str, key: str) -> None:
-        """One for localhost and the names below it, signed by itself."""
+        """One for localhost and the names of operators' pages, signed by itself."""
         paths = [self._folder / name for name in (certificate, key)]
         if all(path.exists() for path in paths):
             return
-        names = "subjectAltName=DNS:localhost,DNS:*.localhost,IP:127.0.0.1,IP:::1"
+        # Each by its name: for OpenSSL and browsers `*.localhost` is as wide as `*.com`, and names nobody.
+        names = "subjectAltName=DNS:localhost,DNS:console.localhost,DNS:grafana.localhost,IP:127.0.0.1,IP:::1"
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-days", str(_DAYS), "-subj", "/CN=macrofleet", "-addext", names]
         subprocess.run([*command, "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True)

@@ -216,6 +216,11 @@ def test_the_data_plane_has_no_way_to_the_control_plane(composition: Composition
         assert "PREFECT" not in named
     assert composition.services["postgres"].networks == {"control"}
     assert composition.services["prefect"].networks == {"control"}
+    assert composition.services["mlflow"].networks == {"control", "artifacts"}
+    assert {each.name for each in composition.services.values() if "artifacts" in each.networks} == {
+        "mlflow",
+        "seaweedfs",
+    }
 
 
 def test_nothing_runs_with_more_than_it_needs(composition: Composition) -> None:

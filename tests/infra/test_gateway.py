@@ -113,6 +113,7 @@ class Running:
 
     public: int
     operators: int
+    metrics: int
     trust: ssl.SSLContext
 
     def get(self, port: int, path: str, *, host: str = "localhost") -> httpx.Response:
@@ -173,7 +174,7 @@ def running(secrets: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
             command = [ENVOY, "--config-path", str(file), "--base-id", str(ports["admin"]), "--concurrency", "1"]
             process = subprocess.Popen([*command, "--log-level", "warning"], stdout=log, stderr=log)
         trust = ssl.create_default_context(cafile=secrets / "tls.crt")
-        started = Running(ports["public"], ports["operators"], trust)
+        started = Running(ports["public"], ports["operators"], ports["metrics"], trust)
         try:
             for attempt in stamina.retry_context(
                 on=(httpx.HTTPError, AssertionError), timeout=30, attempts=None, wait_max=0.2
@@ -198,6 +199,23 @@ def test_operators_pages_are_told_by_their_name(running: Running, page: str) -> 
     answer = running.get(running.operators, "/fleet", host=f"{page}.example.com")
     assert (answer.status_code, answer.text) == (200, f"{page} /fleet")
     assert answer.headers["Strict-Transport-Security"].startswith("max-age=")
+
+
+def test_the_compositions_health_check_tells_whether_it_is_there(running: Running, tmp_path: Path) -> None:
+    MAKE_SECRETS.write_all(MAKE_SECRETS._Book(tmp_path))
+    kind, *check = Composition.read(tmp_path).services["envoy"].spec["healthcheck"]["test"]
+    assert kind == "CMD"
+    for port, healthy in ((running.metrics, True), (free_ports(1)[0], False)):
+        command = [word.replace("/127.0.0.1/9902 ", f"/127.0.0.1/{port} ") for word in check]
+        assert command != check
+        done = subprocess.run(command, capture_output=True, check=False, timeout=30)
+        assert (done.returncode == 0) == healthy, done.stderr
+
+
+@pytest.mark.parametrize("page", sorted(MAKE_GATEWAY.PAGES))
+def test_the_certificate_that_is_made_names_operators_pages(running: Running, page: str) -> None:
+    with socket.create_connection(("127.0.0.1", running.operators), 5) as plain:
+        running.trust.wrap_socket(plain, server_hostname=f"{page}.localhost").close()
 
 
 def test_a_name_that_is_nobodys_is_nothing(running: Running) -> None:

@@ -1,10 +1,11 @@
 """Services of infra/compose.yaml as processes of this machine: what a container engine would do with the file, without one.
 
 Each service has a network of its own (`tests.workers.hosts`), in which it finds the others by the names that the file gives
-them, and a root of its own: an overlay over this machine's, with volumes, secrets and `tmpfs` where the file mounts them, and
-read-only where it says so. Commands, variables, users, health checks and what is waited for are the file's and those of the
-project's Dockerfiles. Programs are this machine's: those of the environment that runs the tests stand in for our images,
-Debian's PostgreSQL and Prometheus and the wheels of SeaweedFS and Envoy for those of others.
+them, and reaches those that it shares a network with in the file. It has a root of its own: an overlay over this machine's,
+with volumes, secrets and `tmpfs` where the file mounts them, and read-only where it says so. Commands, variables, users,
+health checks and what is waited for are the file's and those of the project's Dockerfiles. Programs are this machine's: those
+of the environment that runs the tests stand in for our images, Debian's PostgreSQL and Prometheus and the wheels of SeaweedFS
+and Envoy for those of others.
 
 Needs root, `ip` and a kernel that has overlays.
 """
@@ -108,10 +109,11 @@ class Composed:
 
     def __enter__(self) -> Self:
         self.hosts = self._stack.enter_context(Hosts(sorted(self.composition.services)))
+        services = self.composition.services.values()
+        for service in services:
+            self.hosts.forbid(service.name, [other.name for other in services if not other.networks & service.networks])
         names = {"localhost": "127.0.0.1"} | {
-            name: self.hosts.addresses[service.name]
-            for service in self.composition.services.values()
-            for name in service.names
+            name: self.hosts.addresses[service.name] for service in services for name in service.names
         }
         (self.folder / "hosts").write_text("".join(f"{address} {name}\n" for name, address in names.items()))
         return self
@@ -215,7 +217,7 @@ class Composed:
             return
         check = self._health_check(self.composition.services[name])
         deadline = time.monotonic() + self.patience
-        inside = ["nsenter", "--target", str(started.process.pid), "--mount", "--net", "--root", "--wd=/"]
+        inside = ["nsenter", "--target", str(started.process.pid), "--mount", "--net", "--root", "env", "--chdir=/"]
         while True:
             assert started.process.poll() is None, f"{name} ended: {started.said()}"
             done = subprocess.run(

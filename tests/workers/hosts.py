@@ -10,7 +10,7 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from typing import Self
 
@@ -71,6 +71,14 @@ class Hosts:
     def cut_off(self, host: str) -> None:
         """Nothing gets to the host or away from it any more; whoever waits for it hears nothing."""
         _ip("-n", self._space("hub"), "link", "set", self._port(host), "down")
+
+    def forbid(self, host: str, others: Iterable[str]) -> None:
+        """Have a host reach none of some others: it hears at once that no way leads there."""
+        lines = "".join(f"route add unreachable {self.addresses[other]}\n" for other in others)
+        done = subprocess.run(
+            ["ip", "-n", self._space(host), "-batch", "-"], input=lines, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
     def connect(self, host: str) -> None:
         """Put it back on the switch."""

@@ -35,6 +35,9 @@ TENANT = "acme"
 MLFLOW = ("http://mlflow:5000/api/2.0/mlflow/experiments/search?max_results=1", "GET")
 ARTIFACTS = ("http://mlflow:5000/api/2.0/mlflow-artifacts/artifacts", "GET")
 PREFECT = ("http://prefect:4200/api/flow_runs/filter", "POST")
+SERVERS = ("server-1", "server-2", "server-3")
+PAGES = ("console", "grafana")
+CONSOLE = "https://console.localhost:8444"
 HEALTH = ("http://mlflow:5000/health", "http://prefect:4200/api/health")
 
 
@@ -120,6 +123,18 @@ def test_health_is_open_and_the_right_password_opens_the_rest(control: Composed)
     assert status(control, *PREFECT, user=given["PREFECT_API_AUTH_STRING"]) == 200
 
 
+def test_prefects_pages_are_off(control: Composed) -> None:
+    user = control.environment("command")["PREFECT_API_AUTH_STRING"]
+    assert status(control, "http://prefect:4200/", "GET", user=user) == 404
+
+
+def test_seaweedfs_keeps_all_but_s3_and_its_twin_to_itself(control: Composed) -> None:
+    shown = control.hosts.command("seaweedfs", "ss", "--no-header", "--tcp", "--listening", "--numeric")
+    done = subprocess.run(shown, capture_output=True, text=True, check=True)
+    addresses = [line.split()[3].rpartition(":") for line in done.stdout.splitlines()]
+    assert {port for host, _, port in addresses if host not in {"127.0.0.1", "[::1]"}} == {"8333", "18333"}
+
+
 def test_the_workers_run_is_trained_registered_and_reported(trained: Composed) -> None:
     shown = trained.run("flows", "status", "--json")
     runs = [one for one in json.loads(shown.stdout)["runs"] if one["flow"] == "retrain_tenant"]
@@ -145,6 +160,20 @@ def test_the_workers_run_is_trained_registered_and_reported(trained: Composed) -
     assert "401" in without.stderr or "not authenticated" in without.stderr
 
 
+def test_a_user_who_is_added_to_mlflow_sees_nothing(trained: Composed) -> None:
+    given = trained.environment("command")
+    code = (
+        "import sys; from mlflow.server.auth.client import AuthServiceClient; "
+        "AuthServiceClient(sys.argv[1]).create_user('guest', 'a-long-enough-word')"
+    )
+    made = trained.run("-c", code, given["MACROFLEET_TRACKING_URI"], entrypoint=["python"])
+    assert made.returncode == 0, made.stderr
+    asked = f"http://mlflow:5000/api/2.0/mlflow/registered-models/get?name=macrofleet.{TENANT}"
+    user = f"{given['MLFLOW_TRACKING_USERNAME']}:{given['MLFLOW_TRACKING_PASSWORD']}"
+    assert status(trained, asked, "GET", user=user) == 200
+    assert status(trained, asked, "GET", user="guest:a-long-enough-word") == 403
+
+
 def test_a_run_without_passwords_is_a_sentence_and_trains_nobody(trained: Composed) -> None:
     """The worker's own command, had somebody forgotten to give it what training.env has."""
     done = trained.run(
@@ -156,45 +185,100 @@ def test_a_run_without_passwords_is_a_sentence_and_trains_nobody(trained: Compos
     assert "macrofleet:" in done.stderr, done.stderr
 
 
-def test_what_was_trained_is_served_behind_tls(trained: Composed) -> None:
+@pytest.fixture(scope="module")
+def served(trained: Composed) -> Composed:
     trained.up("envoy", "prometheus", "console")
-    key = in_command(trained, "keys", "create", "--tenant", TENANT).strip().splitlines()[-1]
-    body = json.dumps({"ticket": {"id": "1", "subject": "Where is my parcel?", "comments": []}})
-    certificate = str(trained.composition.services["envoy"].secrets / "tls.crt")
+    return trained
 
-    def ask(*words: str) -> tuple[int, str]:
-        done = subprocess.run(
-            trained.hosts.command(
-                "envoy", "curl", "--silent", "--write-out", "\n%{http_code}", "--retry", "20", "--retry-all-errors",
-                "--retry-delay", "1", "--cacert", certificate, *words,
-            ),
-            capture_output=True, text=True, check=False, timeout=120, env={"PATH": "/usr/bin:/bin", "no_proxy": "*"},
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        text, _, code = done.stdout.rpartition("\n")
-        return int(code), text
 
+def ask(composed: Composed, *words: str) -> tuple[int, str]:
+    """What somebody on the machine is answered at a port that Envoy publishes; the last line is the status."""
+    certificate = str(composed.composition.services["envoy"].secrets / "tls.crt")
+    # Names below localhost are this machine's own for a browser, but not for every curl.
+    names = [word for page in PAGES for word in ("--resolve", f"{page}.localhost:8444:127.0.0.1")]
+    done = subprocess.run(
+        composed.hosts.command(
+            "envoy", "curl", "--silent", "--write-out", "\n%{http_code}", "--retry", "20", "--retry-all-errors",
+            "--retry-delay", "1", "--cacert", certificate, *names, *words,
+        ),
+        capture_output=True, text=True, check=False, timeout=120, env={"PATH": "/usr/bin:/bin", "no_proxy": "*"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    text, _, code = done.stdout.rpartition("\n")
+    return int(code), text
+
+
+def test_what_was_trained_is_served_behind_tls(served: Composed) -> None:
+    assert ask(served, "--fail", "https://localhost:8443/readyz")[0] == 200
+    key = in_command(served, "keys", "create", "--tenant", TENANT).strip()
+    body = json.dumps({"ticket": {"id": "4711", "subject": "Where is my parcel?"}})
     place = f"https://localhost:8443/v1/tenants/{TENANT}/suggestions"
     asking = ["--header", "content-type: application/json", "--data", body]
-    code, text = ask("--header", f"Authorization: Bearer {key}", *asking, "--fail", place)
+    code, text = ask(served, "--header", f"Authorization: Bearer {key}", *asking, "--fail", place)
     assert (code, json.loads(text)["model_version"] != "") == (200, True)
-    assert ask("--retry", "0", *asking, place)[0] == 401
-    assert ask("--header", "Host: console.localhost", "https://localhost:8444/healthz")[0] == 200
+    assert ask(served, "--retry", "0", *asking, place)[0] == 401
 
 
-def test_prometheus_reads_every_server_with_its_key(trained: Composed) -> None:
-    trained.up("envoy", "prometheus", "console")
-
-    def targets() -> dict[str, str]:
-        done = subprocess.run(
-            trained.hosts.command("prometheus", "wget", "-q", "-O", "-", "http://127.0.0.1:9090/api/v1/targets"),
-            capture_output=True, text=True, check=True, timeout=60,
-        )  # fmt: skip
-        return {each["scrapeUrl"]: each["health"] for each in json.loads(done.stdout)["data"]["activeTargets"]}
-
+def test_the_console_lets_an_operator_in_and_shows_every_server(served: Composed) -> None:
+    key = in_command(served, "keys", "create", "--scope", "operator").strip()
+    jar = str(served.folder / "cookies")
+    kept = ["--cookie", jar, "--cookie-jar", jar]
+    _, form = ask(served, *kept, "--fail", f"{CONSOLE}/sign-in")
+    (token,) = re.findall(r'name="csrf" value="([^"]+)"', form)
+    sent = ["--data-urlencode", f"csrf={token}", "--data-urlencode", f"key={key}"]
+    assert ask(served, *kept, "--retry", "0", *sent, f"{CONSOLE}/sign-in")[0] == 303
+    # Servers hear of a new key at their next look.
     for attempt in stamina.retry_context(on=AssertionError, timeout=120, attempts=None, wait_max=2):
         with attempt:
-            assert set(targets().values()) == {"up"}, targets()
+            code, text = ask(served, *kept, f"{CONSOLE}/live.json")
+            assert (code, json.loads(text)["answering"]) == (200, len(SERVERS)), text
+
+
+def test_prometheus_reads_every_server_with_its_key_and_its_rules(served: Composed) -> None:
+    def told(what: str) -> Any:
+        done = subprocess.run(
+            served.hosts.command("prometheus", "wget", "-q", "-O", "-", f"http://127.0.0.1:9090/api/v1/{what}"),
+            capture_output=True, text=True, check=True, timeout=60,
+        )  # fmt: skip
+        return json.loads(done.stdout)["data"]
+
+    wanted = {f"http://{name}:8001/metrics" for name in SERVERS}
+    wanted |= {"http://console:8080/metrics", "http://envoy:9902/stats/prometheus"}
+    for attempt in stamina.retry_context(on=AssertionError, timeout=120, attempts=None, wait_max=2):
+        with attempt:
+            targets = {each["scrapeUrl"]: each["health"] for each in told("targets")["activeTargets"]}
+            assert targets == dict.fromkeys(wanted, "up")
+    files = {Path(group["file"]).name for group in told("rules")["groups"]}
+    assert files == {path.name for path in (INFRA / "prometheus" / "rules").glob("*.yml")}
+
+
+def test_servers_do_not_reach_what_only_training_needs(served: Composed) -> None:
+    control = [("mlflow", 5000), ("prefect", 4200), ("postgres", 5432)]
+
+    def reached(host: str) -> list[tuple[str, int]]:
+        """Whom somebody in the networks of a service can connect to."""
+        opens = "exec 3<>/dev/tcp/{}/{}"
+        return [
+            (name, port)
+            for name, port in control
+            if subprocess.run(
+                served.hosts.command(host, "bash", "-c", opens.format(served.hosts.addresses[name], port)),
+                capture_output=True, check=False, timeout=60,
+            ).returncode == 0
+        ]  # fmt: skip
+
+    assert {host: there for host in (*SERVERS, "envoy") if (there := reached(host))} == {}
+    assert reached("worker") == control
+
+
+def test_what_runs_once_may_be_repeated(served: Composed) -> None:
+    key = served.shared("keys") / "operator.key"
+    before = key.read_bytes()
+    for name in ("buckets", "mlflow-migration", "prefect-migration", "keys", "programs", "deployments"):
+        command = [word.replace("$$", "$") for word in served.composition.services[name].spec["command"]]
+        done = served.run(*command, service=name)
+        assert done.returncode == 0, f"{name}: {done.stderr}"
+    assert key.read_bytes() == before
 
 
 def test_roots_are_read_only_and_secrets_are_who_is_asked_for(control: Composed) -> None:
