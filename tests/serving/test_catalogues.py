@@ -212,7 +212,9 @@ async def test_a_first_reading_needs_no_second_thread(store: CountingStore, cloc
     workers = Workers("test", 1)
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
-            assert await titles(Catalogues(store, workers=workers, refresh_seconds=30, clock=clock)) == {"a": "A"}
+            assert await titles(Catalogues(store, workers=workers, again=workers, refresh_seconds=30, clock=clock)) == {
+                "a": "A"
+            }
     finally:
         workers.close()
 
