@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -26,21 +28,24 @@ def server(tmp_path_factory: pytest.TempPathFactory, empty_mlflow: Path) -> Iter
         warnings.simplefilter("ignore")  # what MLflow imports when it is first asked for runs is deprecated
         import mlflow.server.fastapi_app
     from mlflow.server.handlers import initialize_backend_stores
+    from mlflow.tracking._model_registry import utils
     from werkzeug.serving import make_server
 
     folder = tmp_path_factory.mktemp("server")
     (folder / "mlflow.db").write_bytes(empty_mlflow.read_bytes())
     uri = f"sqlite:///{folder}/mlflow.db"
-    initialize_backend_stores(uri, uri, str(folder / "artifacts"))
-    made = make_server("127.0.0.1", 0, mlflow.server.app, threaded=True)
-    thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield made.server_port
-    finally:
-        made.shutdown()
-        thread.join()
-        made.server_close()
+    # It names this registry for the whole process: clients of later tests would look there for their own versions.
+    with patch.object(utils, "_registry_uri", None), patch.dict(os.environ):
+        initialize_backend_stores(uri, uri, str(folder / "artifacts"))
+        made = make_server("127.0.0.1", 0, mlflow.server.app, threaded=True)
+        thread = threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        try:
+            yield made.server_port
+        finally:
+            made.shutdown()
+            thread.join()
+            made.server_close()
 
 
 @pytest.fixture
