@@ -16,8 +16,8 @@ _ANSWER = (
 class BoundedHeads(HttpToolsProtocol):
     """uvicorn's, but that a connection ends on which a head is too long, or what comes behind a chunk of a body.
 
-    Counted is what has arrived since the parser came to the end of something, so that nothing is added to what each
-    request takes; a head that one read brings whole is measured.
+    Counted is what was read since a read in which the parser came to the end of something, so that nothing is added to what
+    each request takes: behind a chunk it may be a read more (256 KiB). A head that one read brings whole is measured.
     """
 
     _unended = 0
