@@ -9,6 +9,7 @@ import time
 import weakref
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -362,6 +363,26 @@ async def test_in_the_loop_a_batch_is_answered_before_the_next_one_begins(
 
     assert await asyncio.gather(*(begun_when_answered("x" * n) for n in (1, 2, 3))) == [1, 2, 3]
     assert executor.waiting == 0
+
+
+async def test_in_the_loop_what_expired_during_a_batch_is_dropped_before_the_next(
+    program: FakeProgram, make: Callable[..., Executor], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop did nothing else meanwhile: no timer has said so."""
+    program.gate.set()
+    executor = make(in_thread=False, max_tickets=1)
+    featurise, later = program.featurise, time.monotonic() + SOON / 2
+
+    def slow(texts: Sequence[str]) -> Features:
+        monkeypatch.setattr("serving.engine.executor.time", SimpleNamespace(monotonic=lambda: later))
+        return featurise(texts)
+
+    monkeypatch.setattr(program, "featurise", slow)
+    first, second = ask(executor, "first"), ask(executor, "second", seconds=SOON / 3)
+    assert (await first)[0] == 5
+    with pytest.raises(DeadlineExceeded):
+        await second
+    assert program.batches == [["first"]]
 
 
 async def test_in_the_loop_a_failed_batch_fails_its_tickets_alone(
