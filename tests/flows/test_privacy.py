@@ -344,7 +344,7 @@ def _break(patch: pytest.MonkeyPatch) -> None:
         return asked_text(subject, messages)
 
     patch.setattr(Executor, "score", choking)
-    patch.setattr("serving.faces.product.asked_text", choking_before)
+    patch.setattr("serving.suggestions.reading.asked_text", choking_before)
 
 
 def _asked(text: str, **more: Any) -> dict[str, Any]:
