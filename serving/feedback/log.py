@@ -336,8 +336,8 @@ class FeedbackLog:
             except IndexError:
                 return counts
             try:
-                lines = part.lines()
-                self._shipper.ship(part.segment, tenant, lines)
+                lines = part.lines(self._pace)
+                self._shipper.ship(part.segment, tenant, lines, self._pace)
             except BaseException:
                 left.clear()  # the others need not try what is tried again anyhow
                 raise

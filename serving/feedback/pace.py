@@ -35,14 +35,15 @@ class Pace:
         self._since = threading.local()
 
     def rest(self) -> None:
-        """To be called by a thread between pieces of its work: returns when it may go on.
+        """To be called by a thread between pieces of its work, some hundred microseconds long: returns when it may go on.
 
-        The first call of a thread begins its time.
+        Whoever waits for the interpreter gets it, at every call. The first call of a thread begins its time.
         """
         now = self._used()
         since = getattr(self._since, "used", None)
         if since is not None:
             if now - since < _PIECE_SECONDS:
+                time.sleep(0)
                 return
             share = min(self._share(), 1.0) / self._threads
             self._hurry.wait((now - since) * (1 / share - 1))

@@ -41,6 +41,7 @@ from registry.store import ObjectStore, open_store
 from registry.tenant_settings import edit_tenant_settings
 from registry.tracking.models import Tracking
 from serving.feedback.journal import Segment
+from serving.feedback.pace import Pace
 from serving.feedback.shipping import Shipper
 from serving.settings import ServingSettings
 from tests.infra.iam import Policy, Request, allowed
@@ -177,7 +178,7 @@ class World:
         """Feedback that was put before it was known that its tenant is deleted."""
         segment = Segment(path=self.folder, writer="w", number=7, day="2026-11-03", begun=0.0, size=0)
         shipper = Shipper(self.store(), deleted_among=set)
-        shipper.ship(segment, "acme", [b"{}"])
+        shipper.ship(segment, "acme", [b"{}"], Pace(lambda: 1.0))
         assert shipper.take_back(segment, ["acme"]) == {"acme"}
 
     def copy(self) -> None:

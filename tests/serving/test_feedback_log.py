@@ -320,12 +320,18 @@ async def test_a_flush_does_not_wait_for_shipping_that_rests(
 ) -> None:
     monkeypatch.setattr(module, "_SHIPPING_THREADS", 1)
     async with running(tmp_path, store) as log:
-        log._pace = Pace(lambda: 1e-6, used=itertools.count().__next__)  # a second of work, then eleven days of rest
+        rests = threading.Event()
+
+        def share() -> float:
+            rests.set()
+            return 1e-6  # a second of work, then eleven days of rest
+
+        log._pace = Pace(share, used=itertools.count().__next__)
         await log.keep(record(1))
         await log._settle()
         await log._writer.run(log._journal.rotate, force=True)  # type: ignore[union-attr]
         resting = asyncio.create_task(log._ship_round())
-        await eventually(lambda: len(stored(store)) == 1)
+        await eventually(rests.is_set)
         assert not resting.done()
         await log.flush()
         await resting
