@@ -35,7 +35,7 @@ _LAST_SHIPPING_SECONDS = 5.0
 _SHIPPING_THREADS = 4
 # Of a processor, what shipping gets while requests may come, unless the journal fills up: more where its fill is above the
 # one figure, all at the other, where views are soon left out.
-_SHIPPING_SHARE = 0.1
+_SHIPPING_SHARE = 0.05
 _CALM_FILL, _URGENT_FILL = 0.3, 0.45
 
 

@@ -311,7 +311,7 @@ async def test_the_fuller_the_journal_the_more_of_a_processor_shipping_gets(tmp_
     for _ in range(5):
         found.append(round(log._shipping_share(), 2))
         log._journal.append([line_of(b"x" * 12_000)], sync=False)
-    assert found == [0.1, 0.1, 0.1, 0.46, 1.0]
+    assert found == [0.05, 0.05, 0.05, 0.43, 1.0]
     log._journal.close()
 
 
