@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -102,6 +103,7 @@ class FeedbackLog:
         self._next_shipping = 0.0
         self._shipping = asyncio.Lock()
         self._pace = Pace(self._shipping_share, threads=_SHIPPING_THREADS)
+        self._ended = threading.Event()
         self.tally = Tally()
 
     @property
@@ -179,6 +181,7 @@ class FeedbackLog:
                         await self._ship_round()
             except (TimeoutError, MacrofleetError, OSError) as problem:
                 _LOG.warning("feedback stays on the disk for the next server", exc_info=problem)
+            self._ended.set()  # or threads would go on with the parts that are left, and the process wait for them
             await self._writer.run(self._journal.close)
             for journal in self._left:
                 journal.close()
@@ -330,11 +333,11 @@ class FeedbackLog:
     def _ship_parts(self, left: deque[tuple[str, Part]]) -> dict[str, int]:
         """Runs in a thread, beside others that take from the same parts; how many records it shipped of each tenant."""
         counts: dict[str, int] = {}
-        while True:
+        while not self._ended.is_set():
             try:
                 tenant, part = left.popleft()
             except IndexError:
-                return counts
+                break
             try:
                 lines = part.lines(self._pace)
                 self._shipper.ship(part.segment, tenant, lines, self._pace)
@@ -343,6 +346,7 @@ class FeedbackLog:
                 raise
             counts[tenant] = len(lines)
             self._pace.rest()
+        return counts
 
     def _shipping_share(self) -> float:
         """Of a processor, for all of shipping. Asked in its threads."""

@@ -338,6 +338,29 @@ async def test_a_flush_does_not_wait_for_shipping_that_rests(
         assert log.nbytes == 0
 
 
+async def test_at_the_end_threads_leave_what_they_have_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or the process would wait for them: for as long as a store takes that hangs."""
+    monkeypatch.setattr(module, "_LAST_SHIPPING_SECONDS", 0.01)
+
+    class Hanging(MemoryStore):
+        puts, gate = 0, threading.Event()
+
+        def put(self, key: str, data: bytes, **conditions: Any) -> str:
+            type(self).puts += 1
+            assert self.gate.wait(60)
+            return super().put(key, data, **conditions)
+
+    store = Hanging(versioned=False)
+    async with running(tmp_path, store) as log:
+        for number in range(20):
+            await log.keep(record(number, tenant=f"tenant-{number}"))
+    store.gate.set()
+    log._shippers._pool.shutdown()  # type: ignore[union-attr]  # waits for its threads
+    assert store.puts <= module._SHIPPING_THREADS
+
+
 async def test_feedback_on_deleted_tenants_is_dropped(tmp_path: Path, store: MemoryStore) -> None:
     asked: list[list[str]] = []
 
