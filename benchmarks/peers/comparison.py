@@ -99,6 +99,8 @@ def compare(
     deadline = time.monotonic() + most_seconds
     cores = choose_cores()
     todo = list(sessions(peers, sizes))
+    if not any(_is_left(keeper.run.done(cell), again) for session in todo for cell in session.cells):
+        step(f"{path} has every step of an earlier run: nothing is measured; move it away for a new run", 1.0)
     for place, session in enumerate(todo):
         kind = PEERS[session.peer]
         wanted = [cell for cell in session.cells if _is_left(keeper.run.done(cell), again)]

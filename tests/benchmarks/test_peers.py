@@ -588,7 +588,7 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setattr(comparison, "prepare", lambda peers, sizes, step: (world, {"ray": "pip said no again"}))
     go(["ray", "echo"])
     assert read_run(path) == run
-    assert said == []
+    assert said == [f"{path} has every step of an earlier run: nothing is measured; move it away for a new run"]
 
     compare(
         ["ray", "echo"], sizes, path, command="c", most_seconds=60, step=lambda text, _: said.append(text), again=True
