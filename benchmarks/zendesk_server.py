@@ -76,6 +76,7 @@ class ZendeskServer:
     Attributes:
         asked: how often each path was asked for.
         targets: every path with its query, in order.
+        transports: the connections that are open.
     """
 
     def __init__(self, account: Account, *, port: int = 0) -> None:
@@ -86,6 +87,7 @@ class ZendeskServer:
         self.on_request: Callable[[str], None] = lambda _: None
         self._port = port
         self._faults: dict[str, deque[Fault | None]] = {}
+        self.transports: set[asyncio.Transport] = set()
         self._loop = asyncio.new_event_loop()
         self._ready = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
@@ -114,8 +116,15 @@ class ZendeskServer:
         self._ready.set()
         self._loop.run_forever()
         server.close()
-        self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._hang_up())
         self._loop.close()
+
+    async def _hang_up(self) -> None:
+        await asyncio.sleep(0)  # what was accepted becomes a connection first
+        while self.transports:
+            for transport in self.transports:
+                transport.abort()
+            await asyncio.sleep(0)
 
     def answer(self, target: str, headers: Mapping[str, str]) -> tuple[bytes, bool]:
         """The whole response to a request, and whether the connection ends with it."""
@@ -186,7 +195,12 @@ class _Connection(asyncio.Protocol):
         self._read = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
         self._transport = transport
+        self._server.transports.add(transport)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._server.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
         self._read += data
@@ -195,7 +209,6 @@ class _Connection(asyncio.Protocol):
             first, *lines = head.decode("latin-1").split("\r\n")
             headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
             whole, ends = self._server.answer(first.split(" ")[1], headers)
-            assert isinstance(self._transport, asyncio.Transport)
             self._transport.write(whole)
             if ends:
                 self._transport.close()
