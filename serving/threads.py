@@ -14,6 +14,16 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
+def stand_back(nice: int) -> None:
+    """Have the thread that calls this stand so far behind where it is, for good, and what it starts from now on.
+
+    Nobody but root may come forward again.
+    """
+    if nice and sys.platform == "linux":
+        own = threading.get_native_id()
+        os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + nice))
+
+
 class Workers:
     """A fixed number of threads.
 
@@ -25,13 +35,9 @@ class Workers:
     """
 
     def __init__(self, name: str, count: int, *, nice: int = 0) -> None:
-        def stand_back() -> None:
-            if nice and sys.platform == "linux":
-                # From where the process is, which may stand back itself: nobody but root may come forward.
-                own = threading.get_native_id()
-                os.setpriority(os.PRIO_PROCESS, own, min(19, os.getpriority(os.PRIO_PROCESS, own) + nice))
-
-        self._pool = ThreadPoolExecutor(max_workers=count, thread_name_prefix=name, initializer=stand_back)
+        self._pool = ThreadPoolExecutor(
+            max_workers=count, thread_name_prefix=name, initializer=stand_back, initargs=(nice,)
+        )
         # The pool starts a thread only when none is idle: occupy all until the last one is there.
         started = threading.Barrier(count + 1)
         for _ in range(count):

@@ -102,13 +102,10 @@ class LocalBundles:
         """
         for digest, folder in self._folders.items():
             began = time.monotonic()
-            running = await self._workers.run(
-                open_program, folder, trusted=self._trusted, max_queue=self._max_queue, observer=self._metrics
-            )
-            if (found := running.program.digest) != digest:
-                running.executor.close()
+            opened = await self._workers.run(open_program, folder, trusted=self._trusted)
+            if (found := opened.program.digest) != digest:
                 raise ProgramCorrupt(f"{folder} holds the program {found[:16]}…", remedy="Build the image anew.")
-            self._programs[digest] = running
+            self._programs[digest] = opened.run(max_queue=self._max_queue, observer=self._metrics)
             _LOG.info("program ready", extra={"program": digest, "milliseconds": _since(began)})
 
     async def weigh(self, url: str) -> int:

@@ -21,9 +21,11 @@ from serving.engine.programs import RunningProgram, open_program
 from serving.engine.single_flight import SingleFlight
 from serving.fleet_watch import ModelRef
 from serving.metrics import Metrics
-from serving.threads import Workers
+from serving.threads import Workers, stand_back
 
 _LOG = logging.getLogger(__name__)
+# How far what nobody waits for stands back.
+_NICE_IN_BACKGROUND = 17
 
 
 class _Threads:
@@ -81,9 +83,10 @@ class Models:
         # Apart, so that no preload or swap holds up a model that a request waits for; and behind what answers requests:
         # hashing and writing a model takes as long as fifty answers.
         self._for_requests = _Threads("load", opening=4, nice=12)
-        self._in_background = _Threads("background", opening=2, nice=17)
-        # TensorFlow's threads stand as far back as the one that starts them: not at all.
+        self._in_background = _Threads("background", opening=2, nice=_NICE_IN_BACKGROUND)
+        # Stands back from the first program on: see `_start`.
         self._for_programs = Workers("program", 1)
+        self._programs_stand_back = False
         self._programs: dict[str, RunningProgram] = {}
         self._opening: SingleFlight[str, RunningProgram] = SingleFlight()
         # A new version is wanted on disk and in memory at once, and fetched once; a request waits for neither of them.
@@ -204,9 +207,13 @@ class Models:
             folder = await self._for_programs.run(self._disk.install_program, digest)
         except InvalidInput as error:
             raise ProgramCorrupt(str(error)) from error
-        running = self._programs[digest] = await self._for_programs.run(
-            open_program, folder, trusted=self._trusted, max_queue=self._max_queue, observer=self._metrics
-        )
+        opened = await self._for_programs.run(open_program, folder, trusted=self._trusted)
+        if not self._programs_stand_back:
+            self._programs_stand_back = True
+            # With the first program TensorFlow started threads, which stand as far back as the one that starts them: not
+            # at all. Another takes hundreds of milliseconds, most of them in Python, from a server that answers.
+            await self._for_programs.run(stand_back, _NICE_IN_BACKGROUND)
+        running = self._programs[digest] = opened.run(max_queue=self._max_queue, observer=self._metrics)
         _LOG.info(
             "program ready",
             extra={"program": digest, "family": running.program.spec.name, "milliseconds": _since(began)},

@@ -14,7 +14,8 @@ _WARM_TEXT = "Where is my order? It should have arrived on Monday. "
 _WARM_BATCHES = (1, 2, 8, 32)
 # How long one ticket may take in the event loop. `bag` takes a tenth of it; what is slower gets a thread.
 _QUICK_SECONDS = 0.002
-_TRIES = 5
+# Enough for one to find the processor free on a server that is busy.
+_TRIES = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,14 +31,36 @@ class RunningProgram:
     features: Features
 
 
-def open_program(folder: Path, *, trusted: frozenset[str], max_queue: int, observer: Observer) -> RunningProgram:
+@dataclass(frozen=True, slots=True)
+class OpenedProgram:
+    """A program, loaded and warmed.
+
+    Attributes:
+        features: of a text that every new model must be able to score.
+        quick: whether its batches may be worked on in the event loop.
+    """
+
+    program: Program
+    features: Features
+    quick: bool
+
+    def run(self, *, max_queue: int, observer: Observer) -> RunningProgram:
+        """Give it an executor; one with a thread stands as far back as the thread that calls this.
+
+        Args:
+            max_queue: bound on the executor's queue.
+            observer: hears of the executor's batches.
+        """
+        executor = Executor(self.program, max_queue=max_queue, observer=observer, in_thread=not self.quick)
+        return RunningProgram(self.program, executor, self.features)
+
+
+def open_program(folder: Path, *, trusted: frozenset[str]) -> OpenedProgram:
     """Load a program, and trace and allocate what the first request would otherwise wait for; takes seconds.
 
     Args:
         folder: holds the program.
         trusted: digests of the programs that may be executed.
-        max_queue: bound on the executor's queue.
-        observer: hears of the executor's batches.
 
     Raises:
         ProgramUntrusted, ProgramCorrupt: see `Program`.
@@ -45,11 +68,12 @@ def open_program(folder: Path, *, trusted: frozenset[str], max_queue: int, obser
     program = Program(folder, trusted=trusted)
     for tickets in _WARM_BATCHES:
         program.featurise([_WARM_TEXT] * tickets)
-    seconds = []
+    quick = False
     for _ in range(_TRIES):
         began = time.monotonic()
         features = program.featurise([_WARM_TEXT])
-        seconds.append(time.monotonic() - began)
-    # The least: whatever else the machine does meanwhile only makes it look slower.
-    executor = Executor(program, max_queue=max_queue, observer=observer, in_thread=min(seconds) > _QUICK_SECONDS)
-    return RunningProgram(program, executor, features)
+        # The least counts: whatever else the machine does meanwhile only makes it look slower.
+        if time.monotonic() - began <= _QUICK_SECONDS:
+            quick = True
+            break
+    return OpenedProgram(program, features, quick)

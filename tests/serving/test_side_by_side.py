@@ -71,7 +71,7 @@ def test_the_encoder_works_in_a_thread(tiny_encoder_folder: Path, monkeypatch: p
     monkeypatch.setattr(programs, "_QUICK_SECONDS", 1e-5)
     before = set(threading.enumerate())
     trusted = frozenset([program_digest(tiny_encoder_folder)])
-    running = programs.open_program(tiny_encoder_folder, trusted=trusted, max_queue=1, observer=Metrics())
+    running = programs.open_program(tiny_encoder_folder, trusted=trusted).run(max_queue=1, observer=Metrics())
     try:
         assert [thread.name for thread in set(threading.enumerate()) - before] == ["executor"]
         assert running.program.spec.name == "encoder"
