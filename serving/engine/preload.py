@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -14,8 +15,11 @@ from serving.fleet_watch import ModelRef, model_refs
 _LOG = logging.getLogger(__name__)
 # Fewer than there are threads for it, so that a request for a model that is not there yet finds one.
 _PARALLEL = 4
-# Beside answers: whatever moved here is asked of those who had it, or fetched for whoever asks.
-_BESIDE_ANSWERS = 1
+# Beside answers it rests between two of them so many times as long as one takes: meanwhile whoever had what moves here
+# still answers, and a model that is asked for before its turn is fetched at once. All rests together take half a minute
+# at most, since what moves waits for the last one.
+_REST = 3.0
+_RESTS_SECONDS = 30.0
 _LOG_PARTS = 10
 # What waiting does not mend. Anything else, foreseen or not, may be better at the next attempt.
 _PERMANENT = (BundleCorrupt, ProgramCorrupt, ProgramUntrusted)
@@ -86,11 +90,21 @@ class Preload:
         prepare: has one version on disk and its program loaded, and says how many bytes it takes; its errors are that
             version's alone, and OutOfResources means that there is no room for it.
         block_broken: whether permanent failures keep `complete` false, too.
+        clock: seconds that only grow; `sleep` waits for some.
     """
 
-    def __init__(self, prepare: Callable[[ModelRef], Awaitable[int]], *, block_broken: bool = False) -> None:
+    def __init__(
+        self,
+        prepare: Callable[[ModelRef], Awaitable[int]],
+        *,
+        block_broken: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
         self._prepare = prepare
         self._block_broken = block_broken
+        self._clock = clock
+        self._sleep = sleep
         self._refs: Sequence[ModelRef] = ()
         self._room: int | None = None
         self._on_disk: dict[ModelRef, int] = {}
@@ -120,7 +134,7 @@ class Preload:
         Args:
             refs: the most wanted first.
             room: bytes that they may take together; None is no bound.
-            beside_answers: one at a time, since the server answers meanwhile.
+            beside_answers: one at a time with rests in between, since the server answers meanwhile.
         """
         self._refs = list(refs)
         self._room = room
@@ -130,11 +144,14 @@ class Preload:
         self._failures = {ref: failure for ref, failure in self._failures.items() if ref in wanted}
         self._skipped.clear()
         self._told = 0
-        await self._prepare_all(self._missing(), _BESIDE_ANSWERS if beside_answers else _PARALLEL)
+        if beside_answers:
+            await self._prepare_gently(self._missing())
+        else:
+            await self._prepare_all(self._missing())
 
     async def retry(self) -> None:
         """Prepare what `complete` waits for, and nothing else."""
-        await self._prepare_all(self._worth_trying(), _PARALLEL)
+        await self._prepare_all(self._worth_trying())
 
     def _missing(self) -> list[ModelRef]:
         return [ref for ref in self._refs if ref not in self._on_disk and ref not in self._skipped]
@@ -145,28 +162,41 @@ class Preload:
             return missing
         return [ref for ref in missing if ref not in self._failures or not self._failures[ref].permanent]
 
-    async def _prepare_all(self, refs: Iterable[ModelRef], parallel: int) -> None:
+    async def _prepare_all(self, refs: Iterable[ModelRef]) -> None:
         waiting = iter(refs)
         async with asyncio.TaskGroup() as group:
-            for _ in range(parallel):
+            for _ in range(_PARALLEL):
                 group.create_task(self._work_off(waiting))
 
     async def _work_off(self, waiting: Iterator[ModelRef]) -> None:
         for ref in waiting:
-            if self._room is not None and self._taken >= self._room:
-                self._skipped.add(ref)
-                continue
-            try:
-                size = await self._prepare(ref)
-            except OutOfResources:
-                self._skipped.add(ref)
-            except Exception as error:  # noqa: BLE001  # one that fails must not keep the others from being tried
-                self._note(ref, error)
-            else:
-                self._on_disk[ref] = size
-                self._taken += size
-                self._failures.pop(ref, None)
-            self._tell()
+            await self._try(ref)
+
+    async def _prepare_gently(self, refs: Sequence[ModelRef]) -> None:
+        rested = 0.0
+        for left, ref in zip(range(len(refs) - 1, -1, -1), refs, strict=True):
+            began = self._clock()
+            await self._try(ref)
+            if left:
+                rest = min(_REST * (self._clock() - began), (_RESTS_SECONDS - rested) / left)
+                rested += rest
+                await self._sleep(rest)
+
+    async def _try(self, ref: ModelRef) -> None:
+        if self._room is not None and self._taken >= self._room:
+            self._skipped.add(ref)
+            return
+        try:
+            size = await self._prepare(ref)
+        except OutOfResources:
+            self._skipped.add(ref)
+        except Exception as error:  # noqa: BLE001  # one that fails must not keep the others from being tried
+            self._note(ref, error)
+        else:
+            self._on_disk[ref] = size
+            self._taken += size
+            self._failures.pop(ref, None)
+        self._tell()
 
     def _tell(self) -> None:
         part = (len(self._on_disk) + len(self._skipped)) * _LOG_PARTS // len(self._refs)

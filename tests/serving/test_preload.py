@@ -75,6 +75,42 @@ async def test_beside_answers_they_come_one_at_a_time(preparing: Preparing) -> N
     assert preparing.most_at_work == 1
 
 
+async def _rests(seconds_each: float, models: int) -> tuple[list[float], float]:
+    """What it rests where each model takes so long; and when the last one has been prepared."""
+    now, rests = 0.0, []
+
+    async def prepare(_: ModelRef) -> int:
+        nonlocal now
+        now += seconds_each
+        return 1
+
+    async def sleep(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+        rests.append(seconds)
+
+    preload = Preload(prepare, clock=lambda: now, sleep=sleep)
+    await preload.run([ModelRef(f"t{place}", "0" * 16, "0" * 64) for place in range(models)], beside_answers=True)
+    assert preload.progress() == Progress(models, models, 0, {})
+    return rests, now
+
+
+async def test_beside_answers_it_rests_in_between() -> None:
+    rests, ended = await _rests(0.5, 5)
+    assert rests == pytest.approx([1.5] * 4)  # and none after the last
+    assert ended == pytest.approx(5 * 0.5 + 4 * 1.5)
+    assert (await _rests(0.0, 3))[0] == [0.0, 0.0]  # what is there already costs nothing
+    assert (await _rests(1.0, 1))[0] == []
+
+
+@pytest.mark.parametrize(("seconds_each", "models"), [(1.0, 101), (0.01, 5001), (40.0, 3)])
+async def test_all_rests_together_take_half_a_minute_at_most(seconds_each: float, models: int) -> None:
+    rests, ended = await _rests(seconds_each, models)
+    assert sum(rests) == pytest.approx(30)
+    assert ended == pytest.approx(models * seconds_each + 30)
+    assert min(rests) == pytest.approx(max(rests)), "they are spread evenly"
+
+
 async def test_a_fleet_is_not_complete_before_the_last_was_tried(preparing: Preparing) -> None:
     preparing.gate.set()
     preparing.held = {"g": asyncio.Event()}
