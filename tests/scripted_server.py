@@ -41,6 +41,7 @@ class Scripted(asyncio.Protocol):
 
     @classmethod
     async def hang_up(cls) -> None:
+        await asyncio.sleep(0)  # what was accepted becomes a connection first
         while cls.transports:
             for transport in cls.transports:
                 transport.abort()
