@@ -22,6 +22,6 @@ def test_what_exists_is_left_alone_and_what_a_batch_makes_is_not_looked_through(
     assert gc.get_freeze_count() > 10_000
     assert gc.isenabled()
     collections = gc.get_stats()[0]["collections"]
-    batch: list[list[list[int]]] = [[[] for _ in range(100)] for _ in range(32)]  # tickets, at most
+    batch: list[list[list[int]]] = [[[] for _ in range(100)] for _ in range(64)]
     assert gc.get_stats()[0]["collections"] == collections
-    assert len(batch) == 32
+    assert len(batch) == 64
