@@ -199,7 +199,7 @@ class _Connection(asyncio.Protocol):
         self._transport = transport
         self._server.transports.add(transport)
 
-    def connection_lost(self, exc: Exception | None) -> None:
+    def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  # asyncio names it
         self._server.transports.discard(self._transport)
 
     def data_received(self, data: bytes) -> None:
